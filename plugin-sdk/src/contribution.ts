@@ -1,0 +1,62 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Dialect } from "./dialect.ts";
+import type { Format } from "./format.ts";
+import type { Provider } from "./provider.ts";
+
+/** What a plugin can add to a generation with `ctx.contribute(kind, value)`. */
+export interface Contributions {
+  readonly format: Format;
+  readonly dialect: Dialect;
+  readonly provider: Provider;
+  readonly route: Route;
+  readonly metric: MetricSource;
+  readonly panel: Panel;
+  readonly health: HealthCheck;
+}
+export type ContributionKind = keyof Contributions;
+
+/** An HTTP endpoint. Host and Origin are checked, and on the dashboard port `[auth]`, before the handler runs. */
+export interface Route {
+  readonly port: "proxy" | "dashboard" | "both";
+  readonly method: "GET" | "HEAD" | "POST" | "PUT" | "DELETE";
+  /** Absolute path; `:name` stands for one segment, a trailing `/*` for the rest. */
+  readonly path: string;
+  /** Served without the `[auth]` token: health probes only. */
+  readonly public?: boolean;
+  handle(context: RouteContext): void | Promise<void>;
+}
+
+export interface RouteContext {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly params: Readonly<Record<string, string>>;
+  readonly query: URLSearchParams;
+  /** The body, at most `maxBytes` (default 1 MiB). Throws TM_BODY_TOO_LARGE. */
+  body(maxBytes?: number): Promise<Buffer>;
+  json(status: number, value: unknown): void;
+}
+
+/** Renders lines of the Prometheus text format for `/metrics`. */
+export interface MetricSource {
+  readonly name: string;
+  render(): string;
+}
+
+/** A card of the dashboard, fed by one of the plugin's routes. */
+export interface Panel {
+  readonly id: string;
+  readonly title: string;
+  readonly path: string;
+}
+
+/** One line of `/health/ready`. */
+export interface HealthCheck {
+  readonly name: string;
+  /** `ok: false` with `required: true` makes the whole instance not ready. */
+  check(): Promise<HealthResult> | HealthResult;
+  readonly required: boolean;
+}
+export interface HealthResult {
+  readonly ok: boolean;
+  readonly detail?: string;
+}

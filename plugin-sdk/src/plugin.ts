@@ -1,0 +1,191 @@
+import type { z } from "zod";
+import type { Attempt, Exchange, Outcome, Verdict } from "./exchange.ts";
+import type { Contributions, ContributionKind } from "./contribution.ts";
+import type { Logger } from "./log.ts";
+import type { Reply, ReplyInit } from "./reply.ts";
+import type { Need, ServiceToken, Services } from "./service.ts";
+import type { Command } from "./command.ts";
+
+/** The version of this interface. A plugin written for a newer one is refused. */
+export const API_VERSION = 1;
+
+/** Places a plugin that no order list names; the request passes them left to right. */
+export const STAGES = ["ingress", "lookup", "guard", "admit", "shape", "route"] as const;
+export type Stage = (typeof STAGES)[number];
+
+/** Marks an object as a plugin definition, whichever copy of the SDK made it. */
+export const PLUGIN_STAMP: unique symbol = Symbol.for("@tokenman/plugin-sdk/plugin") as never;
+
+/**
+ * A config schema: zod 4 gives exact places in errors, JSON Schema and the example file; any Standard Schema
+ * validates. The input is the section's table without `enabled` keys the schema does not know.
+ */
+export type ConfigSchema = z.ZodType | StandardSchema;
+
+/** The part of the Standard Schema interface that is used (https://standardschema.dev). */
+export interface StandardSchema {
+  readonly "~standard": {
+    readonly version: 1;
+    readonly vendor: string;
+    validate(value: unknown): StandardResult | Promise<StandardResult>;
+    readonly types?: { readonly input: unknown; readonly output: unknown } | undefined;
+  };
+}
+export type StandardResult =
+  | { readonly value: unknown; readonly issues?: undefined }
+  | { readonly issues: readonly { readonly message: string; readonly path?: readonly PropertyKey[] | undefined }[] };
+
+export type ConfigOf<S> = S extends z.ZodType
+  ? z.output<S>
+  : S extends { readonly "~standard": { readonly types?: { readonly output: infer O } | undefined } }
+    ? O
+    : Readonly<Record<string, unknown>>;
+
+/** Registers functions on one hook. Taps run in the plugins' order; `response` in reverse. */
+export interface Tap<F> {
+  tap(fn: F): void;
+}
+
+/** A plugin's own failures end up here with its name and hook; see `onError`. */
+export interface Lifecycle {
+  /** The generation is about to be swapped in. A throw keeps the old one. */
+  ready: () => void | Promise<void>;
+  /** The generation was swapped out; exchanges in flight may still run. */
+  retire: () => void | Promise<void>;
+  /** An exchange began (after its pipeline was chosen). */
+  start: (exchange: Exchange) => void | Promise<void>;
+  /** An attempt ended; `attempt.result` is set. Skipped ones too. */
+  attemptEnd: (exchange: Exchange, attempt: Attempt) => void | Promise<void>;
+  /** An exchange ended. Exactly once, always. */
+  settled: (exchange: Exchange, outcome: Outcome) => void | Promise<void>;
+  /** A reload ended, well or badly. Runs on the generation that serves. */
+  reload: (event: ReloadEvent) => void | Promise<void>;
+}
+
+export interface ReloadEvent {
+  readonly ok: boolean;
+  readonly generation: number;
+  /** What failed, in words, with file, line and code frame where known. */
+  readonly error: string | undefined;
+}
+
+/** The four hooks. */
+export interface Hooks {
+  /** A returned reply answers the client now; the plugins after you do not see the request. */
+  readonly request: Tap<
+    (exchange: Exchange) => Promise<ReplyInit | Reply | undefined | void> | ReplyInit | Reply | undefined | void
+  >;
+  /** Before every attempt. */
+  readonly beforeUpstream: Tap<
+    (exchange: Exchange, attempt: Attempt) => Promise<Verdict | undefined | void> | Verdict | undefined | void
+  >;
+  /** Once, when the reply's head is known. Return another reply to replace it. */
+  readonly response: Tap<
+    (reply: Reply, exchange: Exchange) => Promise<ReplyInit | Reply | undefined | void> | ReplyInit | Reply | undefined | void
+  >;
+  readonly lifecycle: { for<K extends keyof Lifecycle>(name: K): Tap<Lifecycle[K]> };
+}
+
+/** What `setup` is given. Everything acquired through it is given back when the generation is disposed. */
+export interface SetupContext<C, N extends Readonly<Record<string, Need>>> {
+  /** The plugin's section with the environment's overrides and defaults, without any project's overlay. Frozen. */
+  readonly config: C;
+  readonly services: Services<N>;
+  readonly log: Logger;
+  readonly host: HostInfo;
+  /** Acquires a resource: `dispose` is called, last in first out, when the generation ends or set-up fails. */
+  effect<T>(label: string, acquire: () => T | Promise<T>, dispose?: (value: T) => void | Promise<void>): Promise<T>;
+  /** Runs `task` every `intervalMs` until the generation ends. Never overlaps itself; errors are logged. */
+  every(label: string, intervalMs: number, task: () => void | Promise<void>): void;
+  /**
+   * A resource that outlives reloads: made once for `key`, handed to every later generation, dropped when no
+   * generation holds it. Do not change it in `setup`: the old generation still serves.
+   */
+  keep<T>(key: string, make: () => T | Promise<T>, drop?: (value: T) => void | Promise<void>): Promise<T>;
+  provide<T>(token: ServiceToken<T>, value: T): void;
+  contribute<K extends ContributionKind>(kind: K, value: Contributions[K]): void;
+  /** Called once for each distinct effective config (projects differ); `config` is that one. */
+  pipeline(build: (config: C, hooks: Hooks) => void): void;
+}
+
+/** Facts about the running TokenMan, and what a plugin may ask of it. */
+export interface HostInfo {
+  readonly version: string;
+  /** Absolute; mode 0700. */
+  readonly dataDir: string;
+  readonly generation: number;
+  /** Unique for each start of the process. */
+  readonly bootId: string;
+  /** Absolute; undefined where TokenMan runs without a config file. */
+  readonly configFile: string | undefined;
+  /** Files and folders whose change means a reload: config file, plugin sources, plugins folder. */
+  readonly watched: readonly string[];
+  /** The generation being set up, and later the one that serves. */
+  readonly registry: RegistryView;
+  /** Builds a new generation and swaps it in. Resolves when done; never rejects. */
+  reload(reason: string): Promise<ReloadEvent>;
+  status(): HostStatus;
+}
+
+/** What plugins contributed to a generation. Complete from `ready` on. */
+export interface RegistryView {
+  all<K extends ContributionKind>(kind: K): readonly Contributions[K][];
+}
+
+export interface HostStatus {
+  readonly pid: number;
+  readonly startedAt: number;
+  readonly generation: number;
+  readonly activeExchanges: number;
+  readonly proxyAddress: string;
+  readonly dashboardAddress: string;
+  readonly lastReload: (ReloadEvent & { readonly at: number }) | undefined;
+  readonly draining: boolean;
+  readonly plugins: readonly PluginStatus[];
+}
+
+export interface PluginStatus {
+  readonly name: string;
+  readonly version: string;
+  readonly source: string;
+  readonly state: "on" | "off" | "quarantined";
+  /** Why it is off or quarantined. */
+  readonly reason: string | undefined;
+  readonly failures: number;
+}
+
+/** See the fields. `C` is inferred from `configSchema`, `N` from `needs`. */
+export interface PluginDefinition<
+  S extends ConfigSchema = ConfigSchema,
+  N extends Readonly<Record<string, Need>> = Readonly<Record<string, Need>>,
+> {
+  /** Lower-case words with dashes; unique in a generation. */
+  readonly name: string;
+  readonly version: string;
+  readonly apiVersion: number;
+  /** One line for `tokenman plugins`. */
+  readonly description?: string;
+  /** Where its config lives in tokenman.toml ("security.pii"); third parties leave it out and get `plugins.configs.NAME`. */
+  readonly section?: string;
+  readonly configSchema?: S;
+  readonly needs?: N;
+  readonly provides?: readonly ServiceToken<unknown>[];
+  readonly stage?: Stage;
+  /** What a throw or time-out in a hook means for the exchange: go on without it (default), or refuse. */
+  readonly onError?: "open" | "closed";
+  /** Milliseconds. Defaults: setup 10,000, hook 5,000 (less the time in `ex.wait`). */
+  readonly timeouts?: { readonly setupMs?: number; readonly hookMs?: number };
+  readonly commands?: readonly Command[];
+  setup(ctx: SetupContext<ConfigOf<S>, N>): void | Promise<void>;
+}
+
+/** A definition with its stamp, as the loader finds it. */
+export type Plugin = PluginDefinition & { readonly [PLUGIN_STAMP]: number };
+
+/** Declares a plugin: the default export of a plugin's module. */
+export function definePlugin<
+  const S extends ConfigSchema = ConfigSchema,
+  const N extends Readonly<Record<string, Need>> = Readonly<Record<never, Need>>,
+>(definition: PluginDefinition<S, N>): Plugin {
+  return Object.freeze({ ...definition, [PLUGIN_STAMP]: API_VERSION }) as unknown as Plugin;
+}
