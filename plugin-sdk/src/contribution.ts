@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Dialect } from "./dialect.ts";
+import type { Exchange } from "./exchange.ts";
 import type { Format } from "./format.ts";
 import type { Provider } from "./provider.ts";
 
@@ -12,6 +13,7 @@ export interface Contributions {
   readonly metric: MetricSource;
   readonly panel: Panel;
   readonly health: HealthCheck;
+  readonly hookObserver: HookObserver;
 }
 export type ContributionKind = keyof Contributions;
 
@@ -47,6 +49,15 @@ export interface Panel {
   readonly id: string;
   readonly title: string;
   readonly path: string;
+}
+
+/**
+ * Times hooks. Woven in when a pipeline is compiled; without a contribution the code does not exist. Synchronous, and
+ * must not throw.
+ */
+export interface HookObserver {
+  /** Around each plugin's tap. `durationMs` is monotonic and includes `ex.wait`. */
+  tapped(plugin: string, hook: "request" | "beforeUpstream" | "response", exchange: Exchange, durationMs: number): void;
 }
 
 /** One line of `/health/ready`. */

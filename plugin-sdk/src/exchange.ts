@@ -170,6 +170,10 @@ export interface Exchange {
   readonly attempts: readonly Attempt[];
   /** Fires when nobody wants the answer any more. */
   readonly signal: AbortSignal;
+  /** Asks that every attempt's usage be read as its reply passes; without a caller nothing is parsed. Before dispatch. */
+  trackUsage(): void;
+  /** Keeps the upstream going although the client may leave, until the returned function is called. */
+  retain(): () => void;
   /** Waits without using up the hook's time. */
   wait<T>(promise: Promise<T>): Promise<T>;
   /** An error in the client's dialect, to return from a hook. */

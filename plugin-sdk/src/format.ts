@@ -35,6 +35,8 @@ export interface Format {
   readonly credentialHeaders: readonly string[];
   /** The credential in a request's headers, or undefined where there is none. */
   credential(headers: RawHeaders): ClientCredential | undefined;
+  /** The client's own session id, where one of this vendor's clients sent it. */
+  sessionId(headers: RawHeaders): string | undefined;
   /** Whether the traffic is billed to a subscription (an OAuth token or its beta header); in doubt true. */
   isSubscription(headers: RawHeaders): boolean;
   /** The headers (name, value pairs) that present `secret` to the vendor. */
