@@ -5,7 +5,7 @@ import type { SseEvent } from "./sse.ts";
 /** A method and an exact path, written with its `/v1` (the kernel also serves it without). */
 export interface DialectRoute {
   readonly method: string;
-  /** Absolute path; `:name` stands for one path segment. */
+  /** Absolute path; `:name` stands for one path segment, `:model` for one that names the model. */
   readonly path: string;
 }
 

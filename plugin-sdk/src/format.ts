@@ -41,8 +41,11 @@ export interface Format {
   isSubscription(headers: RawHeaders): boolean;
   /** The headers (name, value pairs) that present `secret` to the vendor. */
   authorize(secret: string): RawHeaders;
-  /** Whether a request to a path that no dialect claims bears this vendor's marks (e.g. its version header). */
-  claims(headers: RawHeaders): boolean;
+  /**
+   * Whether a request to a path that no dialect claims bears this vendor's marks: its version header, the shape of its
+   * keys, or, where `path` is given, a path that only this vendor has.
+   */
+  claims(headers: RawHeaders, path?: string): boolean;
   /** An error in the vendor's shape. `requestId` is TokenMan's. */
   errorReply(error: PublicError, requestId: string): ReplyInit;
 }

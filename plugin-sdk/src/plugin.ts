@@ -90,6 +90,8 @@ export interface Hooks {
 export interface SetupContext<C, N extends Readonly<Record<string, Need>>> {
   /** The plugin's section with the environment's overrides and defaults, without any project's overlay. Frozen. */
   readonly config: C;
+  /** One of the plugin's `extraSections`, validated and frozen like `config`. Throws RangeError on any other name. */
+  section(name: string): unknown;
   readonly services: Services<N>;
   readonly log: Logger;
   readonly host: HostInfo;
@@ -168,6 +170,8 @@ export interface PluginDefinition<
   /** Where its config lives in tokenman.toml ("security.pii"); third parties leave it out and get `plugins.configs.NAME`. */
   readonly section?: string;
   readonly configSchema?: S;
+  /** Further sections of the file that this plugin owns, by name ("providers"); read with `ctx.section(name)`. */
+  readonly extraSections?: Readonly<Record<string, ConfigSchema>>;
   readonly needs?: N;
   readonly provides?: readonly ServiceToken<unknown>[];
   readonly stage?: Stage;

@@ -37,6 +37,8 @@ export interface ProviderTimeouts {
 export interface Provider {
   readonly name: string;
   readonly format: string;
+  /** All the formats it speaks, where there are more than `format`; see {@link speaks}. */
+  readonly formats?: readonly string[];
   /** Origin plus path prefix before `/v1/…`, without a trailing slash; undefined for an in-process provider. */
   readonly apiBase: string | undefined;
   /** Models it serves: exact names or globs with `*`. Empty: any model of its format. */
@@ -50,6 +52,11 @@ export interface Provider {
   key?(): Promise<Secret | undefined> | Secret | undefined;
   /** Serves a request in this process. `attempt.signal` fires when nobody wants the answer any more. */
   answer?(request: UpstreamRequest, exchange: Exchange, attempt: Attempt): Promise<ReplyInit> | ReplyInit;
+}
+
+/** Whether the provider takes requests of this format as they are. */
+export function speaks(provider: Provider, format: string): boolean {
+  return provider.format === format || provider.formats?.includes(format) === true;
 }
 
 /** A request as it goes out, after edits and patches. */
