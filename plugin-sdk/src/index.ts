@@ -8,6 +8,7 @@ export * from "./exchange.ts";
 export * from "./format.ts";
 export * from "./headers.ts";
 export * from "./json-index.ts";
+export * from "./json-read.ts";
 export * from "./json-splice.ts";
 export * from "./log.ts";
 export * from "./plugin.ts";
