@@ -1,212 +1,170 @@
 /**
- * Server-sent events as bytes: a splitter that keeps every byte, events that parse themselves when asked, and an
- * encoder. Rules: WHATWG HTML §9.2.5 "Parsing an event stream" and §9.2.6 "Interpreting an event stream".
+ * Cutting a byte stream into server-sent events (WHATWG HTML §9.2.5). No byte is lost or changed, whatever arrives.
  */
-const LF = 10;
-const CR = 13;
-const SPACE = 32;
-const COLON = 58;
+import { CR, encodeSse, LF, SseEvent, type SseFieldsToEncode } from "./sse-event.ts";
+
+export { encodeSse, SseEvent, type SseFieldsToEncode };
 
 const DEFAULT_MAX_EVENT_BYTES = 32 * 1024 * 1024;
-const LINE_BREAK = /\r\n|\r|\n/;
+const NOTHING: Buffer = Buffer.alloc(0);
 
-/** What one block says, after the field rules. `data` is null where the block has no data line. */
-interface SseFields {
-  readonly event: string;
-  readonly data: string | null;
-  readonly id: string | undefined;
-  readonly retry: number | undefined;
-  readonly comment: string | undefined;
-}
+/** Where the splitter stands between two bytes. */
+const AT_START = 0; // before the first byte of a block
+const IN_LINE = 1; // in a line that has text
+const AFTER_LF = 2; // at the start of a line, the one before having ended in LF or CRLF
+const AFTER_CR = 3; // behind a CR that ended a line with text; an LF would still belong to it
+const AFTER_BLANK_CR = 4; // behind the CR of a blank line; an LF would still belong to it
 
-const NO_FIELDS: SseFields = { event: "message", data: null, id: undefined, retry: undefined, comment: undefined };
+/** Called with each block as soon as it is complete. What it throws leaves the splitter unusable. */
+export type SseSink = (event: SseEvent) => void;
 
 /**
- * One block of an event stream: the bytes up to and including the blank line that ends it. Fields are parsed once,
- * on first use, so an event that nobody looks at costs no decoding.
+ * Cuts a byte stream into the blocks of an event stream, whatever the chunking. The `raw` of all events and the
+ * remainder that `flush` returns, one after the other, are the input, byte for byte. The cost is linear in the input:
+ * a block within one chunk is a view of it, a block over several chunks is gathered in a doubling buffer.
+ *
+ * Where blocks end depends on the bytes alone. A blank line's CR waits for the byte behind it, which may be the LF of a
+ * CRLF, unless the line before it ended in a lone CR: then CR is this stream's line end, and waiting would hold each
+ * event back until the next one. A blank line outside a block is a block without fields.
  */
-export class SseEvent {
-  /** The exact bytes, blank line included. May be a view of the chunk it came in: never write to it. */
-  readonly raw: Buffer;
-  /** True for a piece of a block longer than the splitter's limit: bytes to pass on, with no fields. */
-  readonly oversize: boolean;
-  private readonly textStart: number;
-  private fields: SseFields | undefined;
-  private parsed: unknown;
-  private isParsed = false;
+export class SseSplitter {
+  private readonly maxEventBytes: number;
+  private state = AT_START;
+  private isFirst = true;
+  private isOversize = false;
+  private held = NOTHING;
+  private heldBytes = 0;
 
-  /** `textStart` is the length of a byte order mark at the start of `raw`, which only a stream's first block may have. */
-  constructor(raw: Buffer, textStart = 0, oversize = false) {
-    this.raw = raw;
-    this.oversize = oversize;
-    this.textStart = textStart;
+  /** `maxEventBytes` (default 32 MiB) bounds what is held back: a longer block leaves in pieces marked `oversize`. */
+  constructor(options: { readonly maxEventBytes?: number } = {}) {
+    this.maxEventBytes = options.maxEventBytes ?? DEFAULT_MAX_EVENT_BYTES;
   }
 
-  /** The event's type; "message" where it names none. */
-  get event(): string {
-    return this.read().event;
-  }
-
-  /** The data lines joined by LF; "" where there is none (see `hasData`). */
-  get data(): string {
-    return this.read().data ?? "";
-  }
-
-  /** Whether the block has a data line at all, that is, whether a browser would dispatch it. */
-  get hasData(): boolean {
-    return this.read().data !== null;
-  }
-
-  /** The block's own `id`, not the stream's last event id. */
-  get id(): string | undefined {
-    return this.read().id;
-  }
-
-  /** Reconnection time in milliseconds. */
-  get retry(): number | undefined {
-    return this.read().retry;
-  }
-
-  /** The comment lines joined by LF, of a block that consists of comments only (a keep-alive); else undefined. */
-  get comment(): string | undefined {
-    return this.read().comment;
-  }
-
-  /** `data` as JSON, parsed once and shared by all readers, who must not change it; undefined where it is not JSON. */
-  json(): unknown {
-    if (!this.isParsed) {
-      this.isParsed = true;
-      const data = this.read().data;
-      if (data) {
-        try {
-          this.parsed = JSON.parse(data);
-        } catch {
-          this.parsed = undefined;
+  /** Takes the next bytes and hands every block that they complete to `out`, in order, before it returns. */
+  push(chunk: Buffer, out: SseSink): void {
+    const { length } = chunk;
+    let state = this.state;
+    let from = 0;
+    let pos = 0;
+    // The next line ends at or behind `pos`, looked up only when passed, so that a stream without one of them stays linear.
+    let nextLf = -1;
+    let nextCr = -1;
+    while (pos < length) {
+      if (state === IN_LINE) {
+        if (nextLf < pos) nextLf = indexOrEnd(chunk, LF, pos);
+        if (nextCr < pos) nextCr = indexOrEnd(chunk, CR, pos);
+        if (nextLf < nextCr) {
+          state = AFTER_LF;
+          pos = nextLf + 1;
+        } else if (nextCr < length) {
+          state = AFTER_CR;
+          pos = nextCr + 1;
+        } else {
+          pos = length;
         }
+        continue;
       }
+      const byte = chunk[pos]!;
+      if (state === AFTER_BLANK_CR) {
+        if (byte === LF) pos++;
+      } else if (byte === LF) {
+        pos++;
+        if (state === AFTER_CR) {
+          state = AFTER_LF;
+          continue;
+        }
+      } else if (byte === CR) {
+        pos++;
+        if (state !== AFTER_CR) {
+          state = AFTER_BLANK_CR;
+          continue;
+        }
+      } else {
+        state = IN_LINE;
+        continue;
+      }
+      state = AT_START;
+      this.complete(chunk, from, pos, out);
+      from = pos;
     }
-    return this.parsed;
+    this.state = state;
+    if (from < length) this.hold(chunk, from, out);
   }
 
   /**
-   * The block's bytes with `data` in place of its own data: all other lines, their order, line endings and the spelling
-   * of the data lines stay. Returns `raw` itself when nothing changes. A block without data lines gets them before its
-   * blank line. Throws TypeError on an oversize piece.
+   * Ends the stream: a block that only waited for a possible LF goes to `out`; the bytes of a block that never got
+   * its blank line are returned (a reader ignores them), null when there are none. The splitter is then as new.
    */
-  withData(data: string): Buffer {
-    if (this.oversize) throw new TypeError("an oversize piece of an event has no data to replace");
-    if (this.hasData && this.data === data) return this.raw;
-    const { raw } = this;
-    const lines = rawLines(raw, this.textStart);
-    const slots = lines.filter((line) => isDataLine(raw, line));
-    const values = data.split(LINE_BREAK);
-    const pieces: (Buffer | string)[] = [raw.subarray(0, this.textStart)];
-    if (slots.length === 0) {
-      const blank = lines.pop()!;
-      const ending = endingOf(raw, lines.at(-1) ?? blank);
-      for (const line of lines) pieces.push(raw.subarray(line.start, line.end));
-      for (const value of values) pieces.push(`data: ${value}${ending}`);
-      pieces.push(raw.subarray(blank.start, blank.end));
-      return joinPieces(pieces);
+  flush(out: SseSink): Buffer | null {
+    if (this.state === AFTER_BLANK_CR) this.complete(this.held, 0, 0, out);
+    const rest = this.heldBytes > 0 ? this.held.subarray(0, this.heldBytes) : null;
+    this.state = AT_START;
+    this.isFirst = true;
+    this.isOversize = false;
+    this.release();
+    return rest;
+  }
+
+  private complete(chunk: Buffer, from: number, to: number, out: SseSink): void {
+    const wasOversize = this.isOversize;
+    this.isOversize = false;
+    let raw: Buffer;
+    if (this.heldBytes === 0) {
+      raw = chunk.subarray(from, to);
+    } else {
+      this.append(chunk, from, to);
+      raw = this.held.subarray(0, this.heldBytes);
+      this.release();
     }
-    // The last slot is always written and takes what the earlier ones do not hold: a line dropped right before the blank
-    // line could leave CR next to the blank line's LF, which together would read as one line end.
-    const last = slots.at(-1)!;
-    let next = 0;
-    for (const line of lines) {
-      if (!slots.includes(line)) {
-        pieces.push(raw.subarray(line.start, line.end));
-        continue;
-      }
-      const until = line === last ? values.length : Math.min(next + 1, values.length - 1);
-      const name = raw[line.start + 5] === SPACE ? "data: " : raw[line.start + 4] === COLON ? "data:" : "data: ";
-      for (; next < until; next++) pieces.push(dataLine(name, values[next]!, endingOf(raw, line)));
+    if (wasOversize || raw.length > this.maxEventBytes) this.emitPiece(raw, out);
+    else this.emit(raw, out);
+  }
+
+  private emit(raw: Buffer, out: SseSink): void {
+    const hasMark = this.isFirst && raw[0] === 0xef && raw[1] === 0xbb && raw[2] === 0xbf;
+    this.isFirst = false;
+    out(new SseEvent(raw, hasMark ? 3 : 0));
+  }
+
+  private emitPiece(raw: Buffer, out: SseSink): void {
+    this.isFirst = false;
+    if (raw.length > 0) out(new SseEvent(raw, 0, true));
+  }
+
+  private hold(chunk: Buffer, from: number, out: SseSink): void {
+    const bytes = chunk.length - from;
+    if (!this.isOversize && this.heldBytes + bytes <= this.maxEventBytes) {
+      this.append(chunk, from, chunk.length);
+      return;
     }
-    return joinPieces(pieces);
-  }
-
-  private read(): SseFields {
-    this.fields ??= this.oversize ? NO_FIELDS : parseBlock(this.raw, this.textStart);
-    return this.fields;
-  }
-}
-
-function parseBlock(raw: Buffer, textStart: number): SseFields {
-  const text = raw.toString("utf8", textStart);
-  const lines = text.includes("\r") ? text.split(LINE_BREAK) : text.split("\n");
-  let event = "";
-  let data: string | null = null;
-  let dataLines: string[] | undefined;
-  let id: string | undefined;
-  let retry: number | undefined;
-  let comments: string[] | undefined;
-  let onlyComments = true;
-  for (const line of lines) {
-    if (line === "") continue;
-    const colon = line.indexOf(":");
-    if (colon === 0) {
-      comments ??= [];
-      comments.push(line.slice(line.charCodeAt(1) === SPACE ? 2 : 1));
-      continue;
+    this.isOversize = true;
+    if (this.heldBytes > 0) {
+      const head = this.held.subarray(0, this.heldBytes);
+      this.release();
+      this.emitPiece(head, out);
     }
-    onlyComments = false;
-    const name = colon < 0 ? line : line.slice(0, colon);
-    const value = colon < 0 ? "" : line.slice(line.charCodeAt(colon + 1) === SPACE ? colon + 2 : colon + 1);
-    if (name === "data") {
-      if (data === null) data = value;
-      else {
-        dataLines ??= [data];
-        dataLines.push(value);
-      }
-    } else if (name === "event") event = value;
-    else if (name === "id") id = value.includes("\0") ? id : value;
-    else if (name === "retry") retry = /^[0-9]+$/.test(value) ? Number(value) : retry;
+    this.emitPiece(chunk.subarray(from), out);
   }
-  return {
-    event: event === "" ? "message" : event,
-    data: dataLines === undefined ? data : dataLines.join("\n"),
-    id,
-    retry,
-    comment: onlyComments && comments !== undefined ? comments.join("\n") : undefined,
-  };
-}
 
-interface RawLine {
-  readonly start: number;
-  /** Where the line's text ends and its CR, LF or CRLF begins. */
-  readonly textEnd: number;
-  readonly end: number;
-}
-
-function rawLines(raw: Buffer, from: number): RawLine[] {
-  const lines: RawLine[] = [];
-  let start = from;
-  for (let pos = from; pos < raw.length; ) {
-    const byte = raw[pos++];
-    if (byte !== LF && byte !== CR) continue;
-    const textEnd = pos - 1;
-    if (byte === CR && raw[pos] === LF) pos++;
-    lines.push({ start, textEnd, end: pos });
-    start = pos;
+  private append(chunk: Buffer, from: number, to: number): void {
+    const bytes = this.heldBytes + to - from;
+    if (bytes > this.held.length) {
+      const grown = Buffer.allocUnsafe(Math.max(bytes, 2 * this.held.length, 256));
+      this.held.copy(grown, 0, 0, this.heldBytes);
+      this.held = grown;
+    }
+    chunk.copy(this.held, this.heldBytes, from, to);
+    this.heldBytes = bytes;
   }
-  return lines;
+
+  /** The buffer now belongs to the event made from it. */
+  private release(): void {
+    this.held = NOTHING;
+    this.heldBytes = 0;
+  }
 }
 
-function isDataLine(raw: Buffer, line: RawLine): boolean {
-  const length = line.textEnd - line.start;
-  if (length < 4 || raw.latin1Slice(line.start, line.start + 4) !== "data") return false;
-  return length === 4 || raw[line.start + 4] === COLON;
-}
-
-function endingOf(raw: Buffer, line: RawLine): string {
-  return raw.latin1Slice(line.textEnd, line.end);
-}
-
-/** A reader drops one space after the colon, so a value that begins with one needs another before it. */
-function dataLine(name: string, value: string, ending: string): string {
-  return `${name === "data:" && value.startsWith(" ") ? "data: " : name}${value}${ending}`;
-}
-
-function joinPieces(pieces: readonly (Buffer | string)[]): Buffer {
-  return Buffer.concat(pieces.map((piece) => (typeof piece === "string" ? Buffer.from(piece) : piece)));
+function indexOrEnd(chunk: Buffer, byte: number, from: number): number {
+  const at = chunk.indexOf(byte, from);
+  return at < 0 ? chunk.length : at;
 }
