@@ -50,6 +50,7 @@ export const ERRORS = {
   TM_GUARD_MISSING: { status: 500, exit: 78, says: "a guard is enabled but no plugin provides it" },
   TM_PLUGIN_NOT_FOUND: { status: 500, exit: 78, says: "no plugin of that name or path" },
   TM_PLUGIN_OUTSIDE: { status: 500, exit: 78, says: "a plugin path leads outside the allowed folders" },
+  TM_PLUGIN_WRITABLE: { status: 500, exit: 78, says: "any user of the machine could replace a plugin's source" },
   TM_PLUGIN_COMPILE: { status: 500, exit: 78, says: "a plugin's source does not compile" },
   TM_PLUGIN_LOAD: { status: 500, exit: 78, says: "a plugin's module failed while it was loaded" },
   TM_PLUGIN_SHAPE: { status: 500, exit: 78, says: "a module's default export is not a plugin" },
