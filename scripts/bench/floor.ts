@@ -8,7 +8,12 @@ import type { AddressInfo } from "node:net";
 import { Agent } from "undici";
 
 const origin = `http://127.0.0.1:${Number(process.argv[2])}`;
-const agent = new Agent({ allowH2: false, headersTimeout: 600_000, bodyTimeout: 600_000, keepAliveTimeout: 60_000 });
+const agent = new Agent({
+  allowH2: false,
+  headersTimeout: 600_000,
+  bodyTimeout: 600_000,
+  keepAliveTimeout: 60_000,
+});
 
 /** RFC 9110 section 7.6.1, and the fields that undici writes itself on the next hop. */
 const DROPPED = new Set([
@@ -38,9 +43,10 @@ function requestHeaders(raw: readonly string[]): string[] {
 function replyHeaders(raw: readonly Buffer[]): string[] {
   const kept: string[] = [];
   for (let index = 0; index < raw.length; index += 2) {
-    const name = raw[index]!.latin1Slice();
+    const name = raw[index]!.toString("latin1");
     const lower = name.toLowerCase();
-    if (lower === "content-length" || !DROPPED.has(lower)) kept.push(name, raw[index + 1]!.latin1Slice());
+    if (lower === "content-length" || !DROPPED.has(lower))
+      kept.push(name, raw[index + 1]!.toString("latin1"));
   }
   return kept;
 }

@@ -28,11 +28,13 @@ const MODEL_PATTERN = /"bench-e(\d+)-d(\d+)"/;
 
 /** Finds the model name of `modelFor` in the first bytes of a body; undefined where there is none. */
 export function specIn(bodyStart: Buffer): ReplySpec | undefined {
-  const match = MODEL_PATTERN.exec(bodyStart.latin1Slice(0, Math.min(bodyStart.length, 256)));
+  const match = MODEL_PATTERN.exec(bodyStart.toString("latin1", 0, Math.min(bodyStart.length, 256)));
   return match === null ? undefined : { events: Number(match[1]), delayMs: Number(match[2]) };
 }
 
-const WORDS = "The upload now waits for the drain event before it writes the next chunk of the file. ".repeat(8);
+const WORDS = "The upload now waits for the drain event before it writes the next chunk of the file. ".repeat(
+  8,
+);
 
 /** The buffered reply, about 1 KB with the provider's usage. */
 export function bufferedReply(dialect: BenchDialect): Buffer {
@@ -100,7 +102,9 @@ export function streamedReply(dialect: BenchDialect, events: number): readonly B
   const key = `${dialect} ${events}`;
   const known = streams.get(key);
   if (known !== undefined) return known;
-  const made = (dialect === "openai" ? openaiEvents(events) : anthropicEvents(events)).map((e) => Buffer.from(e));
+  const made = (dialect === "openai" ? openaiEvents(events) : anthropicEvents(events)).map((e) =>
+    Buffer.from(e),
+  );
   streams.set(key, made);
   return made;
 }

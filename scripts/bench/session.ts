@@ -118,7 +118,9 @@ export function anthropicRequest(
     max_tokens: 32_000,
     system: [{ ...textBlock(system), ...(cacheControl ? breakpoint : {}) }],
     ...(tools.length > 0
-      ? { tools: tools.map((t) => ({ name: t.name, description: t.description, input_schema: t.parameters })) }
+      ? {
+          tools: tools.map((t) => ({ name: t.name, description: t.description, input_schema: t.parameters })),
+        }
       : {}),
     messages,
     stream,
@@ -145,7 +147,13 @@ export function openaiChatRequest(
       const text = joinedText(parts);
       const calls = parts.flatMap((part) =>
         part.type === "toolCall"
-          ? [{ id: part.id, type: "function", function: { name: part.name, arguments: JSON.stringify(part.arguments) } }]
+          ? [
+              {
+                id: part.id,
+                type: "function",
+                function: { name: part.name, arguments: JSON.stringify(part.arguments) },
+              },
+            ]
           : [],
       );
       if (text === "" && calls.length === 0) return;
@@ -180,7 +188,11 @@ export function responsesRequest(
       if (message.role === "user")
         input.push({ role: "user", content: message.texts.map((text) => ({ type: "input_text", text })) });
       else
-        input.push({ type: "function_call_output", call_id: message.toolCallId, output: message.texts.join("\n") });
+        input.push({
+          type: "function_call_output",
+          call_id: message.toolCallId,
+          output: message.texts.join("\n"),
+        });
     },
     (parts) => {
       const text = joinedText(parts);
@@ -280,7 +292,11 @@ function partOf(part: unknown): AssistantPart[] {
   if (part["type"] === "text" && typeof part["text"] === "string" && part["text"] !== "")
     return [{ type: "text", text: part["text"] }];
   // Thinking without its signature (an aborted call) is refused by the API, so an agent leaves it out.
-  if (part["type"] === "thinking" && typeof part["thinkingSignature"] === "string" && part["thinkingSignature"] !== "")
+  if (
+    part["type"] === "thinking" &&
+    typeof part["thinkingSignature"] === "string" &&
+    part["thinkingSignature"] !== ""
+  )
     return [{ type: "thinking", thinking: String(part["thinking"]), signature: part["thinkingSignature"] }];
   if (part["type"] === "toolCall" && typeof part["id"] === "string")
     return [
@@ -314,7 +330,8 @@ function withoutUnanswered(turns: readonly SessionTurn[]): SessionTurn[] {
 
 function anthropicBlock(part: AssistantPart): Record<string, unknown> {
   if (part.type === "text") return textBlock(part.text);
-  if (part.type === "thinking") return { type: "thinking", thinking: part.thinking, signature: part.signature };
+  if (part.type === "thinking")
+    return { type: "thinking", thinking: part.thinking, signature: part.signature };
   return { type: "tool_use", id: part.id, name: part.name, input: part.arguments };
 }
 

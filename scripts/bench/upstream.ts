@@ -4,7 +4,14 @@
  */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { type BenchDialect, BUFFERED, bufferedReply, type ReplySpec, specIn, streamedReply } from "./replies.ts";
+import {
+  type BenchDialect,
+  BUFFERED,
+  bufferedReply,
+  type ReplySpec,
+  specIn,
+  streamedReply,
+} from "./replies.ts";
 
 /** Answer of `GET /bench/stats`: counts since the start. */
 export interface UpstreamStats {
@@ -20,6 +27,20 @@ const buffered: Record<BenchDialect, Buffer> = {
   anthropic: bufferedReply("anthropic"),
 };
 
+const chunked = new Map<string, readonly Buffer[]>();
+
+/** The events of a streamed reply as chunks of the transfer coding (RFC 9112 section 7.1). */
+function chunkedReply(dialect: BenchDialect, events: number): readonly Buffer[] {
+  const key = `${dialect} ${events}`;
+  const known = chunked.get(key);
+  if (known !== undefined) return known;
+  const made = streamedReply(dialect, events).map((event) =>
+    Buffer.concat([Buffer.from(`${event.length.toString(16)}\r\n`), event, Buffer.from("\r\n")]),
+  );
+  chunked.set(key, made);
+  return made;
+}
+
 function answer(response: ServerResponse, dialect: BenchDialect, spec: ReplySpec): void {
   if (spec.events === 0) {
     const body = buffered[dialect];
@@ -32,6 +53,7 @@ function answer(response: ServerResponse, dialect: BenchDialect, spec: ReplySpec
     return;
   }
   const events = streamedReply(dialect, spec.events);
+  const chunks = chunkedReply(dialect, spec.events);
   response.writeHead(200, {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
@@ -43,10 +65,14 @@ function answer(response: ServerResponse, dialect: BenchDialect, spec: ReplySpec
       stats.aborted++;
       return false;
     }
-    const event = events[next++];
-    if (next < events.length) response.write(event);
-    else response.end(event);
-    return next < events.length;
+    const at = next++;
+    const last = next === events.length;
+    // The first event takes the head along and the last one ends the reply; between them the chunks go straight to the
+    // socket, which costs half.
+    if (last) response.end(events[at]);
+    else if (at === 0) response.write(events[at]);
+    else response.socket?.write(chunks[at]!);
+    return !last;
   };
   // Each event is its own write in its own loop turn, so that a proxy sees them as apart as a provider sends them.
   if (spec.delayMs === 0) {
@@ -65,7 +91,10 @@ function handle(request: IncomingMessage, response: ServerResponse): void {
   if (request.method !== "POST") {
     request.resume();
     const text = request.url === "/bench/stats" ? JSON.stringify(stats) : '{"status":"ok"}';
-    response.writeHead(200, { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(text) });
+    response.writeHead(200, {
+      "Content-Type": "application/json",
+      "Content-Length": Buffer.byteLength(text),
+    });
     response.end(request.method === "HEAD" ? undefined : text);
     return;
   }
