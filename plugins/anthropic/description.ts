@@ -1,0 +1,60 @@
+import {
+  countOf,
+  type JsonNode,
+  parsedOf,
+  type RequestDescription,
+  textOf,
+  topLevelOf,
+} from "@tokenman/plugin-sdk";
+
+const WANTED: ReadonlySet<string> = new Set(["model", "stream", "max_tokens", "tools", "mcp_servers"]);
+
+/** Types of tools that the client runs, less their date. A tool without a type is the client's too. */
+const CLIENT_TOOL = /^(?:custom$|bash_|text_editor_|computer_|memory_|browser_)/;
+
+/** Reads what routing and accounting need from a Messages body; undefined where it is no JSON object. */
+export function describe(body: Buffer): RequestDescription | undefined {
+  const top = topLevelOf(body, WANTED);
+  return top === undefined ? undefined : new MessagesDescription(top);
+}
+
+class MessagesDescription implements RequestDescription {
+  readonly model: string | undefined;
+  readonly modelPointer: string | undefined;
+  readonly stream: boolean;
+  readonly maxOutputTokens: number | undefined;
+  readonly #tools: JsonNode | undefined;
+  readonly #mcpServers: JsonNode | undefined;
+  #kind: RequestDescription["tools"] | undefined;
+
+  constructor(top: ReadonlyMap<string, JsonNode>) {
+    this.model = textOf(top.get("model"));
+    this.modelPointer = this.model === undefined ? undefined : "/model";
+    this.stream = top.get("stream")?.kind === "true";
+    this.maxOutputTokens = countOf(parsedOf(top.get("max_tokens")));
+    this.#tools = top.get("tools");
+    this.#mcpServers = top.get("mcp_servers");
+  }
+
+  /** Worked out at first use: tool definitions are a large part of an agent's body. */
+  get tools(): RequestDescription["tools"] {
+    this.#kind ??= toolsOf(this.#tools, this.#mcpServers);
+    return this.#kind;
+  }
+}
+
+/** A type that is not known to be the client's counts as the provider's: the careful answer for whoever asks. */
+function toolsOf(tools: JsonNode | undefined, mcpServers: JsonNode | undefined): RequestDescription["tools"] {
+  try {
+    if (mcpServers !== undefined && mcpServers.items().length > 0) return "server";
+    const items = tools?.items() ?? [];
+    const isServer = (tool: JsonNode) => {
+      const type = textOf(tool.get("type"));
+      return type !== undefined && !CLIENT_TOOL.test(type);
+    };
+    if (items.some(isServer)) return "server";
+    return items.length > 0 ? "client" : "none";
+  } catch {
+    return "none";
+  }
+}
