@@ -1,0 +1,72 @@
+import {
+  countOf,
+  type JsonNode,
+  parsedOf,
+  type RequestDescription,
+  textOf,
+  topLevelOf,
+} from "@tokenman/plugin-sdk";
+
+/** The caps of Chat Completions (new and old name) and of Responses, the one that counts first. */
+const CAPS = ["max_completion_tokens", "max_output_tokens", "max_tokens"];
+const WANTED: ReadonlySet<string> = new Set([
+  "model",
+  "stream",
+  "tools",
+  "functions",
+  "web_search_options",
+  ...CAPS,
+]);
+
+/** Types of tools that the client runs. A shell may run in the provider's container, so it is not among them. */
+const CLIENT_TOOLS: ReadonlySet<string> = new Set([
+  "function",
+  "custom",
+  "namespace",
+  "local_shell",
+  "apply_patch",
+  "computer",
+  "computer_use_preview",
+]);
+
+/** Reads what routing and accounting need from a body of any OpenAI dialect; undefined where it is no JSON object. */
+export function describe(body: Buffer): RequestDescription | undefined {
+  const top = topLevelOf(body, WANTED);
+  return top === undefined ? undefined : new OpenAiDescription(top);
+}
+
+class OpenAiDescription implements RequestDescription {
+  readonly model: string | undefined;
+  readonly modelPointer: string | undefined;
+  readonly stream: boolean;
+  readonly maxOutputTokens: number | undefined;
+  readonly #top: ReadonlyMap<string, JsonNode>;
+  #kind: RequestDescription["tools"] | undefined;
+
+  constructor(top: ReadonlyMap<string, JsonNode>) {
+    this.model = textOf(top.get("model"));
+    this.modelPointer = this.model === undefined ? undefined : "/model";
+    this.stream = top.get("stream")?.kind === "true";
+    const cap = CAPS.find((name) => countOf(parsedOf(top.get(name))) !== undefined);
+    this.maxOutputTokens = cap === undefined ? undefined : countOf(parsedOf(top.get(cap)));
+    this.#top = top;
+  }
+
+  /** Worked out at first use: tool definitions are a large part of an agent's body. */
+  get tools(): RequestDescription["tools"] {
+    this.#kind ??= toolsOf(this.#top);
+    return this.#kind;
+  }
+}
+
+/** A type that is not known to be the client's counts as the provider's: the careful answer for whoever asks. */
+function toolsOf(top: ReadonlyMap<string, JsonNode>): RequestDescription["tools"] {
+  try {
+    if (top.get("web_search_options")?.kind === "object") return "server";
+    const tools = top.get("tools")?.items() ?? [];
+    if (tools.some((tool) => !CLIENT_TOOLS.has(textOf(tool.get("type")) ?? "function"))) return "server";
+    return tools.length > 0 || (top.get("functions")?.items().length ?? 0) > 0 ? "client" : "none";
+  } catch {
+    return "none";
+  }
+}
