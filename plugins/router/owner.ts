@@ -1,0 +1,28 @@
+import { type Format, type Provider, speaks } from "@tokenman/plugin-sdk";
+import { ConfiguredProvider } from "./configured-provider.ts";
+
+/**
+ * The position of the one provider that a client's credential may go to, or -1: the very first where the user vouched
+ * for its server by writing `auth = "client"`, else the first that is at the vendor's own host. Either must speak the
+ * client's format. An opaque request that no vendor claims (`format` undefined) has no owner: nobody knows whose it is.
+ */
+export function ownerOf(providers: readonly Provider[], format: Format | undefined): number {
+  if (format === undefined) return -1;
+  return providers.findIndex(
+    (provider, index) =>
+      provider.auth === "client" &&
+      provider.answer === undefined &&
+      speaks(provider, format.name) &&
+      ((index === 0 && isVouchedFor(provider)) || isAtVendor(provider, format)),
+  );
+}
+
+function isVouchedFor(provider: Provider): boolean {
+  return provider instanceof ConfiguredProvider && provider.isTrusted;
+}
+
+/** The vendor's own host, over TLS and on its usual port: whoever listens elsewhere may be anybody. */
+function isAtVendor(provider: Provider, format: Format): boolean {
+  const url = provider.apiBase === undefined ? null : URL.parse(provider.apiBase);
+  return url?.protocol === "https:" && format.hosts.includes(url.host);
+}
