@@ -1,0 +1,80 @@
+import {
+  type ContributionKind,
+  type Contributions,
+  type RegistryView,
+  TokenmanError,
+} from "@tokenman/plugin-sdk";
+
+interface Contribution {
+  readonly plugin: string;
+  readonly name: string;
+  readonly value: unknown;
+}
+
+/** What the plugins of a generation contributed; see {@link RegistryView}. */
+export class ContributionRegistry implements RegistryView {
+  readonly #kinds = new Map<ContributionKind, Contribution[]>();
+  readonly #values = new Map<ContributionKind, readonly unknown[]>();
+  readonly #order: readonly string[];
+
+  /** `order`: the plugins' names as a request passes them; contributions are listed so, whoever was set up first. */
+  constructor(order: readonly string[] = []) {
+    this.#order = order;
+  }
+
+  /** Throws TM_CONTRIBUTION_DUPLICATE, naming both plugins. */
+  add<K extends ContributionKind>(plugin: string, kind: K, value: Contributions[K]): void {
+    const entries = this.#kinds.get(kind) ?? [];
+    const names = identities(kind, value, plugin);
+    for (const name of names) {
+      const earlier = entries.find((entry) => entry.name === name);
+      if (earlier === undefined) continue;
+      const message = `${kind} "${name}" is contributed twice: by "${earlier.plugin}" and by "${plugin}"`;
+      throw new TokenmanError("TM_CONTRIBUTION_DUPLICATE", message, { plugin });
+    }
+    for (const name of names) entries.push({ plugin, name, value });
+    entries.sort((left, right) => this.#order.indexOf(left.plugin) - this.#order.indexOf(right.plugin));
+    this.#kinds.set(kind, entries);
+    this.#values.delete(kind);
+  }
+
+  all<K extends ContributionKind>(kind: K): readonly Contributions[K][] {
+    let values = this.#values.get(kind);
+    if (values === undefined) {
+      // A route on both ports is entered once for each.
+      values = Object.freeze([...new Set((this.#kinds.get(kind) ?? []).map((entry) => entry.value))]);
+      this.#values.set(kind, values);
+    }
+    return values as readonly Contributions[K][];
+  }
+
+  /** What was contributed, by kind, name and plugin. */
+  list(): { readonly kind: ContributionKind; readonly name: string; readonly plugin: string }[] {
+    return [...this.#kinds].flatMap(([kind, entries]) =>
+      entries.map(({ name, plugin }) => ({ kind, name, plugin })),
+    );
+  }
+
+  /** A plugin may have stored its `host`; after this it keeps no other plugin's code in memory. */
+  clear(): void {
+    this.#kinds.clear();
+    this.#values.clear();
+  }
+}
+
+function identities<K extends ContributionKind>(kind: K, value: Contributions[K], plugin: string): string[] {
+  switch (kind) {
+    case "route": {
+      const { port, method, path } = value as Contributions["route"];
+      // What a parameter is called makes no other path.
+      const shape = path.replace(/:[^/]+/g, ":");
+      return (port === "both" ? ["proxy", "dashboard"] : [port]).map((each) => `${each} ${method} ${shape}`);
+    }
+    case "panel":
+      return [(value as Contributions["panel"]).id];
+    case "hookObserver":
+      return [plugin];
+    default:
+      return [(value as { readonly name: string }).name];
+  }
+}
