@@ -374,7 +374,10 @@ describe("router: whose credential", () => {
 
   it("does not quietly take another provider where the mapped one lacks a key", async () => {
     const { ask } = await routing(
-      { keyless: { format: "openai", api_base: "https://api.example" } },
+      {
+        keyless: { format: "openai", api_base: "https://api.example" },
+        other: { ...GROQ, models: ["gpt-5"] },
+      },
       { model_map: { "gpt-*": "keyless" } },
     );
     const asked = await ask({ ...CHAT, model: "gpt-5" });
