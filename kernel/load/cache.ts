@@ -62,7 +62,7 @@ export class CompileCache {
 
   async #store(entry: string, compiled: Compiled): Promise<CachedCode> {
     const { code } = compiled;
-    const inputs = Object.fromEntries(compiled.inputs);
+    const inputs = Object.fromEntries([...compiled.inputs].sort());
     const codeHash = sha256(code);
     const key = sha256(JSON.stringify([this.#host, compiled.esbuild, entry, inputs, codeHash]));
     const manifest: Manifest = { key, entry, host: this.#host, esbuild: compiled.esbuild, inputs, codeHash };
@@ -75,7 +75,7 @@ export class CompileCache {
     } catch (error) {
       this.#log.warn({ err: error, folder: this.#folder }, "compiled plugins cannot be cached");
     }
-    return { key, code, inputs: [...compiled.inputs.keys()] };
+    return { key, code, inputs: Object.keys(inputs) };
   }
 
   async #manifest(entry: string): Promise<Manifest | undefined> {

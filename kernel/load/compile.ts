@@ -20,6 +20,9 @@ export interface Compiled {
   readonly esbuild: string;
 }
 
+/** Compilations under way in this process, of whichever loader: they share esbuild's child process. */
+let compiling = 0;
+
 /**
  * Bundles a plugin's source with its dependencies. esbuild is imported here, at the first plugin that needs it.
  * Rejects with TokenmanErrors of TM_PLUGIN_COMPILE, one for each fault, with its place and code frame.
@@ -31,6 +34,7 @@ export async function compile(file: string): Promise<Compiled> {
   });
   const folder = dirname(file);
   const inputs = new Map<string, string>();
+  compiling++;
   try {
     const result = await esbuild.build({
       entryPoints: [file],
@@ -72,7 +76,8 @@ export async function compile(file: string): Promise<Compiled> {
     );
   } finally {
     // Its child process would otherwise stay for as long as TokenMan runs.
-    await esbuild.stop();
+    compiling--;
+    if (compiling === 0) await esbuild.stop();
   }
 }
 

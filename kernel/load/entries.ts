@@ -271,7 +271,8 @@ async function scan(
 /** The error for a name that is neither built in nor that of a plugin in the folder. */
 export function notFound(entry: PluginEntry, name: string, known: Iterable<string>): TokenmanError {
   const near = nearest(name, known);
-  const hint = near === undefined ? `known: ${[...known].sort().join(", ")}` : `did you mean "${near}"?`;
+  const hint =
+    near === undefined ? `known: ${[...new Set(known)].sort().join(", ")}` : `did you mean "${near}"?`;
   const message = `no plugin named "${name}" (named in ${entry.from}); ${hint}`;
   return new TokenmanError("TM_PLUGIN_NOT_FOUND", message, entry.place && { place: entry.place });
 }
