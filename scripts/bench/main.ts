@@ -16,7 +16,7 @@ import { readSession } from "./session.ts";
 import { median } from "./statistics.ts";
 import { holdStreams, renderStreams, type StreamsResult } from "./streams.ts";
 import { direct, type Place, type Subject, type SubjectName, startSubject } from "./subjects.ts";
-import { renderReport } from "./table.ts";
+import { renderReport, renderUnavailable } from "./table.ts";
 import type { UpstreamStats } from "./upstream.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
@@ -44,25 +44,37 @@ interface Started {
   unavailable: [SubjectName, string][];
 }
 
-/** Starts every subject that can be; `starts` times each for the median start-up, the last one stays. */
-async function startAll(names: readonly SubjectName[], place: Place, starts: number): Promise<Started> {
+/**
+ * Starts every subject that can be. Each is started `footprints` times for start-up and idle memory as users have them,
+ * and once more to stay.
+ */
+async function startAll(
+  names: readonly SubjectName[],
+  place: Place,
+  footprints: number,
+  steadyHeap: boolean,
+): Promise<Started> {
   const started: Started = { subjects: [], footprints: new Map(), unavailable: [] };
   for (const name of names) {
     progress(`starting ${name}`);
     try {
       const startupMs: number[] = [];
-      for (let start = 1; start < starts; start++) {
-        const subject = await startSubject(name, place);
+      const idleBytes: number[] = [];
+      for (let start = 0; start < footprints; start++) {
+        const subject = await startSubject(name, place, false);
         startupMs.push(subject.startupMs);
+        await delay(SETTLE_MS);
+        idleBytes.push(subject.memory().rssBytes);
         await subject.stop();
       }
-      const subject = await startSubject(name, place);
-      startupMs.push(subject.startupMs);
-      started.subjects.push(subject);
-      await delay(SETTLE_MS);
-      const idleBytes = subject.memory().rssBytes;
+      const subject = await startSubject(name, place, steadyHeap);
       subject.resetPeak();
-      started.footprints.set(name, { idleBytes, peakBytes: 0, startupMs: median(startupMs) });
+      started.subjects.push(subject);
+      started.footprints.set(name, {
+        idleBytes: median(idleBytes),
+        peakBytes: 0,
+        startupMs: median(startupMs),
+      });
     } catch (error) {
       started.unavailable.push([name, error instanceof Error ? error.message : String(error)]);
     }
@@ -72,7 +84,12 @@ async function startAll(names: readonly SubjectName[], place: Place, starts: num
 
 async function bench(options: BenchOptions, place: Place): Promise<Report> {
   const generator = startGenerator();
-  const { subjects, footprints, unavailable } = await startAll(options.subjects, place, options.rounds);
+  const { subjects, footprints, unavailable } = await startAll(
+    options.subjects,
+    place,
+    Math.min(options.rounds, 3),
+    true,
+  );
   const result = await runGrid({
     cells: cells(options.sizes),
     subjects: [direct(place.upstreamPort), ...subjects],
@@ -93,7 +110,7 @@ async function bench(options: BenchOptions, place: Place): Promise<Report> {
 async function replay(file: string, options: BenchOptions, place: Place): Promise<string> {
   const generator = startGenerator();
   const turns = readSession(file).length;
-  const { subjects, unavailable } = await startAll(options.subjects, place, 1);
+  const { subjects, unavailable } = await startAll(options.subjects, place, 0, true);
   progress(`replaying ${turns} turns through ${subjects.map((subject) => subject.name).join(", ")}`);
   const results = await replaySession(file, turns, subjects, generator, place.dialect);
   return options.json ? json({ results, unavailable }) : renderReplay(results) + reasonsOf(unavailable);
@@ -104,7 +121,7 @@ async function streams(count: number, options: BenchOptions, place: Place): Prom
   const results: StreamsResult[] = [];
   const unavailable: [SubjectName, string][] = [];
   for (const name of options.subjects) {
-    const started = await startAll([name], place, 1);
+    const started = await startAll([name], place, 0, false);
     unavailable.push(...started.unavailable);
     for (const subject of started.subjects) {
       progress(`holding ${count} streams through ${name}`);
@@ -116,7 +133,7 @@ async function streams(count: number, options: BenchOptions, place: Place): Prom
 }
 
 function reasonsOf(unavailable: readonly [SubjectName, string][]): string {
-  return unavailable.map(([name, reason]) => `\n${name}: not available: ${reason}\n`).join("");
+  return unavailable.map((missing) => `\n${renderUnavailable(missing)}\n`).join("");
 }
 
 /** NaN (not measured) becomes null. */

@@ -24,8 +24,8 @@ export const USAGE = `Usage: node scripts/bench/main.ts [options]
   --quick            one round of short cells: a first impression in under a minute
   --subjects LIST    of ${SUBJECTS.join(",")} (default: all)
   --sizes LIST       request bodies, e.g. 2k,60k,520k (default; k = 1,024 bytes)
-  --seconds N        how long one cell is measured (default 1.5, quick 0.5)
-  --rounds N         how often every cell is measured, subjects interleaved (default 3, quick 1)
+  --seconds N        how long one cell is measured (default 0.8, quick 0.4)
+  --rounds N         how often every cell is measured, subjects interleaved (default 5, quick 1)
   --dialect NAME     openai (default) or anthropic
   --session FILE     replay a recorded agent session instead of the grid
   --streams N        hold N slow streams at once instead of the grid
@@ -65,8 +65,8 @@ export function parseOptions(argv: readonly string[]): BenchOptions | "help" {
     // The floor is measured first, always: the other numbers are ratios to it.
     subjects: SUBJECTS.filter((name) => name === "floor" || subjects.includes(name)),
     sizes: values.sizes.split(",").map(parseSize),
-    seconds: positive("--seconds", values.seconds ?? (quick ? "0.5" : "1.5"), 60),
-    rounds: positive("--rounds", values.rounds ?? (quick ? "1" : "3"), 50),
+    seconds: positive("--seconds", values.seconds ?? (quick ? "0.4" : "0.8"), 60),
+    rounds: positive("--rounds", values.rounds ?? (quick ? "1" : "5"), 50),
     dialect,
     json: values.json,
     check: values.check,

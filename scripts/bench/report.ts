@@ -132,6 +132,8 @@ function verdicts(rows: readonly Row[], processes: readonly ProcessRow[]): Verdi
     const ceiling = row.subject === "direct" ? undefined : CEILINGS[row.subject];
     if (ceiling === undefined) continue;
     const name = `${row.subject}, ${Math.round(row.bodyBytes / 1_024)} KB ${row.streamed ? "streamed" : "buffered"}`;
+    if (row.failed > 0)
+      made.push({ what: `${name}: failed`, target: "0", found: String(row.failed), met: false });
     if (!row.streamed && row.bodyBytes <= SMALL_BYTES)
       atMost(`${name}: CPU`, row.cpuRatio, ceiling.smallCpu, times);
     if (!row.streamed && row.bodyBytes >= LARGE_BYTES)

@@ -23,6 +23,12 @@ export interface Place {
   maxFiles?: number;
 }
 
+/**
+ * Makes glibc keep the memory it has. Without it, whether each 520 KB buffer is fresh pages from the kernel is a lottery
+ * that one process wins for its whole life and the next one loses: the same proxy then differs from itself by half.
+ */
+const STEADY_HEAP = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=268435456";
+
 /** CPU and loop time of a subject since its start, in microseconds. */
 export interface Reading {
   cpuUs: number;
@@ -64,14 +70,18 @@ export function direct(upstreamPort: number): Subject {
 let starts = 0;
 
 /**
- * Starts a subject and waits until it serves.
+ * Starts a subject and waits until it serves; with `steadyHeap` for CPU readings, without for memory readings.
  * @throws Error with the reason where it cannot be started; whatever was started is ended
  */
-export async function startSubject(name: SubjectName, place: Place): Promise<Subject> {
+export async function startSubject(name: SubjectName, place: Place, steadyHeap: boolean): Promise<Subject> {
   const folder = join(place.scratch, `${name}-${starts++}`);
   mkdirSync(folder, { recursive: true });
   const probe = pathToFileURL(join(import.meta.dirname, "probe.ts")).href;
-  const env = { NODE_OPTIONS: `--import=${probe}`, [PROBE_FOLDER]: folder };
+  const env = {
+    NODE_OPTIONS: `--import=${probe}`,
+    [PROBE_FOLDER]: folder,
+    ...(steadyHeap ? { GLIBC_TUNABLES: STEADY_HEAP } : {}),
+  };
   // What has to be installed or compiled once is no part of a start.
   const script = name === "portkey" ? installPortkey(place.root) : join(import.meta.dirname, "floor.ts");
   const started = performance.now();

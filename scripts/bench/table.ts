@@ -1,5 +1,6 @@
 /** Plain Markdown tables, padded so that they read well in a terminal too. */
 import type { ProcessRow, Report, Row } from "./report.ts";
+import type { SubjectName } from "./subjects.ts";
 
 /** The first column is set to the left, the others to the right. */
 export function table(
@@ -67,6 +68,11 @@ function processRow(row: ProcessRow): string[] {
   ];
 }
 
+/** One line for a subject that is missing from the tables. */
+export function renderUnavailable([subject, reason]: readonly [SubjectName, string]): string {
+  return subject === "portkey" ? `portkey: not available: ${reason}` : `${subject}: not startable: ${reason}`;
+}
+
 /** The whole report as text. */
 export function renderReport(report: Report): string {
   const parts = [
@@ -96,7 +102,7 @@ export function renderReport(report: Report): string {
     "Medians over the rounds; a ratio is the median of the rounds' own ratios. Added latency and TTFB are over the upstream\n" +
       "without a proxy, at concurrency 1, as is loop time (busy time of the event loop); requests/s and CPU at concurrency 32.",
   ];
-  for (const [subject, reason] of report.unavailable) parts.push(`${subject}: not available: ${reason}`);
+  parts.push(...report.unavailable.map(renderUnavailable));
   for (const row of report.rows)
     if (row.failed > 0) parts.push(`${row.subject} failed ${row.failed}: ${row.reasons.join("; ")}`);
   if (report.verdicts.length > 0)
