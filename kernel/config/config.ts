@@ -19,12 +19,12 @@ export interface Config {
    * path that no section has. A project that the config does not name has the config of the project "default".
    */
   section(path: string, project?: string): unknown;
-  /** Whether the section is switched on; undefined where nothing says so either way. */
-  enabled(path: string, project?: string): boolean | undefined;
+  /** The section's `enabled`; true where nothing says so either way. */
+  enabled(path: string, project?: string): boolean;
   /** The plugins that `[projects.NAME] disable` names. */
   disabled(project: string): ReadonlySet<string>;
-  /** Equal for two projects whose effective config is equal. */
-  signature(project: string): string;
+  /** Equal for two projects whose effective config is equal, in this config and in others. Default: "default". */
+  signature(project?: string): string;
   /** Everything, for a reader who may not see secrets. A fresh object. */
   redacted(): Readonly<Record<string, unknown>>;
   /** The settings that differ from `old` and need a restart, as "server.proxy_port". */
@@ -75,9 +75,9 @@ export function createConfig(parts: ConfigParts): Config {
     plugins: parts.plugins,
     projects: Object.freeze([...overlays.keys()]),
     section: (path, project) => core.get(path) ?? find(path, project)?.value,
-    enabled: (path, project) => find(path, project)?.enabled,
+    enabled: (path, project) => find(path, project)?.enabled ?? true,
     disabled: (project) => disabled.get(named(project)) ?? NONE,
-    signature(project) {
+    signature(project = FALLBACK) {
       const name = named(project);
       let signature = signatures.get(name);
       if (signature === undefined) {

@@ -34,8 +34,8 @@ export function readEnvironment(
   const referred = references(table);
   for (const [variable, text] of [...env].sort(([left], [right]) => (left < right ? -1 : 1))) {
     if (isKnown(variable) || referred.has(variable)) continue;
-    const target = find(root, normalise(variable.slice(PREFIX.length)), table);
-    if (target === undefined) {
+    const target = find(root, variable.slice(PREFIX.length).toLowerCase(), table);
+    if (target === undefined || target.path.length === 0) {
       const near = nearest(variable, variablesOf(root, PREFIX));
       warnings.push(
         `the environment variable ${variable} names no setting and is ignored${near === undefined ? "" : ` (did you mean ${near}?)`}`,

@@ -23,14 +23,42 @@ const HEAD = `# The settings of TokenMan, with their defaults.
 /**
  * An example config file: every setting with its description, its default and what it takes. It loads as it is and
  * changes nothing; so it does with any of its settings uncommented, but for those said to have no default.
- * `sections` are the plugins'; the core's come first.
+ * `sections` are the plugins', in any order; the core's come first.
  */
 export function configExample(sections: readonly SectionSpec[]): string {
-  const layout = layOut([...coreSections, ...sections]);
+  const layout = layOut([...coreSections, ...[...sections].sort(inOrder)]);
   const parts = [HEAD];
-  for (const section of layout.sections.values()) parts.push(sectionText(layout, section));
+  for (const section of layout.sections.values()) {
+    if (hasSettings(section)) parts.push(sectionText(layout, section));
+  }
   parts.push(projectText(layout));
   return `${parts.join("\n")}`;
+}
+
+/** From what everybody sets to what few do; the rest follows by name, third parties last. */
+const ORDER = [
+  "providers",
+  "routing",
+  "cache",
+  "compression",
+  "security",
+  "resilience",
+  "tracing",
+  "dashboard",
+  "metrics",
+];
+
+function inOrder(left: SectionSpec, right: SectionSpec): number {
+  const key = ({ path, owner }: SectionSpec) => {
+    const at = ORDER.indexOf(path.split(".")[0]!);
+    return `${at === -1 ? (path.startsWith("plugins.") ? "b" : "a") : at} ${path} ${owner}`;
+  };
+  return key(left) < key(right) ? -1 : 1;
+}
+
+/** A plugin that takes no settings has a section all the same, as it can be switched off. */
+function hasSettings({ shape }: Section): boolean {
+  return shape.rest !== undefined || [...shape.keys.keys()].some((key) => key !== "enabled");
 }
 
 function sectionText(layout: Layout, section: Section): string {
@@ -140,7 +168,9 @@ function placeholder(shape: Shape): unknown {
 }
 
 function projectText(layout: Layout): string {
-  const overlays = [...layout.sections.values()].filter((section) => section.perProject);
+  const overlays = [...layout.sections.values()].filter(
+    (section) => section.perProject && hasSettings(section),
+  );
   const lines = prose(
     "Settings of one project: the one that a request names in X-Tokenman-Project or by a path below /p/NAME/. " +
       `Any of these sections may be overlaid: ${overlays.map((section) => section.path).join(", ") || "(none)"}; ` +

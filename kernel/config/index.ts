@@ -4,6 +4,6 @@ export type { CoreConfig } from "./core-value.ts";
 export { setProjectPlugin } from "./edit.ts";
 export { configExample } from "./example.ts";
 export { defaultFile, expandHome, parseConfig, type RawConfig, type ReadOptions, readConfig } from "./raw.ts";
-export { KERNEL, type SectionSpec } from "./section.ts";
+export { KERNEL, type SectionSpec, sectionsOf } from "./section.ts";
 export { isProjectName } from "./unknown.ts";
 export { coreFromRaw, type ValidateOptions, type Validation, validateConfig } from "./validate.ts";

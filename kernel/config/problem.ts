@@ -238,11 +238,12 @@ function spanPlace(span: Span | undefined, file: string, source: string): Place 
 
 /** Overwrites the secrets' characters, so that columns stay; what only a schema knows to be secret as well. */
 function starSecrets(text: string, document: Document, root: Shape): string {
+  const isSecret = (_: PropertyKey, index: number, path: readonly PropertyKey[]) =>
+    isSecretName(String(path[index])) || shapeAt(root, path.slice(0, index + 1))?.secret === true;
   let source = text;
   for (const { path, node } of document.assignments) {
-    const key = path.at(-1);
-    if (node.value.type !== "TOMLValue") continue;
-    if (shapeAt(root, path)?.secret !== true && !(typeof key === "string" && isSecretName(key))) continue;
+    // What stands below a secret key is secret too, wrong as it may be there.
+    if (!path.some(isSecret)) continue;
     const [start, end] = node.value.range;
     source = source.slice(0, start) + source.slice(start, end).replace(/[^\r\n]/g, "*") + source.slice(end);
   }

@@ -17,7 +17,7 @@ export function redactSections(
     const shown = redactValue(core.get(path) ?? value ?? written ?? {}, "", shape);
     // A loose copy: sections nest in each other, and `set` merges.
     const table = isTable(shown) ? { ...shown } : {};
-    if (enabled !== undefined && shape?.keys.has("enabled") === true) table["enabled"] ??= enabled;
+    if (shape?.keys.has("enabled") === true) table["enabled"] ??= enabled ?? true;
     set(result, splitPath(path), table);
   }
   for (const [project, sections] of parts.overlays) {

@@ -1,4 +1,4 @@
-import type { ConfigSchema } from "@tokenman/plugin-sdk";
+import type { ConfigSchema, PluginDefinition } from "@tokenman/plugin-sdk";
 import { ANY, BOOLEAN, type Shape, shapeOf, tableShape, uniteShapes } from "./shape.ts";
 import { splitPath } from "./table.ts";
 
@@ -20,6 +20,25 @@ export interface SectionSpec {
   readonly loaded: boolean;
   /** What `enabled` is where neither the file nor the schema says it. */
   readonly enabledByDefault?: boolean;
+}
+
+/** What `[projects.NAME]` may overlay, beside third parties' settings. */
+const PER_PROJECT = /^(cache|compression|security|routing|resilience|plugins\.configs)(\.|$)/;
+
+/** The sections that a plugin owns. Everything under `security` is a guard. */
+export function sectionsOf(
+  plugin: Pick<PluginDefinition, "name" | "section" | "configSchema" | "extraSections">,
+  loaded: boolean,
+): SectionSpec[] {
+  const own = [plugin.section ?? `plugins.configs.${plugin.name}`, plugin.configSchema] as const;
+  return [own, ...Object.entries(plugin.extraSections ?? {})].map(([path, schema]) => ({
+    path,
+    schema,
+    owner: plugin.name,
+    perProject: PER_PROJECT.test(path),
+    guard: path.startsWith("security."),
+    loaded,
+  }));
 }
 
 /** All that is known of one path. */

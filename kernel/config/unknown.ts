@@ -52,7 +52,14 @@ export function removeUnknown(table: Table, layout: Layout): Draft[] {
     known: readonly Shape[],
     parents: readonly Shape[],
   ): Draft | undefined {
-    if (key === "__proto__") return unknownKey(path, undefined);
+    if (key === "__proto__") {
+      return {
+        code: "TM_CONFIG_UNKNOWN_KEY",
+        path,
+        at: "key",
+        message: `${formatPath(path)}: this key is never allowed`,
+      };
+    }
     // A scalar where its parent takes no keys at all is the parent's problem, which its schema names.
     if (known.length === 0 && parents.every((shape) => shape.kind !== "table" && shape.kind !== "union"))
       return undefined;
@@ -98,11 +105,12 @@ export function removeUnknown(table: Table, layout: Layout): Draft[] {
     return unknownKey(path, parent, elsewhere(String(path.at(-1)), path));
   }
 
-  /** Another section that knows the key: it is under the wrong header. */
+  /** Another section that knows the key: it is under the wrong header. Third parties' sections have nothing in common. */
   function elsewhere(key: string, path: readonly PropertyKey[]): string | undefined {
     for (const section of layout.sections.values()) {
       const here = section.path === path.slice(0, -1).join(".");
-      if (!here && key !== "enabled" && section.shape.keys.has(key)) return section.path;
+      if (!here && key !== "enabled" && !section.path.startsWith("plugins.") && section.shape.keys.has(key))
+        return section.path;
     }
     return undefined;
   }
