@@ -16,7 +16,7 @@ export function isSecretName(key: string): boolean {
 const KEY_REFERENCE = /^(keyring:\/\/|keychain:|env:|file:)/;
 
 /** Vendors' key prefixes, and passwords in URLs. */
-const KEY_LIKE = /\b(?:sk|pk|rk|xox[a-z]|gh[a-z]|AIza|AKIA)[-_A-Za-z0-9]{12,200}/g;
+const KEY_LIKE = /\b(?:(?:sk|pk|rk)[-_]|xox[a-z]-|gh[a-z]_|AIza|AKIA)[-_A-Za-z0-9]{8,200}/g;
 const URL_CREDENTIAL = /(\b[a-z][a-z0-9+.-]{0,30}:\/\/)[^\s/@"']{1,500}@/gi;
 
 /** `value` as it may be shown under `key`. Empty text stays: it says that nothing is set. */

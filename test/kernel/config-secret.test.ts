@@ -95,3 +95,20 @@ test("no error shows a secret of the file: not the one at fault, not its neighbo
     assert.doesNotMatch(said, /canary/, text);
   }
 });
+
+test("text that looks like a vendor's key is hidden wherever it stands; ordinary names are not", async () => {
+  const { config } = await validate(
+    `[routing.model_map]
+a = "sk-ant-REDACTED"
+b = "ghp_0123456789abcdef0123"
+c = "skeleton-project-name"
+d = "ghostwriter-large-2025"
+`,
+  );
+  assert.deepEqual(shownAt(config, "routing.model_map"), {
+    a: "[redacted]",
+    b: "[redacted]",
+    c: "skeleton-project-name",
+    d: "ghostwriter-large-2025",
+  });
+});
