@@ -43,7 +43,10 @@ function hooks(explanation: Explanation): string[] {
       "Before every attempt at a provider (hook beforeUpstream)",
       numbered(hooks.beforeUpstream, plugins),
     ),
-    section("The reply passes back (hook response), first to last", numbered(hooks.response, plugins)),
+    section(
+      "The reply passes back (hook response), first to last; of them, those that the request had passed",
+      numbered(hooks.response, plugins),
+    ),
     section("Observers (hook lifecycle)", table(lifecycle)),
   ];
 }
@@ -53,8 +56,12 @@ function numbered(names: readonly string[], plugins: readonly ExplainedPlugin[])
   const digits = String(names.length).length;
   const notes = names.map((name, index) => {
     const stage = plugins.find((each) => each.name === name)?.stage;
-    const end = index === 0 ? "sees it first" : index === names.length - 1 ? "sees it last" : "";
-    return [`${String(index + 1).padStart(digits)}. ${name}`, stage ?? "-", names.length > 1 ? end : ""];
+    const ends = [...(index === 0 ? ["first"] : []), ...(index === names.length - 1 ? ["last"] : [])];
+    return [
+      `${String(index + 1).padStart(digits)}. ${name}`,
+      stage ?? "-",
+      ends.length === 0 ? "" : `sees it ${ends.join(" and ")}`,
+    ];
   });
   return table(notes);
 }

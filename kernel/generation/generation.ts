@@ -7,7 +7,9 @@ import {
   serviceKey,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
+import { framesOf } from "../load/stack.ts";
 import type { Pipeline, PluginTaps } from "../pipeline.ts";
+import type { PluginHandle } from "../plugin-handle.ts";
 import type { ContributionRegistry } from "./contributions.ts";
 import { within } from "./deadline.ts";
 import type { Member } from "./member.ts";
@@ -140,6 +142,20 @@ export class Generation {
       this.#done.resolve();
     }
     await this.disposed;
+  }
+
+  /**
+   * The plugin whose source a stray error's stack leads through first; undefined where it leads through none.
+   * Built-in plugins are known by it only while they run from their sources.
+   */
+  ownerOf(cause: unknown): PluginHandle | undefined {
+    for (const { file } of framesOf(cause)) {
+      const member = this.#parts.members.find(({ name, loaded }) =>
+        loaded.source === "built in" ? file.includes(`/plugins/${name}/`) : loaded.inputs.includes(file),
+      );
+      if (member !== undefined) return member.handle;
+    }
+    return undefined;
   }
 
   statuses(): PluginStatus[] {

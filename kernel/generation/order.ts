@@ -14,16 +14,16 @@ export interface Ordered {
 const UNSTAGED: Stage = "shape";
 
 /**
- * The list's order is kept as it is. A plugin that it does not name goes behind the last one of its own or an earlier
- * stage; several such are sorted by stage, then by name.
+ * The list's order is kept as it is. A plugin that it does not name goes before the first one of a later stage, so that
+ * also in a list with inverted stages a guard sees what it is there for; several such are sorted by stage, then by name.
  */
 export function orderPlugins(loaded: readonly LoadedPlugin[]): Ordered {
   const listed = loaded.filter((each) => each.listed);
   const unlisted = loaded.filter((each) => !each.listed).sort(byStageThenName);
   const plugins = [...listed];
   for (const each of unlisted) {
-    const after = plugins.findLastIndex((other) => stageIndex(other) <= stageIndex(each));
-    plugins.splice(after + 1, 0, each);
+    const before = plugins.findIndex((other) => stageIndex(other) > stageIndex(each));
+    plugins.splice(before === -1 ? plugins.length : before, 0, each);
   }
   const inversions = inversionsOf(listed);
   if (inversions.length === 0) return { plugins, warnings: [], suggested: undefined };

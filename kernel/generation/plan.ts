@@ -26,6 +26,9 @@ export function planGeneration(load: LoadResult, settings: Settings): Plan {
     if (projects.some((project) => whyOff(each, settings, project) === undefined)) active.push(each);
     else off.push({ plugin: each.plugin, reason: whyOff(each, settings, DEFAULT_PROJECT)! });
   }
+  for (const { plugin, reason } of load.leftOut) {
+    if (plugin !== undefined) off.push({ plugin, reason });
+  }
   const dependencies = resolveDependencies(active, off);
   return {
     order: ordered.plugins,

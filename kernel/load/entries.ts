@@ -1,6 +1,6 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { nearest, type Place, TokenmanError } from "@tokenman/plugin-sdk";
+import { nearest, type Place, type Plugin, TokenmanError } from "@tokenman/plugin-sdk";
 import {
   entryFile,
   expandPath,
@@ -31,6 +31,8 @@ export interface PluginLeftOut {
   readonly name: string;
   readonly source: string;
   readonly reason: string;
+  /** The definition, known of built-in ones once they were loaded: its section is still checked. */
+  readonly plugin?: Plugin;
 }
 
 export interface PluginList {

@@ -58,7 +58,7 @@ export class PluginLoader {
   /** Loads all entries; a problem with one does not hide those of the others. */
   async load(list: PluginList): Promise<LoadResult> {
     const problems = [...list.problems];
-    const leftOut = [...list.leftOut];
+    const leftOut = await Promise.all(list.leftOut.map((each) => this.#definitionOf(each, problems)));
     const loaded: LoadedPlugin[] = [];
     const modules: Modules = new Map();
     // One at a time: esbuild is stopped after each, and the order of messages stays that of the entries.
@@ -101,6 +101,17 @@ export class PluginLoader {
       });
     }
     return pluginOf(plugin, "built in");
+  }
+
+  async #definitionOf(leftOut: PluginLeftOut, problems: TokenmanError[]): Promise<PluginLeftOut> {
+    if (leftOut.source !== "built in") return leftOut;
+    try {
+      return { ...leftOut, plugin: await this.#builtIn(leftOut.name) };
+    } catch (error) {
+      if (!(error instanceof TokenmanError)) throw error;
+      problems.push(error);
+      return leftOut;
+    }
   }
 
   /** A list may call a plugin of the folder by its declared name, which only loading it tells. */

@@ -49,7 +49,7 @@ describe("the order", () => {
     ]);
   });
 
-  it("places what no list names behind the last one of its own or an earlier stage", () => {
+  it("places what no list names before the first one of a later stage", () => {
     const { plugins, warnings } = orderPlugins([
       entry("cache", "lookup", true),
       entry("pii", "guard", true),
@@ -63,6 +63,16 @@ describe("the order", () => {
     assert.deepEqual(names(plugins), ["trace", "cache", "pii", "alpha", "zeta", "rules", "mine", "router"]);
     assert.deepEqual(warnings, []);
   });
+});
+
+it("places an unlisted guard before all that comes later, also where the list inverts stages", () => {
+  const { plugins } = orderPlugins([
+    entry("rules", "shape", true),
+    entry("cache", "lookup", true),
+    entry("pii", "guard", false),
+    entry("router", "route", false),
+  ]);
+  assert.deepEqual(names(plugins), ["pii", "rules", "cache", "router"]);
 });
 
 describe("set-up order", () => {

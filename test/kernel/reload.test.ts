@@ -8,6 +8,7 @@ import { type Generation, GenerationManager, KeepStore } from "../../kernel/gene
 import { PluginLoader } from "../../kernel/load/index.ts";
 import {
   build,
+  config,
   folder,
   loaded,
   loadFrom,
@@ -219,6 +220,37 @@ export default definePlugin({ name: "a", version: "1", apiVersion: 1,
       error!,
       /a\.ts:5:11: TM_PLUGIN_SETUP plugin "a": its setup failed: cannot start\n.*> 5 \| {5}throw new Error/s,
     );
+  });
+
+  it("are found in the stack of a stray error", async (t) => {
+    const root = await folder(t, {
+      "p/a.ts": `import { definePlugin } from "@tokenman/plugin-sdk";
+export default definePlugin({ name: "a", version: "1", apiVersion: 1, setup() {}, description: new Error("x").stack });`,
+    });
+    const load = await loadFrom(join(root, "cache"), { dir: join(root, "p") });
+    const generation = await build(load);
+    const stray = Object.assign(new Error("x"), { stack: load.loaded[0]!.plugin.description });
+    assert.equal(generation.ownerOf(stray)?.name, "a");
+    assert.equal(generation.ownerOf(new Error("of nobody")), undefined);
+    await generation.dispose();
+  });
+
+  it("have their own config under plugins.configs, a raw table where they have no schema", async (t) => {
+    const root = await folder(t, {
+      "p/free.ts": source("free"),
+      "p/strict.ts": source("strict", "configSchema: z.strictObject({ size: z.int().default(1) })").replace(
+        "{ definePlugin }",
+        "{ definePlugin, z }",
+      ),
+    });
+    const load = await loadFrom(join(root, "cache"), { dir: join(root, "p") });
+    const toml =
+      "[plugins.configs.free]\nany = [1, 2]\nenabled = false\n[plugins.configs.strict]\nsize = 2\n[projects.p.plugins.configs.strict]\nsize = 3\n";
+    const { section, enabled } = await config(toml, load);
+    assert.deepEqual({ ...(section("plugins.configs.free") as object) }, { any: [1, 2], enabled: false });
+    assert.equal(enabled("plugins.configs.free"), false);
+    assert.deepEqual(section("plugins.configs.strict"), { size: 2 });
+    await assert.rejects(config("[plugins.configs.strict]\nsiz = 2\n", load), /did you mean|size/);
   });
 
   it("are all watched, with what they import", async (t) => {

@@ -132,7 +132,7 @@ export async function config(text: string, load: LoadResult): Promise<Config> {
     env: new Map<string, string>(),
     home: "/home/user",
   };
-  const { config, problems } = await validateConfig(raw, await sectionSpecs(load, registryOf([])));
+  const { config, problems } = await validateConfig(raw, sectionSpecs(load));
   assert.deepEqual(
     problems.map((problem) => problem.describe()),
     [],
