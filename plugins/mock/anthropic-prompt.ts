@@ -1,0 +1,112 @@
+import { type Json, numberIn, objectOf, objectsOf, textIn } from "./json.ts";
+import type { CacheTtl, Prompt, PromptBlock } from "./prompt.ts";
+import { ATTACHMENT_TOKENS, MESSAGE_TOKENS, tokensOf } from "./tokens.ts";
+
+/** Reads a checked Messages body. */
+export function readAnthropic(body: Json): Prompt {
+  const messages = objectsOf(body["messages"]);
+  const system = blocksOf(body["system"]);
+  const tools = objectsOf(body["tools"]);
+  const blocks: PromptBlock[] = [
+    ...tools.map((tool) => blockOf(tool, "tool", 0)),
+    ...system.map((block) => blockOf(block, "system", 0)),
+  ];
+  for (const message of messages) {
+    for (const [index, block] of blocksOf(message["content"]).entries()) {
+      blocks.push(blockOf(block, textIn(message["role"]), index === 0 ? MESSAGE_TOKENS : 0));
+    }
+  }
+  return {
+    model: textIn(body["model"]),
+    isStream: body["stream"] === true,
+    maxTokens: numberIn(body["max_tokens"]),
+    stop: Array.isArray(body["stop_sequences"])
+      ? body["stop_sequences"].map(textIn).filter((text) => text !== "")
+      : [],
+    blocks: withAutomaticBreakpoint(blocks, objectOf(body["cache_control"])),
+    tools: tools
+      .filter((tool) => tool["input_schema"] !== undefined && textIn(tool["name"]) !== "")
+      .map((tool) => ({ name: textIn(tool["name"]), schema: tool["input_schema"] })),
+    toolChoice: choiceOf(objectOf(body["tool_choice"])),
+    lastUserText: lastUserText(messages),
+    toolResults: resultsOf(messages),
+    answerSchema: objectOf(objectOf(body["output_config"])?.["format"])?.["schema"],
+  };
+}
+
+/** Content as blocks: a string is one block of text. */
+export function blocksOf(content: unknown): readonly Json[] {
+  return typeof content === "string" ? [{ type: "text", text: content }] : objectsOf(content);
+}
+
+/** The marker on a block, or on one nested in a tool's result. */
+export function breakpointOf(block: Json): CacheTtl | undefined {
+  const nested = block["type"] === "tool_result" ? objectsOf(block["content"]) : [];
+  for (const holder of [block, ...nested]) {
+    const marker = objectOf(holder["cache_control"]);
+    if (marker !== undefined) return marker["ttl"] === "1h" ? "1h" : "5m";
+  }
+  return undefined;
+}
+
+function blockOf(block: Json, place: string, extra: number): PromptBlock {
+  const { cache_control: _, ...rest } = block;
+  const type = textIn(block["type"]);
+  const content = type === "text" ? textIn(block["text"]) : JSON.stringify(rest, dropMarkers);
+  const isFile = type === "image" || (type === "document" && !isText(block["source"]));
+  const extraTokens = extra + (isFile ? ATTACHMENT_TOKENS : 0);
+  const tokens = extraTokens + (isFile ? 0 : tokensOf(content));
+  return { content, place: `${place}/${type}`, tokens, extraTokens, breakpoint: breakpointOf(block) };
+}
+
+function dropMarkers(key: string, value: unknown): unknown {
+  return key === "cache_control" ? undefined : value;
+}
+
+function isText(source: unknown): boolean {
+  const type = objectOf(source)?.["type"];
+  return type === "text" || type === "content";
+}
+
+/** A `cache_control` beside the messages marks the last block that can be cached. */
+function withAutomaticBreakpoint(
+  blocks: readonly PromptBlock[],
+  marker: Json | undefined,
+): readonly PromptBlock[] {
+  const last = marker === undefined ? -1 : blocks.findLastIndex((block) => !block.place.endsWith("thinking"));
+  if (last < 0) return blocks;
+  const breakpoint = marker?.["ttl"] === "1h" ? "1h" : "5m";
+  return blocks.map((block, index) => (index === last ? { ...block, breakpoint } : block));
+}
+
+function choiceOf(choice: Json | undefined): Prompt["toolChoice"] {
+  const type = choice?.["type"];
+  if (type === "none" || type === "any") return type;
+  return type === "tool" ? { name: textIn(choice?.["name"]) } : "auto";
+}
+
+function lastUserText(messages: readonly Json[]): string {
+  for (const message of messages.toReversed()) {
+    if (message["role"] !== "user") continue;
+    const texts = blocksOf(message["content"]).filter((block) => block["type"] === "text");
+    if (texts.length > 0) return texts.map((block) => textIn(block["text"])).join("\n");
+  }
+  return "";
+}
+
+function resultsOf(messages: readonly Json[]): Prompt["toolResults"] {
+  const names = new Map<string, string>();
+  for (const message of messages) {
+    for (const block of blocksOf(message["content"])) {
+      if (block["type"] === "tool_use") names.set(textIn(block["id"]), textIn(block["name"]));
+    }
+  }
+  return blocksOf(messages.at(-1)?.["content"])
+    .filter((block) => block["type"] === "tool_result")
+    .map((block) => ({
+      tool: names.get(textIn(block["tool_use_id"])),
+      text: blocksOf(block["content"])
+        .map((part) => textIn(part["text"]))
+        .join("\n"),
+    }));
+}

@@ -1,0 +1,36 @@
+import { setTimeout as wait } from "node:timers/promises";
+import { definePlugin, type Plugin } from "@tokenman/plugin-sdk";
+import { PromptCache } from "./prompt-cache.ts";
+import { mockProvider } from "./provider.ts";
+import { mockSchema } from "./schema.ts";
+import type { Sleep } from "./stream.ts";
+
+/** What tests put in the place of real time. */
+export interface MockOptions {
+  /** Milliseconds since the epoch. */
+  readonly now?: () => number;
+  readonly sleep?: Sleep;
+}
+
+/** The embedded provider: all of TokenMan runs with no key and no network. */
+export function mockPlugin({ now = Date.now, sleep = delay }: MockOptions = {}): Plugin {
+  return definePlugin({
+    name: "mock",
+    version: "0.1.0",
+    apiVersion: 1,
+    description: "Answers the models mock and mock-… in-process, in every dialect",
+    section: "mock",
+    configSchema: mockSchema,
+    async setup(ctx) {
+      // A conversation goes on over a reload, and so does what a provider would have cached of it.
+      const cache = await ctx.keep("prompt-cache", () => new PromptCache(now));
+      ctx.contribute("provider", mockProvider({ config: ctx.config, cache, now, sleep }));
+    },
+  });
+}
+
+function delay(ms: number, signal: AbortSignal): Promise<unknown> {
+  return wait(ms, undefined, { signal });
+}
+
+export default mockPlugin();

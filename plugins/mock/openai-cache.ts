@@ -1,0 +1,63 @@
+import { createHash } from "node:crypto";
+import { type Prompt, promptTokens } from "./prompt.ts";
+import { type CachePlan, type PromptCache, uncached } from "./prompt-cache.ts";
+import { bytesOf } from "./tokens.ts";
+
+const FIRST_TOKENS = 1_024;
+const STEP_TOKENS = 128;
+
+export interface OpenAiCacheOptions {
+  readonly minTokens: number;
+  readonly ttlMs: number;
+}
+
+/**
+ * OpenAI's rules: every prompt of 1,024 tokens or more is cached by itself, and found again in steps of 128 tokens.
+ * `scope` holds what requests are routed by, besides their first tokens: the account and `prompt_cache_key`. Writes
+ * are reported in `write5mTokens`.
+ */
+export function planOpenAi(
+  prompt: Prompt,
+  cache: PromptCache,
+  scope: string,
+  { minTokens, ttlMs }: OpenAiCacheOptions,
+): CachePlan {
+  const total = promptTokens(prompt);
+  if (total < Math.max(minTokens, FIRST_TOKENS)) return uncached(total);
+  const keys = boundaryKeys(prompt, scope);
+  const hit = keys.findLastIndex((key) => cache.has(key));
+  const tokensAt = (index: number) => (index < 0 ? 0 : FIRST_TOKENS + index * STEP_TOKENS);
+  const read = tokensAt(hit);
+  const written = tokensAt(keys.length - 1) - read;
+  return {
+    inputTokens: total - read - written,
+    readTokens: read,
+    write5mTokens: written,
+    write1hTokens: 0,
+    commit() {
+      for (const key of keys) cache.put(key, ttlMs);
+    },
+  };
+}
+
+/** A key for each prefix of 1,024, 1,152, 1,280 … tokens, of all that stands before that token. */
+function boundaryKeys({ model, blocks }: Prompt, scope: string): string[] {
+  const hash = createHash("sha256").update(`openai\0${scope}\0${model}`);
+  const keys: string[] = [];
+  let begin = 0;
+  let next = FIRST_TOKENS;
+  for (const { place, content, tokens, extraTokens } of blocks) {
+    hash.update(`\0${place}\0`);
+    const bytes = Buffer.from(content);
+    let done = 0;
+    for (; next <= begin + tokens; next += STEP_TOKENS) {
+      const until = Math.min(bytes.length, Math.max(done, bytesOf(next - begin - extraTokens)));
+      hash.update(bytes.subarray(done, until));
+      done = until;
+      keys.push(hash.copy().digest("base64url"));
+    }
+    hash.update(bytes.subarray(done));
+    begin += tokens;
+  }
+  return keys;
+}
