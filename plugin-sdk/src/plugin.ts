@@ -67,6 +67,8 @@ export interface ReloadEvent {
   readonly generation: number;
   /** What failed, in words, with file, line and code frame where known. */
   readonly error: string | undefined;
+  /** The files in which the problems are, absolute: a change of one of them may mend it. */
+  readonly files?: readonly string[];
 }
 
 /** The four hooks. */
