@@ -1,4 +1,5 @@
 import type { Candidate, CandidateCredential, Exchange, Provider, Secret } from "@tokenman/plugin-sdk";
+import { hasCredentialInQuery } from "./carriers.ts";
 import type { Plan, RuledOut } from "./route-table.ts";
 
 /** The choices that have a credential to go out with, and why the others have none. */
@@ -10,7 +11,7 @@ export interface Admission {
 }
 
 /** What is asked of the exchange. */
-export type Client = Pick<Exchange, "credential" | "subscription">;
+export type Client = Pick<Exchange, "credential" | "subscription" | "request">;
 
 /** A key, none, or why there is none although one is configured. */
 type Key = { readonly secret: Secret | undefined } | { readonly failure: unknown };
@@ -37,6 +38,7 @@ function decide(plan: Plan, client: Client, keys: readonly Key[]): Admission {
   const candidates: Candidate[] = [];
   const ruledOut: RuledOut[] = [];
   const keyFailures: unknown[] = [];
+  const isInQuery = hasCredentialInQuery(client.request.target);
   for (const [index, { provider, model, reason }] of plan.choices.entries()) {
     const key = keys[index]!;
     const isOwner = index === plan.owner;
@@ -46,6 +48,11 @@ function decide(plan: Plan, client: Client, keys: readonly Key[]): Admission {
       ruledOut.push({
         provider: provider.name,
         reason: lack(provider, key, plan.choices[plan.owner]?.provider),
+      });
+    } else if (isInQuery && !isOwner && provider.answer === undefined) {
+      ruledOut.push({
+        provider: provider.name,
+        reason: "would get a credential that is in the request's query",
       });
     } else if (credential === CLIENT && client.subscription && model !== undefined) {
       const why = `would rename the model to ${model}, but the traffic of a subscription is not changed`;

@@ -1,4 +1,5 @@
-import { definePlugin, type Exchange, type ReplyInit } from "@tokenman/plugin-sdk";
+import { definePlugin, type Exchange, type ReplyInit, withoutHeaders } from "@tokenman/plugin-sdk";
+import { CREDENTIAL_HEADERS } from "./carriers.ts";
 import { ConfiguredProvider } from "./configured-provider.ts";
 import { type Admission, admit } from "./credentials.ts";
 import { modelInPath } from "./model-path.ts";
@@ -57,7 +58,9 @@ export default definePlugin({
         return admission instanceof Promise ? admission.then(conclude) : conclude(admission);
       });
       hooks.beforeUpstream.tap((exchange, attempt) => {
-        const { model } = attempt.candidate;
+        const { model, credential } = attempt.candidate;
+        if (credential.kind !== "client")
+          attempt.headers = withoutHeaders(attempt.headers, CREDENTIAL_HEADERS);
         const pointer = exchange.description?.modelPointer;
         if (model === undefined || pointer === undefined) return;
         attempt.patch([{ op: "replace", pointer, value: model }]);

@@ -57,6 +57,7 @@ interface Ask {
   readonly key?: string;
   readonly subscription?: boolean;
   readonly path?: string;
+  readonly target?: string;
 }
 
 async function routing(providers: object, config: object = {}) {
@@ -79,7 +80,7 @@ async function routing(providers: object, config: object = {}) {
       format,
       credential,
       subscription: request.subscription ?? false,
-      request: { path: request.path ?? "/v1/x" } as Exchange["request"],
+      request: { path: request.path ?? "/v1/x", target: request.target ?? "/v1/x" } as Exchange["request"],
       description: {
         model: request.model,
         modelPointer: request.model === undefined ? undefined : "/model",
@@ -261,7 +262,11 @@ describe("router: which provider", () => {
     const patched = (candidate: Candidate, modelPointer: string | undefined) => {
       const patches: JsonPatch[] = [];
       const exchange = fakeExchange({ description: { modelPointer } as Exchange["description"] });
-      const attempt = { candidate, patch: (list: readonly JsonPatch[]) => void patches.push(...list) };
+      const attempt = {
+        candidate,
+        headers: [],
+        patch: (list: readonly JsonPatch[]) => void patches.push(...list),
+      };
       for (const tap of pipeline.beforeUpstream) tap(exchange, attempt as unknown as Attempt);
       return patches;
     };
@@ -338,6 +343,44 @@ describe("router: whose credential", () => {
       { default_provider: "gateway" },
     );
     assert.deepEqual(shown(await vouched({ format: undefined, key: "AIza-google" })), []);
+  });
+
+  it("asks nobody but the owner where the query carries a credential", async () => {
+    const { ask } = await routing({ groq: { ...GROQ, priority: -1 } });
+    const target = "/v1/chat/completions?key=AIza-google";
+    const asked = await ask({ ...CHAT, model: "x", target });
+    assert.deepEqual(shown(asked), ["!openai"]);
+    assert.match(asked.ruledOut[0]!.reason, /query/);
+    assert.deepEqual(shown(await ask({ format: undefined, target: "/v1beta/models/m?key=AIza-google" })), []);
+    assert.equal(
+      shown(await ask({ ...CHAT, model: "x", target: "/v1/chat/completions?monkey=1" }))[0],
+      "+groq",
+    );
+  });
+
+  it("takes every header that may carry a credential off an attempt that is not the owner's", async () => {
+    const { ask, pipeline } = await routing({ groq: { ...GROQ, priority: -1 } });
+    const { candidates } = await ask({ ...CHAT, model: "x" });
+    const sent = (candidate: Candidate) => {
+      const headers = [
+        "Accept",
+        "*/*",
+        "X-Goog-Api-Key",
+        "AIza",
+        "Authorization",
+        "Bearer sk",
+        "COOKIE",
+        "a=b",
+        "X-Other",
+        "1",
+      ];
+      const attempt = { candidate, headers, patch() {} } as unknown as Attempt;
+      for (const tap of pipeline.beforeUpstream) tap(fakeExchange({}), attempt);
+      return attempt.headers;
+    };
+    assert.deepEqual(shown({ candidates, ruledOut: [], refused: undefined }), ["+groq", "!openai"]);
+    assert.deepEqual(sent(candidates[0]!), ["Accept", "*/*", "X-Other", "1"]);
+    assert.equal(sent(candidates[1]!).length, 10);
   });
 
   it("uses the stored key only where the client sent none", async () => {
