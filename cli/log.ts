@@ -1,0 +1,101 @@
+import { fstatSync } from "node:fs";
+import { isatty } from "node:tty";
+import pino from "pino";
+import { createRedactor, type Redactor } from "./secrets.ts";
+import { paint, takesColor } from "./terminal.ts";
+
+export interface Log extends pino.Logger {
+  flush(): void;
+}
+
+/** Levels of `server.log_level`. */
+export type LogLevel = "trace" | "debug" | "info" | "warn" | "error" | "fatal" | "silent";
+
+const SECRET_KEY =
+  /(^|[_-])(token|secret|password|passphrase|credentials?|authorization|cookie|key|apikey)$/i;
+const MAX_DEPTH = 6;
+
+/**
+ * The process's log, on stderr: one JSON object a line, or lines to read where stderr is a terminal. Facts whose name
+ * says that they are secret are masked, as is text that looks like a credential.
+ */
+export function createLog(level: LogLevel): Log {
+  const readable = isatty(2);
+  const destination = pino.destination({ fd: 2, sync: isRegular(2) || readable });
+  const redact = createRedactor();
+  const color = takesColor(process.stderr);
+  const log = pino(
+    {
+      level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: {
+        level: (label) => ({ level: label }),
+        log: (facts) => mask(facts, redact, 0) as Record<string, unknown>,
+      },
+      hooks: {
+        streamWrite: (line) => (readable ? readableLine(line, color) : line),
+        logMethod(args, method) {
+          method.apply(
+            this,
+            args.map((each) => (typeof each === "string" ? redact(each) : each)) as typeof args,
+          );
+        },
+      },
+    },
+    destination,
+  );
+  return log as Log;
+}
+
+function isRegular(fd: number): boolean {
+  try {
+    return fstatSync(fd).isFile();
+  } catch {
+    return false;
+  }
+}
+
+function mask(value: unknown, redact: Redactor, depth: number): unknown {
+  if (typeof value === "string") return redact(value);
+  if (value instanceof Error) {
+    return { type: value.name, message: redact(value.message), stack: redact(value.stack ?? "") };
+  }
+  if (
+    typeof value !== "object" ||
+    value === null ||
+    typeof (value as { toJSON?: unknown }).toJSON === "function"
+  ) {
+    return value;
+  }
+  if (depth >= MAX_DEPTH) return "[deep]";
+  if (Array.isArray(value)) return value.map((each) => mask(each, redact, depth + 1));
+  return Object.fromEntries(
+    Object.entries(value).map(([key, each]) => [
+      key,
+      SECRET_KEY.test(key) && typeof each !== "boolean" && typeof each !== "number"
+        ? "[redacted]"
+        : mask(each, redact, depth + 1),
+    ]),
+  );
+}
+
+const STYLES = { warn: "yellow", error: "red", fatal: "red" } as const;
+
+/** "10:15:02 warn  message  key=value …": the same line for a person. */
+function readableLine(line: string, color: boolean): string {
+  const { level, time, msg = "", ...facts } = JSON.parse(line) as Record<string, unknown> & { level: string };
+  const clock = String(time).slice(11, 19);
+  const style = STYLES[level as keyof typeof STYLES];
+  const label = style === undefined ? level.padEnd(5) : paint(color, style, level.padEnd(5));
+  const rest = Object.entries(facts)
+    .map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`)
+    .join(" ");
+  const text = `${paint(color, "dim", clock)} ${label} ${printable(String(msg))}`;
+  return rest === "" ? `${text}\n` : `${text} ${paint(color, "dim", printable(rest))}\n`;
+}
+
+/** A terminal obeys control characters; those of a log line come from anywhere. Line breaks stay. */
+function printable(text: string): string {
+  return text.replace(/[^\P{Cc}\n]/gu, "\ufffd");
+}

@@ -1,0 +1,89 @@
+import { chmodSync, mkdirSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { nearest, TokenmanError, TokenmanErrors } from "@tokenman/plugin-sdk";
+import { defaultFile, setProjectPlugin, validateConfig } from "../kernel/config/index.ts";
+import { sectionSpecs } from "../kernel/load/index.ts";
+import type { Invocation } from "./command.ts";
+import { createLog } from "./log.ts";
+import { runningInstance } from "./pid-file.ts";
+import { plannedSections } from "./planned.ts";
+import { loadPlugins } from "./plugin-list.ts";
+import { askToReload, outcome } from "./reload.ts";
+import { readSettings } from "./settings.ts";
+
+/**
+ * `tokenman project NAME enable|disable PLUGIN`: edits the config file, keeping its comments, and lets a running
+ * instance reload. Rejects with TM_USAGE for another action, and a plugin that the config does not load.
+ */
+export async function project({ args, options, print }: Invocation): Promise<number> {
+  const name = String(args["name"]);
+  const action = String(args["action"]);
+  const plugin = String(args["plugin"]);
+  if (action !== "enable" && action !== "disable") {
+    throw new TokenmanError(
+      "TM_USAGE",
+      `expected "enable" or "disable" after the project's name, found "${action}"`,
+    );
+  }
+  const settings = readSettings(options);
+  const { raw, server } = settings;
+  const load = await loadPlugins(raw, createLog(server.log_level));
+  const known = load.loaded.map((each) => each.plugin.name);
+  const found = load.loaded.find((each) => each.plugin.name === plugin)?.plugin;
+  if (found === undefined) {
+    const near = nearest(plugin, known);
+    const hint = near === undefined ? `known: ${known.join(", ")}` : `did you mean "${near}"?`;
+    throw new TokenmanError("TM_USAGE", `no plugin named "${plugin}" is loaded; ${hint}`);
+  }
+  const { config, problems } = await validateConfig(raw, [...sectionSpecs(load), ...plannedSections]);
+  // Written into a file that does not load, the change would look as if it had worked.
+  if (problems.length > 0) throw new TokenmanErrors(problems);
+
+  const section = found.section ?? `plugins.configs.${plugin}`;
+  const offByDefault = action === "enable" && config.enabled(section, name) === false;
+  const file = raw.file ?? defaultFile(raw.home);
+  const edited = await setProjectPlugin(
+    raw.text,
+    name,
+    plugin,
+    action === "enable",
+    ...(offByDefault ? [section] : []),
+  );
+  const state = `${plugin} is ${action === "enable" ? "on" : "off"} for project ${name}`;
+  if (edited === raw.text) {
+    print(`${state} already`);
+    return 0;
+  }
+  replaceFile(file, edited);
+  print(`${state} (${file})`);
+  if (runningInstance(server.data_dir) === undefined) return 0;
+  const event = await askToReload(settings);
+  print(outcome(event));
+  return event.ok ? 0 : 78;
+}
+
+/** Puts the whole content there at once, in the file that a symbolic link leads to, with the same mode. */
+function replaceFile(file: string, content: string): void {
+  let target = file;
+  let mode = 0o600;
+  try {
+    target = realpathSync(file);
+    mode = statSync(target).mode & 0o777;
+  } catch {
+    // A new file.
+  }
+  const draft = `${target}.${process.pid}`;
+  try {
+    mkdirSync(dirname(target), { recursive: true, mode: 0o700 });
+    writeFileSync(draft, content, { mode: 0o600 });
+    chmodSync(draft, mode);
+    renameSync(draft, target);
+  } catch (cause) {
+    rmSync(draft, { force: true });
+    throw new TokenmanError(
+      "TM_CONFIG_UNREADABLE",
+      `${target} cannot be written: ${(cause as Error).message}`,
+      { cause },
+    );
+  }
+}

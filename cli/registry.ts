@@ -1,0 +1,25 @@
+import type { Plugin } from "@tokenman/plugin-sdk";
+import type { FirstPartyRegistry } from "../kernel/load/index.ts";
+
+/** A first-party plugin's module is loaded when a generation, or a command of its, needs it. */
+const MODULES: Readonly<Record<string, () => Promise<{ readonly default: Plugin }>>> = {
+  anthropic: () => import("../plugins/anthropic/index.ts"),
+  openai: () => import("../plugins/openai/index.ts"),
+  mock: () => import("../plugins/mock/index.ts"),
+  router: () => import("../plugins/router/index.ts"),
+  health: () => import("../plugins/health/index.ts"),
+  "access-log": () => import("../plugins/access-log/index.ts"),
+  watch: () => import("../plugins/watch/index.ts"),
+};
+
+/** What TokenMan brings along. */
+export const firstParty: FirstPartyRegistry = {
+  names: () => Object.keys(MODULES),
+  async load(name) {
+    const load = MODULES[name];
+    if (load === undefined) throw new RangeError(`no first-party plugin is named "${name}"`);
+    return (await load()).default;
+  },
+  defaultOrder: ["access-log", "watch"],
+  alwaysOn: ["anthropic", "openai", "mock", "router", "health"],
+};

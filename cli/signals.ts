@@ -1,0 +1,103 @@
+import { constants } from "node:os";
+import { isatty } from "node:tty";
+import { ERRORS, type Logger, TokenmanError } from "@tokenman/plugin-sdk";
+import { describeFailure } from "./failure.ts";
+
+/** The instance that signals act on. */
+export interface Instance {
+  reload(reason: string): Promise<unknown>;
+  /** Resolves when all is closed. Called again, it cuts the wait short. */
+  shutdown(options: { readonly drainMs: number; readonly reason: string }): Promise<void>;
+}
+
+export interface SignalOptions {
+  readonly log: Logger;
+  readonly drainMs: number;
+  /** The last thing to do in a process that cannot go on. Synchronous. */
+  readonly abandon: () => void;
+}
+
+/** How long the second signal's flush may take. */
+const FLUSH_MS = 2_000;
+
+/**
+ * Lets signals and stray errors act on an instance: SIGTERM and SIGINT drain and then end it, a second one ends it at
+ * once, SIGHUP reloads. An uncaught exception ends the process; an unhandled rejection is logged.
+ */
+export class Signals {
+  /** The exit code, when the instance has ended: 0 after a drain, 128 + the signal's number after a second signal. */
+  readonly ended: Promise<number>;
+  readonly #options: SignalOptions;
+  readonly #end: (code: number) => void;
+  readonly #hadTerminal = isatty(2);
+  #instance: Instance | undefined;
+  #stopping = false;
+
+  constructor(options: SignalOptions) {
+    const { promise, resolve } = Promise.withResolvers<number>();
+    this.ended = promise;
+    this.#end = resolve;
+    this.#options = options;
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => this.#stop(signal));
+    process.on("SIGHUP", () => this.#hangUp());
+    process.on("uncaughtException", (error) => this.#die(error));
+    process.on("unhandledRejection", (reason) => this.#stray(reason));
+    // Whoever read our output may leave; that is no reason to end.
+    for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
+  }
+
+  /** From now on there is something to drain. Before, a signal just ends the process. */
+  watch(instance: Instance): void {
+    this.#instance = instance;
+  }
+
+  #stop(signal: "SIGTERM" | "SIGINT"): void {
+    const { log, drainMs, abandon } = this.#options;
+    const code = 128 + constants.signals[signal];
+    if (this.#instance === undefined) {
+      abandon();
+      process.exit(code);
+    }
+    if (this.#stopping) {
+      log.warn({ signal }, "ending at once");
+      const flushed = this.#instance.shutdown({ drainMs: 0, reason: `second ${signal}` });
+      setTimeout(() => this.#end(code), FLUSH_MS).unref();
+      flushed.finally(() => this.#end(code)).catch(() => {});
+      return;
+    }
+    this.#stopping = true;
+    log.info(
+      { signal, drainMs },
+      "shutting down: requests in flight are finished; a second signal ends at once",
+    );
+    this.#instance.shutdown({ drainMs, reason: signal }).then(
+      () => this.#end(0),
+      (error: unknown) => {
+        log.error({ err: error }, "the shutdown failed");
+        this.#end(ERRORS.TM_INTERNAL.exit);
+      },
+    );
+  }
+
+  /** A terminal that closes sends SIGHUP too; then there is nobody left to run in the foreground for. */
+  #hangUp(): void {
+    if (this.#hadTerminal && !isatty(2)) this.#stop("SIGTERM");
+    else void this.#instance?.reload("SIGHUP");
+  }
+
+  #stray(reason: unknown): void {
+    const plugin = reason instanceof TokenmanError ? reason.plugin : undefined;
+    this.#options.log.error({ ...(plugin !== undefined && { plugin }), err: reason }, "unhandled rejection");
+  }
+
+  #die(error: unknown): void {
+    const { text, exit } = describeFailure(error);
+    process.exitCode = exit;
+    try {
+      this.#options.log.error({ exit }, `uncaught exception, ending: ${text}`);
+      this.#options.abandon();
+    } finally {
+      process.exit(ERRORS.TM_INTERNAL.exit);
+    }
+  }
+}

@@ -1,0 +1,23 @@
+import type { WriteStream } from "node:tty";
+import { styleText } from "node:util";
+
+/** Whether to colour what goes to `stream`: it is a terminal, and nobody set NO_COLOR (https://no-color.org). */
+export function takesColor(stream: Pick<WriteStream, "isTTY">, env = process.env): boolean {
+  return stream.isTTY === true && (env["NO_COLOR"] ?? "") === "" && env["TERM"] !== "dumb";
+}
+
+/** `text` in a style, where `color` says so. */
+export function paint(color: boolean, style: Parameters<typeof styleText>[0], text: string): string {
+  return color ? styleText(style, text, { validateStream: false }) : text;
+}
+
+/** Whole seconds, minutes, hours or days: "3 h 12 min". */
+export function duration(ms: number): string {
+  const seconds = Math.max(0, Math.floor(ms / 1000));
+  const minutes = Math.floor(seconds / 60);
+  const hours = Math.floor(minutes / 60);
+  const days = Math.floor(hours / 24);
+  if (days > 0) return `${days} d ${hours % 24} h`;
+  if (hours > 0) return `${hours} h ${minutes % 60} min`;
+  return minutes > 0 ? `${minutes} min` : `${seconds} s`;
+}

@@ -1,0 +1,57 @@
+import { once } from "node:events";
+import pino from "pino";
+
+/** An open access log. Writing never waits and never throws. */
+export interface Output {
+  write(entry: Readonly<Record<string, unknown>>): void;
+  /** What could not be written since the last call; undefined where all was. */
+  takeLost(): { readonly lines: number; readonly reason: string } | undefined;
+  /** Resolves when all that was written has reached the file. */
+  close(): Promise<void>;
+}
+
+/** What may wait for a reader that is slow (a pipe, a full disk) before lines are dropped. */
+const MAX_BUFFER_BYTES = 16 * 1024 * 1024;
+
+/** Opens a file to append to, made with mode 0600, or the standard output for "". Rejects where that cannot be. */
+export async function openOutput(file: string): Promise<Output> {
+  const destination = pino.destination({
+    dest: file === "" ? 1 : file,
+    sync: false,
+    mkdir: true,
+    mode: 0o600,
+    maxLength: MAX_BUFFER_BYTES,
+  });
+  await once(destination, "ready");
+  let lines = 0;
+  let reason = "";
+  destination.on("drop", () => {
+    lines++;
+    reason = "they come faster than they can be written";
+  });
+  destination.on("error", (error: Error) => {
+    lines++;
+    reason = error.message;
+  });
+  const log = pino(
+    // A level says nothing here. What has no value is left out.
+    { base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: () => ({}) } },
+    destination,
+  );
+  return {
+    write: (entry) => log.info(entry),
+    takeLost() {
+      if (lines === 0) return undefined;
+      const lost = { lines, reason };
+      lines = 0;
+      return lost;
+    },
+    async close() {
+      const closed = Promise.withResolvers<void>();
+      // A destination that cannot write any more says "error" instead.
+      destination.once("close", closed.resolve).once("error", () => closed.resolve());
+      destination.end();
+      await closed.promise;
+    },
+  };
+}
