@@ -1,5 +1,5 @@
 import type { ClientCredential } from "./format.ts";
-import type { Dialect, RequestDescription, Segment, Usage } from "./dialect.ts";
+import type { Dialect, EventVerdict, RequestDescription, Segment, Usage } from "./dialect.ts";
 import type { ErrorCode } from "./errors.ts";
 import type { Format, PublicError } from "./format.ts";
 import type { RawHeaders } from "./headers.ts";
@@ -85,6 +85,8 @@ export interface Attempt {
   readonly replyHeaders: RawHeaders | undefined;
   /** What the provider billed, as far as known. */
   readonly usage: Usage | undefined;
+  /** An error that the provider reported inside a 200 stream; known only where usage is tracked. */
+  readonly streamError: Extract<EventVerdict, { readonly kind: "error" }> | undefined;
   /** Set when it ended. */
   readonly result: AttemptResult | undefined;
   /** Sets a plugin's own note on this attempt; see {@link slot}. */

@@ -1,0 +1,95 @@
+import crypto from "node:crypto";
+import { isIP } from "node:net";
+import {
+  type Format,
+  headerValue,
+  headerValues,
+  type RawHeaders,
+  TokenmanError,
+  withoutHeaders,
+} from "@tokenman/plugin-sdk";
+
+export interface AccessRules {
+  /** Host names served beside localhost and IP addresses, lower case. */
+  readonly allowedHosts: ReadonlySet<string>;
+  /** Origins of web pages that may use this port, as the browser writes them. */
+  readonly allowedOrigins: ReadonlySet<string>;
+  /** The `[auth]` token; undefined where it is off. */
+  readonly token: string | undefined;
+}
+
+/**
+ * Refuses what a web page of a stranger could send: a Host that is not ours (DNS rebinding), or an Origin that is not
+ * (CSRF). An IP address as Host is always ours: a rebinding attack needs a name. Throws TM_HOST_REFUSED,
+ * TM_ORIGIN_REFUSED, and TM_BAD_REQUEST for what proxies and servers read differently (request smuggling).
+ */
+export function checkHead(headers: RawHeaders, rules: AccessRules): void {
+  const hosts = headerValues(headers, "host");
+  if (hosts.length > 1)
+    throw new TokenmanError("TM_BAD_REQUEST", "The request has more than one Host header.");
+  if (headerValues(headers, "content-length").length > 1)
+    throw new TokenmanError("TM_BAD_REQUEST", "The request has more than one Content-Length header.");
+  const host = hosts[0];
+  if (host !== undefined && !isOurs(host, rules)) {
+    throw new TokenmanError(
+      "TM_HOST_REFUSED",
+      "This host name is not served here. Add it to server.allowed_hosts if it is yours.",
+    );
+  }
+  const origin = headerValue(headers, "origin");
+  if (origin !== undefined && !isOwnOrigin(origin, host, rules)) {
+    throw new TokenmanError("TM_ORIGIN_REFUSED", "A web page of another origin may not use TokenMan.");
+  }
+  if (origin === undefined && headerValue(headers, "sec-fetch-site")?.trim().toLowerCase() === "cross-site") {
+    throw new TokenmanError("TM_ORIGIN_REFUSED", "A web page of another site may not use TokenMan.");
+  }
+}
+
+/** The name in a Host header, lower case, without its port and brackets; undefined where it is none. */
+export function hostName(host: string): string | undefined {
+  const match = /^(?:\[([0-9a-f:.]+)\]|([^:[\]/@\s]+))(?::\d{1,5})?$/i.exec(host.trim());
+  return match === null ? undefined : (match[1] ?? match[2])!.toLowerCase().replace(/\.$/, "");
+}
+
+function isOurs(host: string, { allowedHosts }: AccessRules): boolean {
+  const name = hostName(host);
+  if (name === undefined) return false;
+  return isIP(name) !== 0 || name === "localhost" || name.endsWith(".localhost") || allowedHosts.has(name);
+}
+
+function isOwnOrigin(origin: string, host: string | undefined, rules: AccessRules): boolean {
+  if (rules.allowedOrigins.has(origin.trim().toLowerCase())) return true;
+  const match = /^([a-z][a-z0-9+.-]*):\/\/(.+)$/i.exec(origin.trim());
+  if (match === null) return false;
+  // Only a browser's page can have an http origin it did not choose; an editor's own scheme is a program on this machine.
+  if (!/^https?$/i.test(match[1]!)) return true;
+  return host !== undefined && match[2]!.toLowerCase() === host.trim().toLowerCase() && isOurs(host, rules);
+}
+
+/** Whether the request carries the token: as a Bearer, as `X-Tokenman-Token`, or as one of the vendors' key headers. */
+export function hasToken(headers: RawHeaders, token: string, formats: readonly Format[]): boolean {
+  const presented = [headerValue(headers, "x-tokenman-token"), bearer(headerValue(headers, "authorization"))];
+  for (const format of formats) presented.push(format.credential(headers)?.secret);
+  // Every one is compared, and in constant time.
+  return presented.map((secret) => secret !== undefined && equal(secret, token)).includes(true);
+}
+
+/** The headers without TokenMan's own token: a client that sent only that sent no credential for a provider. */
+export function withoutToken(headers: RawHeaders, token: string, formats: readonly Format[]): RawHeaders {
+  const carriers = new Set(["authorization"]);
+  for (const format of formats) for (const name of format.credentialHeaders) carriers.add(name);
+  const own = new Set<string>();
+  for (const name of carriers) {
+    const value = headerValue(headers, name);
+    if (value !== undefined && equal(bearer(value) ?? value, token)) own.add(name);
+  }
+  return withoutHeaders(headers, own);
+}
+
+function bearer(value: string | undefined): string | undefined {
+  return value === undefined ? undefined : /^bearer\s+(.*)$/i.exec(value)?.[1]?.trim();
+}
+function equal(left: string, right: string): boolean {
+  const digest = (text: string): Buffer => crypto.createHash("sha256").update(text).digest();
+  return crypto.timingSafeEqual(digest(left), digest(right));
+}

@@ -1,0 +1,95 @@
+import type {
+  Attempt,
+  AttemptResult,
+  BodyEnd,
+  Candidate,
+  EventVerdict,
+  JsonPatch,
+  Provider,
+  RawHeaders,
+  Usage,
+  UsageReader,
+} from "@tokenman/plugin-sdk";
+import { Edits } from "./edits.ts";
+import type { ExchangeState } from "./exchange.ts";
+import { Slots } from "./slots.ts";
+
+/** What `rollback` restores when a plugin failed in its beforeUpstream hook. */
+export interface AttemptMark {
+  readonly headers: RawHeaders;
+  readonly edits: number;
+}
+
+/** One try against one provider. */
+export class AttemptState extends Slots implements Attempt {
+  readonly number: number;
+  readonly candidate: Candidate;
+  readonly startedAt = Date.now();
+  headers: RawHeaders;
+  status: number | undefined;
+  replyHeaders: RawHeaders | undefined;
+  headMs: number | undefined;
+  firstByteMs: number | undefined;
+  result: AttemptResult | undefined;
+  reader: UsageReader | undefined;
+  streamError: Extract<EventVerdict, { kind: "error" }> | undefined;
+  /** A stream's regular end was seen; undefined where nobody looks. */
+  terminal: boolean | undefined;
+  readonly #exchange: ExchangeState;
+  readonly #began = performance.now();
+  readonly #abort = new AbortController();
+  #edits: Edits | undefined;
+
+  constructor(exchange: ExchangeState, number: number, candidate: Candidate, headers: RawHeaders) {
+    super();
+    this.#exchange = exchange;
+    this.number = number;
+    this.candidate = candidate;
+    this.headers = headers;
+  }
+  get provider(): Provider {
+    return this.candidate.provider;
+  }
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+  get usage(): Usage | undefined {
+    return this.reader?.usage();
+  }
+  get edits(): Edits | undefined {
+    return this.#edits;
+  }
+  patch(patches: readonly JsonPatch[]): void {
+    this.#edits ??= new Edits(this.#exchange.editableBody());
+    this.#edits.patch(patches, undefined);
+  }
+  mark(): AttemptMark {
+    return { headers: this.headers, edits: this.#edits?.count ?? 0 };
+  }
+  rollback(mark: AttemptMark): void {
+    this.headers = mark.headers;
+    this.#edits?.rollback(mark.edits);
+  }
+  /** Milliseconds since the start; monotonic. */
+  elapsedMs(): number {
+    return performance.now() - this.#began;
+  }
+  /** Nobody wants this attempt's reply any more. */
+  cancel(): void {
+    this.#abort.abort();
+  }
+  headCame(status: number, headers: RawHeaders): void {
+    this.status = status;
+    this.replyHeaders = headers;
+    this.headMs = this.elapsedMs();
+  }
+  /** Ends it once; `lifecycle: attemptEnd` follows. */
+  end(result: AttemptResult): void {
+    if (this.result !== undefined) return;
+    this.result = result;
+    this.#exchange.attemptEnded(this);
+  }
+  bodyEnded(end: BodyEnd): void {
+    this.end({ kind: "reply", status: this.status ?? 0, body: end });
+  }
+}

@@ -1,0 +1,347 @@
+import {
+  type Attempt,
+  type AttemptDecision,
+  type AttemptHead,
+  type AttemptPolicy,
+  type AttemptView,
+  type Candidate,
+  type EventVerdict,
+  headerValue,
+  SseSplitter,
+  type TokenmanError,
+} from "@tokenman/plugin-sdk";
+import { AttemptState } from "./attempt.ts";
+import { contentCoding, decodeBody } from "./codec.ts";
+import type { ExchangeState } from "./exchange.ts";
+import type { Launch } from "./launch.ts";
+import { forwardedHeaders } from "./outgoing.ts";
+import type { VerdictOf } from "./pipeline.ts";
+import { KernelReply } from "./reply.ts";
+import type { HeldBody, PushSource } from "./source.ts";
+
+/** How much of an error reply's body a policy may look at. */
+const ERROR_BODY_BYTES = 64 * 1024;
+
+/** The policy of a TokenMan without a retry plugin: the first candidate that is not skipped, once. */
+export const singleAttempt: AttemptPolicy = Object.freeze({
+  holdFirstEvent: () => false,
+  next: ({ attempts, untried }: AttemptView): AttemptDecision => {
+    const candidate = untried[0];
+    if (candidate === undefined || attempts.some((attempt) => attempt.result?.kind !== "skipped"))
+      return { kind: "stop" };
+    return { kind: "try", candidate };
+  },
+  accept: () => true,
+});
+
+/** What the driver needs beside the exchange. */
+export interface DriverHost {
+  readonly policy: AttemptPolicy;
+  readonly launch: Launch;
+}
+
+/**
+ * Runs an exchange's attempts until one reply is the client's. The kernel owns the loop; whether, when and against whom
+ * there is another attempt is the policy's. Before this resolves no byte was sent; after it, there is no attempt.
+ */
+export function drive(exchange: ExchangeState, host: DriverHost): Promise<KernelReply> {
+  return new Promise((resolve, reject) => new Driver(exchange, host, resolve, reject).step());
+}
+
+class Driver {
+  readonly #exchange: ExchangeState;
+  readonly #host: DriverHost;
+  readonly #resolve: (reply: KernelReply) => void;
+  readonly #reject: (error: unknown) => void;
+  readonly #began = performance.now();
+  readonly #tried = new Set<Candidate>();
+  readonly #live = new Set<AttemptState>();
+  /** The last reply that was not accepted: the client's, if nothing better comes. */
+  #kept: { attempt: AttemptState; reply: KernelReply } | undefined;
+  #lastError: TokenmanError | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #starting = 0;
+  #done = false;
+
+  constructor(
+    exchange: ExchangeState,
+    host: DriverHost,
+    resolve: (reply: KernelReply) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.#exchange = exchange;
+    this.#host = host;
+    this.#resolve = resolve;
+    this.#reject = reject;
+    exchange.signal.addEventListener("abort", () => this.#unwanted(), { once: true });
+  }
+
+  /** Asks the policy for the next step, and takes it. */
+  step(): void {
+    if (this.#done) return;
+    clearTimeout(this.#timer);
+    let decision: AttemptDecision;
+    try {
+      decision = this.#host.policy.next(this.#view());
+    } catch (error) {
+      this.#finish(undefined, error);
+      return;
+    }
+    if (decision.kind === "try") this.#try(decision.candidate, decision.delayMs ?? 0);
+    else if (this.#live.size > 0 || this.#starting > 0) {
+      // Live attempts are left to run, whether the policy waits for them or has no further one to begin.
+      if (decision.kind === "wait" && decision.forMs !== undefined)
+        this.#later(decision.forMs, () => this.step());
+    } else this.#stop();
+  }
+
+  #view(): AttemptView {
+    return {
+      exchange: this.#exchange,
+      attempts: this.#exchange.attempts,
+      live: [...this.#live],
+      untried: this.#exchange.candidates.filter((candidate) => !this.#tried.has(candidate)),
+      elapsedMs: performance.now() - this.#began,
+    };
+  }
+  #later(ms: number, run: () => void): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(run, ms);
+  }
+  #try(candidate: Candidate, delayMs: number): void {
+    this.#tried.add(candidate);
+    if (delayMs <= 0) {
+      this.#begin(candidate);
+      return;
+    }
+    // While the delay runs, live attempts may still win.
+    this.#later(delayMs, () => this.#begin(candidate));
+  }
+  #begin(candidate: Candidate): void {
+    if (this.#done) return;
+    const exchange = this.#exchange;
+    const attempt = new AttemptState(
+      exchange,
+      exchange.attempts.length + 1,
+      candidate,
+      forwardedHeaders(exchange.request.headers),
+    );
+    exchange.attempts.push(attempt);
+    const verdict = exchange.home.pipeline.beforeUpstream(exchange, attempt);
+    if (!(verdict instanceof Promise)) {
+      this.#judged(attempt, verdict);
+      return;
+    }
+    this.#starting++;
+    verdict.then(
+      (value) => {
+        this.#starting--;
+        this.#judged(attempt, value);
+      },
+      (error) => this.#finish(undefined, error),
+    );
+  }
+  #judged(attempt: AttemptState, verdict: VerdictOf | undefined): void {
+    if (this.#done) {
+      attempt.end({ kind: "cancelled" });
+      return;
+    }
+    if (verdict === undefined) {
+      this.#launch(attempt);
+      return;
+    }
+    if ("skip" in verdict) {
+      attempt.end({ kind: "skipped", by: verdict.by.name, reason: verdict.skip });
+      this.step();
+      return;
+    }
+    attempt.end({ kind: "skipped", by: verdict.by.name, reason: "answered without the provider" });
+    this.#finish(KernelReply.from(verdict.answer, this.#exchange, verdict.by));
+  }
+  #launch(attempt: AttemptState): void {
+    this.#live.add(attempt);
+    this.#host.launch(this.#exchange, attempt, {
+      reply: (reply, source) => this.#headCame(attempt, reply, source),
+      failed: (error, bytesSent) => {
+        attempt.end(
+          this.#done || error.code === "TM_CLIENT_GONE"
+            ? { kind: "cancelled" }
+            : { kind: "error", code: error.code, message: error.message, bytesSent },
+        );
+        if (!this.#live.delete(attempt) || this.#done) return;
+        this.#lastError = error;
+        this.step();
+      },
+    });
+    // A policy that hedges wants to be asked again while this one waits.
+    if (!this.#done && this.#live.has(attempt) && this.#host.policy !== singleAttempt) this.step();
+  }
+
+  #headCame(attempt: AttemptState, reply: KernelReply, source: PushSource | undefined): void {
+    if (this.#done) {
+      reply.discard();
+      return;
+    }
+    const { policy } = this.#host;
+    if (policy === singleAttempt) {
+      this.#live.delete(attempt);
+      this.#finish(reply);
+      return;
+    }
+    const decide = (head: Omit<AttemptHead, "status" | "headers">): void => {
+      if (this.#done) {
+        reply.discard();
+        return;
+      }
+      this.#live.delete(attempt);
+      const full = { status: reply.status, headers: reply.headers, ...head };
+      let accepted: boolean;
+      try {
+        accepted = policy.accept(this.#view(), attempt, full);
+      } catch (error) {
+        this.#finish(undefined, error);
+        return;
+      }
+      if (accepted) {
+        this.#finish(reply);
+        return;
+      }
+      this.#keep(attempt, reply);
+      this.step();
+    };
+    if (source === undefined) decide({ firstEvent: undefined, errorBody: undefined });
+    else if (reply.status >= 400)
+      peekErrorBody(reply, source, (errorBody) => decide({ firstEvent: undefined, errorBody }));
+    else if (reply.streaming && policy.holdFirstEvent(this.#exchange)) {
+      peekFirstEvent(this.#exchange, reply, source, (firstEvent) =>
+        decide({ firstEvent, errorBody: undefined }),
+      );
+    } else decide({ firstEvent: undefined, errorBody: undefined });
+  }
+  #keep(attempt: AttemptState, reply: KernelReply): void {
+    const earlier = this.#kept;
+    this.#kept = { attempt, reply };
+    if (earlier === undefined) return;
+    earlier.reply.discard();
+  }
+  #stop(): void {
+    if (this.#kept !== undefined) {
+      const { reply } = this.#kept;
+      this.#kept = undefined;
+      this.#finish(reply);
+      return;
+    }
+    this.#finish(KernelReply.refusal(this.#exchange, this.#explain()));
+  }
+  /** Why no candidate answered, in words a client may read. */
+  #explain(): { code: TokenmanError["code"]; message: string } {
+    const error = this.#lastError;
+    const { attempts, ruledOut } = this.#exchange;
+    if (error !== undefined) {
+      const last = attempts.findLast((attempt) => attempt.result?.kind === "error");
+      return {
+        code: error.code,
+        message: `${SAYS[error.code] ?? "The provider did not answer"} (provider ${last?.provider.name ?? "unknown"}).`,
+      };
+    }
+    const skipped = attempts.filter((attempt: Attempt) => attempt.result?.kind === "skipped");
+    const reasons = [
+      ...skipped.map(
+        (attempt) =>
+          `${attempt.provider.name}: ${attempt.result?.kind === "skipped" ? attempt.result.reason : ""}`,
+      ),
+      ...ruledOut.map(({ provider, reason }) => `${provider}: ${reason}`),
+    ].join("; ");
+    if (skipped.length > 0)
+      return {
+        code: "TM_ALL_SKIPPED",
+        message: `Every provider that could serve this request was skipped. ${reasons}`,
+      };
+    return {
+      code: "TM_NO_PROVIDER",
+      message: `No configured provider can serve this request.${reasons === "" ? "" : ` ${reasons}`}`,
+    };
+  }
+  #unwanted(): void {
+    if (this.#done) return;
+    this.#finish(
+      KernelReply.refusal(this.#exchange, { code: "TM_CLIENT_GONE", message: "The client left." }),
+    );
+  }
+  /** Commits: the other attempts are called off. */
+  #finish(reply: KernelReply | undefined, error?: unknown): void {
+    if (this.#done) {
+      reply?.discard();
+      return;
+    }
+    this.#done = true;
+    clearTimeout(this.#timer);
+    const kept = this.#kept;
+    this.#kept = undefined;
+    if (kept !== undefined && kept.reply !== reply) kept.reply.discard();
+    for (const attempt of this.#live) {
+      if (reply?.attempt === attempt) continue;
+      attempt.cancel();
+      attempt.end({ kind: "cancelled" });
+    }
+    this.#live.clear();
+    if (reply === undefined) this.#reject(error);
+    else this.#resolve(reply);
+  }
+}
+
+const SAYS: Readonly<Partial<Record<TokenmanError["code"], string>>> = {
+  TM_UPSTREAM_CONNECT: "The provider could not be reached",
+  TM_UPSTREAM_TLS: "The provider's TLS certificate was refused",
+  TM_UPSTREAM_RESET: "The provider closed the connection before answering",
+  TM_UPSTREAM_PROTOCOL: "The provider's answer was not understood",
+  TM_UPSTREAM_TIMEOUT: "The provider did not answer in time",
+  TM_KEY_UNAVAILABLE: "The provider's key could not be resolved",
+  TM_EDIT_CONFLICT: "The plugins' changes to this request contradict each other",
+};
+
+/** Up to 64 KiB of a body, decoded; undefined where it does not decode. The bytes stay where they are. */
+function peekErrorBody(
+  reply: KernelReply,
+  source: PushSource,
+  look: (body: Buffer | undefined) => void,
+): void {
+  source.peek(({ chunks, ended, full }: HeldBody) => {
+    if (!ended && !full) return false;
+    const raw = Buffer.concat(chunks as Buffer[]);
+    const coding = contentCoding(headerValue(reply.headers, "content-encoding"));
+    if (coding === undefined) look(raw.subarray(0, ERROR_BODY_BYTES));
+    else void decodeBody(raw, coding, ERROR_BODY_BYTES).then(look);
+    return true;
+  });
+}
+
+/** The dialect's verdict on the first event. A compressed stream is not judged: holding it back would take a decoder. */
+function peekFirstEvent(
+  exchange: ExchangeState,
+  reply: KernelReply,
+  source: PushSource,
+  look: (verdict: EventVerdict | undefined) => void,
+): void {
+  const { dialect } = exchange;
+  if (dialect === undefined || contentCoding(headerValue(reply.headers, "content-encoding")) !== undefined) {
+    look(undefined);
+    return;
+  }
+  const splitter = new SseSplitter({ maxEventBytes: ERROR_BODY_BYTES });
+  let seen = 0;
+  let verdict: EventVerdict | undefined;
+  source.peek(({ chunks, ended, full, error }: HeldBody) => {
+    for (; seen < chunks.length && verdict === undefined; seen++) {
+      splitter.push(chunks[seen]!, (event) => {
+        verdict ??= dialect.judgeEvent(event);
+      });
+    }
+    if (error !== undefined && verdict === undefined) {
+      verdict = { kind: "error", type: "cut", status: undefined, retryable: true, message: error.message };
+    }
+    if (verdict === undefined && !ended && !full) return false;
+    look(verdict);
+    return true;
+  });
+}

@@ -1,0 +1,276 @@
+import crypto from "node:crypto";
+import {
+  type Candidate,
+  type ClientCredential,
+  type ClientRequest,
+  type Dialect,
+  ERRORS,
+  type Exchange,
+  type Format,
+  headerValue,
+  type JsonPatch,
+  type Outcome,
+  type ReplyInit,
+  type RequestDescription,
+  type Segment,
+  TokenmanError,
+} from "@tokenman/plugin-sdk";
+import type { AttemptState } from "./attempt.ts";
+import type { HookClock } from "./clock.ts";
+import { Edits, SegmentState } from "./edits.ts";
+import type { ClockOwner } from "./guard.ts";
+import { uuidv7 } from "./id.ts";
+import type { Pipeline } from "./pipeline.ts";
+import { markRefusal, type RefusalError } from "./reply.ts";
+import { Slots } from "./slots.ts";
+
+/** What an exchange needs of the generation it began with; held until it is settled. */
+export interface ExchangeHome {
+  readonly pipeline: Pipeline;
+  readonly maxResponseBytes: number;
+  /** How long a provider's stream may be silent where the provider itself sets no limit; 0 is for ever. */
+  readonly streamIdleMs: number;
+  readonly formats: readonly Format[];
+  /** Keys the hash that tells credentials apart. */
+  hashKey(): Buffer;
+  release(): void;
+}
+
+/** One client request and all that happens to it. */
+export class ExchangeState extends Slots implements Exchange, ClockOwner {
+  readonly id = uuidv7();
+  readonly startedAt = Date.now();
+  readonly project: string;
+  readonly request: ClientRequest;
+  readonly dialect: Dialect | undefined;
+  readonly format: Format | undefined;
+  readonly home: ExchangeHome;
+  candidates: readonly Candidate[] = [];
+  ruledOut: Exchange["ruledOut"] = [];
+  readonly attempts: AttemptState[] = [];
+  /** Index of the plugin that answered: it and those after it do not see the reply. -1 before any was entered. */
+  answeredAt = -1;
+  usageTracked = false;
+  readonly #began = performance.now();
+  readonly #abort = new AbortController();
+  readonly #clocks = new Set<HookClock>();
+  #description: { value: RequestDescription | undefined } | undefined;
+  #segments: readonly Segment[] | undefined;
+  #edits: Edits | undefined;
+  #edited: Buffer | undefined;
+  #credential: { value: ClientCredential | undefined } | undefined;
+  #credentialHash: string | undefined;
+  #session: string | undefined;
+  #clientGone = false;
+  #retained = 0;
+  #settled = false;
+
+  constructor(options: {
+    project: string;
+    request: ClientRequest;
+    dialect: Dialect | undefined;
+    format: Format | undefined;
+    home: ExchangeHome;
+  }) {
+    super();
+    this.project = options.project;
+    this.request = options.request;
+    this.dialect = options.dialect;
+    this.format = options.format;
+    this.home = options.home;
+  }
+
+  get maxResponseBytes(): number {
+    return this.home.maxResponseBytes;
+  }
+  get description(): RequestDescription | undefined {
+    if (this.#description === undefined) {
+      const { body } = this.request;
+      const value = body === undefined || body.length === 0 ? undefined : this.dialect?.describe(body);
+      this.#description = { value };
+    }
+    return this.#description.value;
+  }
+  get credential(): ClientCredential | undefined {
+    this.#credential ??= { value: this.format?.credential(this.request.headers) };
+    return this.#credential.value;
+  }
+  get credentialHash(): string {
+    if (this.#credentialHash === undefined) {
+      const secret = this.credential?.secret;
+      this.#credentialHash = secret === undefined ? "" : this.#keyedHash(secret);
+    }
+    return this.#credentialHash;
+  }
+  get subscription(): boolean {
+    return this.format?.isSubscription(this.request.headers) ?? false;
+  }
+  get noCompress(): boolean {
+    const value = this.request.header("x-tokenman-nocompress");
+    return value !== undefined && !/^(0|false|no)$/i.test(value.trim());
+  }
+  get session(): string {
+    this.#session ??= this.format?.sessionId(this.request.headers) ?? this.#derivedSession();
+    return this.#session;
+  }
+  get segments(): readonly Segment[] {
+    if (this.#segments === undefined) {
+      const { body } = this.request;
+      if (body === undefined || this.dialect === undefined) this.#segments = [];
+      else {
+        this.#edits ??= new Edits(body);
+        const edits = this.#edits;
+        this.#segments = this.dialect.segments(body).map((span) => new SegmentState(span, body, edits));
+      }
+    }
+    return this.#segments;
+  }
+  read(pointer: string): unknown {
+    const { body } = this.request;
+    if (body === undefined) return undefined;
+    this.#edits ??= new Edits(body);
+    try {
+      return this.#edits.root.find(pointer)?.value();
+    } catch {
+      return undefined;
+    }
+  }
+  edit(segment: Segment, text: string): void {
+    this.#editable().setText(segment, text, undefined);
+  }
+  patch(patches: readonly JsonPatch[]): void {
+    this.#editable().patch(patches, undefined);
+  }
+  get edited(): boolean {
+    return (this.#edits?.count ?? 0) > 0;
+  }
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+  trackUsage(): void {
+    this.usageTracked = true;
+  }
+  retain(): () => void {
+    this.#retained++;
+    let released = false;
+    return () => {
+      if (released) return;
+      released = true;
+      this.#retained--;
+      this.#abortIfUnwanted();
+    };
+  }
+  async wait<T>(promise: Promise<T>): Promise<T> {
+    const held = [...this.#clocks];
+    for (const clock of held) clock.hold();
+    try {
+      return await promise;
+    } finally {
+      for (const clock of held) clock.go();
+    }
+  }
+  refuse(error: RefusalError): ReplyInit {
+    const status = error.status ?? ERRORS[error.code].status;
+    const full = { ...error, status };
+    const init = this.format?.errorReply(full, this.id) ?? plainError(full);
+    return markRefusal(init, { code: error.code, message: error.message });
+  }
+
+  // What follows is the kernel's.
+
+  enterClock(clock: HookClock): void {
+    this.#clocks.add(clock);
+  }
+  leaveClock(clock: HookClock): void {
+    this.#clocks.delete(clock);
+  }
+  mark(): number {
+    return this.#edits?.count ?? 0;
+  }
+  rollback(mark: number): void {
+    this.#edits?.rollback(mark);
+    this.#edited = undefined;
+  }
+  /** The decoded body that edits refer to. Throws TM_EDIT_IMPOSSIBLE where there is none. */
+  editableBody(): Buffer {
+    const { body } = this.request;
+    if (body === undefined)
+      throw new TokenmanError("TM_EDIT_IMPOSSIBLE", "the request's body cannot be read here");
+    return body;
+  }
+  /** The body to send with an attempt, and whether it differs from what the client sent. */
+  outgoingBody(attempt: AttemptState): { readonly body: Buffer; readonly edited: boolean } {
+    const raw = this.request.rawBody ?? EMPTY;
+    const own = attempt.edits;
+    if (!this.edited && (own?.count ?? 0) === 0) return { body: raw, edited: false };
+    const edits = this.#editable();
+    if (own !== undefined && own.count > 0) return { body: edits.apply(own), edited: true };
+    this.#edited ??= edits.apply();
+    return { body: this.#edited, edited: this.#edited !== this.request.body };
+  }
+  get clientGone(): boolean {
+    return this.#clientGone;
+  }
+  clientLeft(): void {
+    this.#clientGone = true;
+    this.#abortIfUnwanted();
+  }
+  attemptEnded(attempt: AttemptState): void {
+    this.home.pipeline.attemptEnded(this, attempt);
+  }
+  elapsedMs(): number {
+    return performance.now() - this.#began;
+  }
+  /** Tells the observers, once, and gives the generation back when they are done. */
+  async settle(outcome: Outcome): Promise<void> {
+    if (this.#settled) return;
+    this.#settled = true;
+    this.#abort.abort();
+    try {
+      await this.home.pipeline.settled(this, Object.freeze(outcome));
+    } finally {
+      this.home.release();
+    }
+  }
+
+  #editable(): Edits {
+    this.#edited = undefined;
+    this.#edits ??= new Edits(this.editableBody());
+    return this.#edits;
+  }
+  #abortIfUnwanted(): void {
+    if (this.#clientGone && this.#retained === 0) this.#abort.abort();
+  }
+  #derivedSession(): string {
+    const parts = [this.credentialHash];
+    for (const segment of this.segments) {
+      if (segment.role === "system") parts.push(segment.hash);
+      else if (segment.role === "user") {
+        parts.push(segment.hash);
+        break;
+      }
+    }
+    return this.#keyedHash(parts.join("\n"));
+  }
+  #keyedHash(text: string): string {
+    return crypto.createHmac("sha256", this.home.hashKey()).update(text).digest("base64url").slice(0, 22);
+  }
+}
+
+const EMPTY = Buffer.alloc(0);
+
+/** The error shape where no vendor's is known. */
+function plainError(error: RefusalError & { status: number }): ReplyInit {
+  const body = JSON.stringify({ error: { code: error.code, message: error.message, ...error.details } });
+  return {
+    status: error.status,
+    headers: ["content-type", "application/json", ...(error.headers ?? [])],
+    body,
+  };
+}
+
+/** A header of a request that the kernel itself reads. */
+export function tokenmanHeader(headers: readonly string[], name: string): string | undefined {
+  const value = headerValue(headers, name)?.trim();
+  return value === "" ? undefined : value;
+}

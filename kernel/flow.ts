@@ -1,0 +1,313 @@
+import { type BodyEnd, type SseEvent, SseSplitter, TokenmanError } from "@tokenman/plugin-sdk";
+import { createDecoder, type Decoder, isKnownCoding } from "./codec.ts";
+import type { BodySink, BodySource } from "./source.ts";
+import { EventChain, observerFailed, type Step } from "./steps.ts";
+
+/** How far a client may lag behind others that share its reply before it slows them. */
+const MAX_LAG_BYTES = 4 * 1024 * 1024;
+
+export interface FlowOptions {
+  readonly coding: string | undefined;
+  readonly streaming: boolean;
+  /** How many decoded bytes observers see at the most. */
+  readonly maxCopyBytes: number;
+}
+
+/**
+ * A body on its way through the steps attached to it. Itself a source, so that flows can follow one another. Three
+ * ways, chosen once at the start: a plain pipe; bytes straight on with a decoded copy for the observers; or, where a
+ * step rewrites events, decoded events through the chain.
+ */
+export class Flow implements BodySource {
+  readonly #source: BodySource;
+  readonly #steps: readonly Step[];
+  readonly #options: FlowOptions;
+  #sink: BodySink | undefined;
+  #copy: Copy | undefined;
+  #chain: EventChain | undefined;
+  #decoder: Decoder | undefined;
+  #sinkPaused = false;
+  #decoderFull = false;
+  #over = false;
+  #onDone: ((end: BodyEnd) => void) | undefined;
+  #doneAs: BodyEnd | undefined;
+  #cutBy: TokenmanError | undefined;
+
+  constructor(source: BodySource, steps: readonly Step[], options: FlowOptions) {
+    this.#source = source;
+    this.#steps = steps;
+    this.#options = options;
+  }
+
+  /** Whether the bytes leave decoded, so that Content-Encoding and Content-Length no longer hold. */
+  get rewrites(): boolean {
+    return this.#steps.some((step) => step.kind === "map");
+  }
+
+  start(sink: BodySink): void {
+    this.#sink = sink;
+    const { coding, streaming, maxCopyBytes } = this.#options;
+    if (this.#steps.length > 0) {
+      for (const step of this.#steps) {
+        if (step.kind === "share") step.share.onIdle = () => this.#unwanted();
+      }
+      if (this.rewrites) {
+        this.#chain = new EventChain(this.#steps);
+        if (coding !== undefined) this.#decode(coding);
+      } else if (this.#steps.some((step) => step.kind === "observe")) {
+        this.#copy = new Copy(this.#steps, coding, streaming, maxCopyBytes);
+      }
+    }
+    this.#source.start({
+      data: (chunk) => this.#data(chunk),
+      end: (trailers) => this.#end(trailers),
+      fail: (error) => this.#cut(error),
+    });
+  }
+  pause(): void {
+    this.#sinkPaused = true;
+    this.#regulate();
+  }
+  resume(): void {
+    this.#sinkPaused = false;
+    this.#regulate();
+  }
+  /** The consumer leaves. Those who share the body keep it going. */
+  abort(): void {
+    this.#sink = undefined;
+    this.#sinkPaused = false;
+    if (this.#shared()) this.#regulate();
+    else this.#stop("aborted");
+  }
+  /** Calls back once the source has ended and every observer was told. */
+  whenDone(callback: (end: BodyEnd) => void): void {
+    if (this.#doneAs !== undefined) callback(this.#doneAs);
+    else this.#onDone = callback;
+  }
+
+  #data(chunk: Buffer): void {
+    if (this.#over) return;
+    if (this.#decoder !== undefined) {
+      if (!this.#decoder.write(chunk)) {
+        this.#decoderFull = true;
+        this.#regulate();
+      }
+    } else if (this.#chain !== undefined) this.#events(chunk);
+    else {
+      this.#copy?.push(chunk);
+      for (const step of this.#steps) if (step.kind === "share") step.share.push(chunk);
+      this.#sink?.data(chunk);
+      if (this.#sinkPaused && this.#steps.length > 0) this.#regulate();
+    }
+  }
+  #events(chunk: Buffer): void {
+    try {
+      this.#put(this.#chain!.push(chunk), chunk);
+    } catch (error) {
+      this.#fail(error as TokenmanError, "failed");
+    }
+  }
+  /** One write a chunk: an unchanged chunk goes on as it is, several pieces are joined. */
+  #put(pieces: readonly Buffer[], chunk?: Buffer): void {
+    if (pieces.length === 0) return;
+    if (pieces.length === 1) this.#sink?.data(pieces[0]!);
+    else if (chunk !== undefined && isWhole(pieces, chunk)) this.#sink?.data(chunk);
+    else this.#sink?.data(Buffer.concat(pieces as Buffer[]));
+  }
+  #end(trailers: readonly string[] | undefined): void {
+    if (this.#over) return;
+    if (this.#decoder !== undefined) this.#decoder.end(() => this.#ended(trailers));
+    else this.#ended(trailers);
+  }
+  #ended(trailers: readonly string[] | undefined): void {
+    if (this.#over) return;
+    if (this.#chain !== undefined) {
+      try {
+        this.#put(this.#chain.flush());
+      } catch (error) {
+        this.#fail(error as TokenmanError, "failed");
+        return;
+      }
+    }
+    this.#over = true;
+    for (const step of this.#steps) if (step.kind === "share") step.share.end(trailers);
+    const sink = this.#sink;
+    this.#sink = undefined;
+    sink?.end(trailers);
+    this.#finish("complete");
+  }
+  /** The source broke: what a decoder still holds goes on first. */
+  #cut(error: TokenmanError): void {
+    const decoder = this.#decoder;
+    if (decoder === undefined || decoder.destroyed) {
+      this.#fail(error, "upstream-cut");
+      return;
+    }
+    this.#cutBy = error;
+    decoder.once("close", () => this.#fail(error, "upstream-cut"));
+    decoder.end();
+  }
+  #fail(error: TokenmanError, end: BodyEnd): void {
+    if (this.#over) return;
+    this.#over = true;
+    if (end === "failed") this.#source.abort();
+    this.#decoder?.destroy();
+    for (const step of this.#steps) if (step.kind === "share") step.share.fail(error);
+    const sink = this.#sink;
+    this.#sink = undefined;
+    sink?.fail(error);
+    this.#finish(end);
+  }
+  #stop(end: BodyEnd): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#source.abort();
+    this.#decoder?.destroy();
+    this.#finish(end);
+  }
+  #unwanted(): void {
+    if (this.#sink === undefined) this.#stop("aborted");
+  }
+  #finish(end: BodyEnd): void {
+    const told = (): void => {
+      this.#doneAs = end;
+      this.#onDone?.(end);
+    };
+    if (this.#copy !== undefined) this.#copy.finish(end, told);
+    else {
+      for (const step of this.#steps) if (step.kind === "observe") tellEnd(step, end, false);
+      told();
+    }
+  }
+  /** A slow client slows the source, unless others share the body: then its own socket buffers, up to a bound. */
+  #regulate(): void {
+    if (this.#over) return;
+    if (this.#decoderFull || (this.#sinkPaused && !this.#mayLag())) this.#source.pause();
+    else this.#source.resume();
+  }
+  #mayLag(): boolean {
+    if (!this.#shared()) return false;
+    return (this.#sink?.buffered?.() ?? 0) < MAX_LAG_BYTES;
+  }
+  #shared(): boolean {
+    return this.#steps.some((step) => step.kind === "share" && step.share.wanted);
+  }
+  #decode(coding: string): void {
+    const decoder = createDecoder(coding);
+    this.#decoder = decoder;
+    decoder.on("data", (chunk: Buffer) => {
+      if (!this.#over) this.#events(chunk);
+    });
+    decoder.on("drain", () => {
+      this.#decoderFull = false;
+      this.#regulate();
+    });
+    decoder.on("error", (cause) => {
+      // A cut compressed stream ends in the middle of a block: the cut is what happened, not a broken coding.
+      if (this.#cutBy !== undefined) this.#fail(this.#cutBy, "upstream-cut");
+      else
+        this.#fail(
+          new TokenmanError("TM_UPSTREAM_CUT", `the reply's ${coding} coding is broken`, { cause }),
+          "failed",
+        );
+    });
+  }
+}
+
+/** Feeds observers a decoded copy. Its failures and its pace never touch the client's bytes. */
+class Copy {
+  readonly #steps: readonly Extract<Step, { kind: "observe" }>[];
+  readonly #maxBytes: number;
+  readonly #splitter: SseSplitter | undefined;
+  readonly #coded: boolean;
+  readonly #wantsData: boolean;
+  #decoder: Decoder | undefined;
+  #bytes = 0;
+  #truncated = false;
+
+  constructor(steps: readonly Step[], coding: string | undefined, streaming: boolean, maxBytes: number) {
+    this.#steps = steps.filter((step) => step.kind === "observe");
+    this.#maxBytes = maxBytes;
+    this.#coded = coding !== undefined;
+    this.#wantsData = this.#steps.some((step) => step.observer.data !== undefined);
+    if (streaming && this.#steps.some((step) => step.observer.event !== undefined))
+      this.#splitter = new SseSplitter();
+    if (coding === undefined) return;
+    if (!isKnownCoding(coding)) {
+      this.#truncated = true;
+      return;
+    }
+    this.#decoder = createDecoder(coding);
+    this.#decoder.on("data", (chunk: Buffer) => this.#decoded(chunk));
+    this.#decoder.on("error", () => {
+      this.#truncated = true;
+    });
+  }
+  push(chunk: Buffer): void {
+    if (this.#truncated) return;
+    if (this.#coded) this.#decoder!.write(chunk);
+    else this.#decoded(chunk);
+  }
+  finish(end: BodyEnd, told: () => void): void {
+    const tell = (): void => {
+      this.#splitter?.flush(this.#event);
+      for (const step of this.#steps) tellEnd(step, end, this.#truncated);
+      told();
+    };
+    const decoder = this.#decoder;
+    if (decoder === undefined || decoder.destroyed) {
+      tell();
+      return;
+    }
+    decoder.once("close", tell);
+    decoder.end();
+  }
+  #decoded(chunk: Buffer): void {
+    if (this.#truncated) return;
+    this.#bytes += chunk.length;
+    if (this.#bytes > this.#maxBytes) {
+      this.#truncated = true;
+      this.#decoder?.destroy();
+      return;
+    }
+    if (this.#wantsData) {
+      for (const step of this.#steps) {
+        if (step.bypassed) continue;
+        try {
+          step.observer.data?.(chunk);
+        } catch (cause) {
+          observerFailed(step, cause);
+        }
+      }
+    }
+    this.#splitter?.push(chunk, this.#event);
+  }
+  readonly #event = (event: SseEvent): void => {
+    for (const step of this.#steps) {
+      if (step.bypassed) continue;
+      try {
+        step.observer.event?.(event);
+      } catch (cause) {
+        observerFailed(step, cause);
+      }
+    }
+  };
+}
+
+function tellEnd(step: Extract<Step, { kind: "observe" }>, end: BodyEnd, truncated: boolean): void {
+  if (step.bypassed) return;
+  try {
+    step.observer.end?.(end, truncated);
+  } catch (cause) {
+    observerFailed(step, cause);
+  }
+}
+
+function isWhole(pieces: readonly Buffer[], chunk: Buffer): boolean {
+  let at = chunk.byteOffset;
+  for (const piece of pieces) {
+    if (piece.buffer !== chunk.buffer || piece.byteOffset !== at) return false;
+    at += piece.length;
+  }
+  return at === chunk.byteOffset + chunk.length;
+}

@@ -1,0 +1,352 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { PassThrough, type Readable } from "node:stream";
+import { type ErrorCode, type Logger, type Outcome, TokenmanError } from "@tokenman/plugin-sdk";
+import { checkHead, hasToken, withoutToken } from "./access.ts";
+import type { Connections } from "./connections.ts";
+import { drive } from "./driver.ts";
+import { ExchangeState, tokenmanHeader } from "./exchange.ts";
+import { DEFAULT_PROJECT } from "./generation/index.ts";
+import { type Launch, makeLaunch } from "./launch.ts";
+import { KernelReply } from "./reply.ts";
+import { announcesBody, destination, ReceivedRequest, readBody } from "./request.ts";
+import { type ClientLink, respond, type Sent } from "./respond.ts";
+import { sendError, serveRoute } from "./route-table.ts";
+import type { Serving } from "./serving.ts";
+
+/** A decoded copy of a request's body may be this many times `max_body_size`: beyond it is a decompression bomb. */
+const MAX_EXPANSION = 8;
+
+export interface IntakeHost {
+  readonly connections: Connections;
+  hashKey(): Buffer;
+  readonly log: Logger;
+  serving(): Serving;
+  draining(): boolean;
+}
+
+/** Takes requests of the proxy port from their head to their end. */
+export class Intake {
+  readonly #host: IntakeHost;
+  readonly #active = new Map<ExchangeState, ClientLink>();
+  /** The bodies of exchanges that stream through unread, until an attempt takes them. */
+  readonly #uploads = new WeakMap<ExchangeState, Readable>();
+  readonly #launch: Launch;
+  #idle: (() => void) | undefined;
+
+  constructor(host: IntakeHost) {
+    this.#host = host;
+    this.#launch = makeLaunch({
+      connections: host.connections,
+      informational: (exchange, status, headers) =>
+        relayInformation(this.#active.get(exchange), status, headers),
+      upload: (exchange) => this.#uploads.get(exchange),
+    });
+  }
+  get active(): number {
+    return this.#active.size;
+  }
+  /** Resolves when no exchange is under way. */
+  async whenIdle(): Promise<void> {
+    if (this.#active.size === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#idle = resolve;
+    });
+  }
+  /** Breaks off what is still under way; each exchange settles as "failed". */
+  abortAll(): void {
+    for (const [exchange, link] of this.#active) {
+      this.#cutBy.set(exchange, "TM_SHUTTING_DOWN");
+      link.response.destroy();
+    }
+  }
+  readonly #cutBy = new WeakMap<ExchangeState, ErrorCode>();
+
+  /** `expects` is true for a request that waits for 100 Continue. */
+  handle(message: IncomingMessage, response: ServerResponse, expects = false): void {
+    const serving = this.#host.serving();
+    let headers: readonly string[] = message.rawHeaders;
+    try {
+      checkHead(headers, serving.access);
+      const place = destination(message.url ?? "/", tokenmanHeader(headers, "x-tokenman-project"));
+      const route = serving.proxyRoutes.match(message.method ?? "GET", place.path);
+      const isPublic = typeof route === "object" && route.route.public === true;
+      const { token } = serving.access;
+      const formats = serving.dialects.formats;
+      if (token !== undefined) {
+        if (serving.demandToken.proxy && !isPublic && !hasToken(headers, token, formats)) {
+          throw new TokenmanError(
+            "TM_UNAUTHORIZED",
+            "TokenMan's own token is missing or wrong. Send it as X-Tokenman-Token, or as your client's API key.",
+          );
+        }
+        headers = withoutToken(headers, token, formats);
+      }
+      if (typeof route === "object") {
+        void serveRoute(route, message, response, (cause) =>
+          this.#host.log.error({ err: cause, path: place.path }, "a route failed"),
+        );
+        return;
+      }
+      const classified = serving.dialects.classify(message.method ?? "GET", place.path, headers);
+      const request = new ReceivedRequest(message, place, classified.path, headers);
+      const project = place.project ?? DEFAULT_PROJECT;
+      serving.generation.lease();
+      const exchange = new ExchangeState({
+        project,
+        request,
+        dialect: classified.dialect,
+        format: classified.format,
+        home: {
+          pipeline: serving.generation.pipelineFor(project),
+          maxResponseBytes: serving.limits.maxResponseBytes,
+          streamIdleMs: serving.limits.streamIdleMs,
+          formats,
+          hashKey: this.#host.hashKey,
+          release: () => serving.generation.release(),
+        },
+      });
+      void this.#run(exchange, request, serving, message, response, expects);
+    } catch (cause) {
+      this.#refuseEarly(message, response, headers, serving, cause);
+    }
+  }
+
+  async #run(
+    exchange: ExchangeState,
+    request: ReceivedRequest,
+    serving: Serving,
+    message: IncomingMessage,
+    response: ServerResponse,
+    expects: boolean,
+  ): Promise<void> {
+    const link: ClientLink = {
+      response,
+      socket: message.socket,
+      legacy: message.httpVersion === "1.0",
+      onClose: undefined,
+    };
+    this.#active.set(exchange, link);
+    response.on("close", () => {
+      if (!response.writableFinished) exchange.clientLeft();
+      link.onClose?.();
+    });
+    let outcome: Outcome;
+    try {
+      exchange.home.pipeline.started(exchange);
+      const reply = await this.#answer(
+        exchange,
+        request,
+        serving,
+        message,
+        expects ? () => response.writeContinue() : undefined,
+      );
+      const unread = !message.complete && announcesBody(message);
+      if (unread) discardRest(message, this.#uploads.has(exchange));
+      const close = this.#host.draining() || (unread && (expects || reply.status === 408));
+      const sent = await respond(exchange, reply, link, { writeTimeoutMs: serving.limits.writeMs, close });
+      outcome = this.#outcome(exchange, reply, sent);
+    } catch (cause) {
+      this.#host.log.error({ err: cause, exchange: exchange.id }, "an exchange failed inside the kernel");
+      response.destroy();
+      outcome = this.#failed(exchange, "TM_INTERNAL", cause instanceof Error ? cause.message : String(cause));
+    }
+    this.#active.delete(exchange);
+    if (this.#active.size === 0) this.#idle?.();
+    await exchange.settle(outcome);
+  }
+
+  /** The reply to an exchange, after all hooks. */
+  async #answer(
+    exchange: ExchangeState,
+    request: ReceivedRequest,
+    serving: Serving,
+    message: IncomingMessage,
+    ready: (() => void) | undefined,
+  ): Promise<KernelReply> {
+    const { pipeline } = exchange.home;
+    const { limits } = serving;
+    if (this.#host.draining())
+      return KernelReply.refusal(exchange, {
+        code: "TM_SHUTTING_DOWN",
+        message: "TokenMan is shutting down.",
+        headers: ["Retry-After", "1"],
+      });
+    let reply: KernelReply | undefined;
+    try {
+      if (exchange.dialect !== undefined || !announcesBody(message)) {
+        const body = await readBody(
+          message,
+          { maxBytes: limits.maxBodyBytes, stallMs: limits.readMs },
+          ready,
+        );
+        await request.take(body, limits.maxBodyBytes * MAX_EXPANSION || Number.MAX_SAFE_INTEGER);
+      } else {
+        ready?.();
+        this.#uploads.set(exchange, uploadOf(message));
+      }
+    } catch (cause) {
+      reply = refusalOf(exchange, cause);
+    }
+    if (reply === undefined) {
+      exchange.answeredAt = Number.POSITIVE_INFINITY;
+      const early = pipeline.request(exchange);
+      reply = early instanceof Promise ? await early : early;
+    }
+    if (reply === undefined) {
+      try {
+        reply = await drive(exchange, { policy: serving.policy(exchange.project), launch: this.#launch });
+      } catch (cause) {
+        this.#host.log.error({ err: cause, exchange: exchange.id }, "an exchange could not be driven");
+        reply = refusalOf(exchange, cause);
+      }
+    }
+    const answered = pipeline.response(reply, exchange);
+    return answered instanceof Promise ? await answered : answered;
+  }
+
+  #outcome(exchange: ExchangeState, reply: KernelReply, sent: Sent): Outcome {
+    const base = {
+      status: reply.status,
+      origin: reply.origin,
+      bytesSent: sent.bytes,
+      durationMs: exchange.elapsedMs(),
+      firstByteMs: sent.firstByteMs,
+    };
+    const cutBy = this.#cutBy.get(exchange);
+    if (cutBy !== undefined && sent.end !== "whole")
+      return { ...base, kind: "failed", code: cutBy, message: undefined };
+    if (sent.end === "aborted") {
+      const seen = sent.bytes > 0 || sent.firstByteMs !== undefined;
+      return {
+        ...base,
+        kind: "aborted",
+        status: seen ? reply.status : 499,
+        code: "TM_CLIENT_GONE",
+        message: undefined,
+      };
+    }
+    if (sent.end === "cut") {
+      const stalled = sent.error?.code === "TM_CLIENT_STALLED";
+      return {
+        ...base,
+        kind: stalled ? "aborted" : "partial",
+        code: sent.error?.code,
+        message: sent.error?.message,
+      };
+    }
+    if (reply.refusal !== undefined)
+      return { ...base, kind: "refused", code: reply.refusal.code, message: reply.refusal.message };
+    // The provider closed a stream without its regular end: relayed as it came, but not whole.
+    if (reply.attempt?.terminal === false && reply.status < 400) {
+      return {
+        ...base,
+        kind: "partial",
+        code: "TM_UPSTREAM_CUT",
+        message: "the stream ended without its terminal event",
+      };
+    }
+    return { ...base, kind: "answered", code: undefined, message: undefined };
+  }
+  #failed(exchange: ExchangeState, code: ErrorCode, message: string): Outcome {
+    return {
+      kind: "failed",
+      status: 500,
+      origin: undefined,
+      code,
+      message,
+      bytesSent: 0,
+      durationMs: exchange.elapsedMs(),
+      firstByteMs: undefined,
+    };
+  }
+
+  /** Refuses a request that never became an exchange, in the shape of the vendor whose path or marks it bears. */
+  #refuseEarly(
+    message: IncomingMessage,
+    response: ServerResponse,
+    headers: readonly string[],
+    serving: Serving,
+    cause: unknown,
+  ): void {
+    const error =
+      cause instanceof TokenmanError ? cause : new TokenmanError("TM_INTERNAL", undefined, { cause });
+    if (!(cause instanceof TokenmanError))
+      this.#host.log.error({ err: cause }, "a request failed at the door");
+    response.setHeader("Connection", "close");
+    const path = (message.url ?? "/").split("?", 1)[0]!.replace(/^\/p\/[^/]*/, "");
+    const { format } = serving.dialects.classify(message.method ?? "GET", path, headers);
+    if (format === undefined) {
+      sendError(response, error);
+      return;
+    }
+    const shaped = format.errorReply({ code: error.code, status: error.status, message: error.message }, "");
+    response.writeHead(shaped.status, [...(shaped.headers ?? [])]);
+    response.end(shaped.body);
+  }
+}
+
+/** How long what is left of an unwanted body is read, so that the client comes to read its reply. */
+const DISCARD_MS = 5_000;
+
+/**
+ * Reads and drops the rest of a body, for a while. Closing at once would reset the connection and could destroy the
+ * reply before the client has read it.
+ */
+function discardRest(message: IncomingMessage, isUpload: boolean): void {
+  const bound = setTimeout(() => message.socket.destroy(), DISCARD_MS);
+  bound.unref();
+  const stop = (): void => clearTimeout(bound);
+  message.once("end", stop);
+  message.once("close", stop);
+  message.on("error", stop);
+  if (!isUpload) message.resume();
+}
+
+/**
+ * A body that streams through. Not the message itself: the HTTP client destroys the body of a request that ended
+ * early, and with it would go the client's socket before the reply was relayed.
+ */
+function uploadOf(message: IncomingMessage): Readable {
+  const upload = new PassThrough();
+  upload.on("error", () => {});
+  upload.on("close", () => {
+    message.unpipe(upload);
+    message.resume();
+  });
+  message.on("error", (cause) => upload.destroy(cause));
+  message.on("close", () => {
+    if (!message.complete) upload.destroy(new TokenmanError("TM_CLIENT_GONE"));
+  });
+  return message.pipe(upload);
+}
+
+/** 1xx replies go on to the client where it can take them; they never fail an exchange. */
+function relayInformation(link: ClientLink | undefined, status: number, headers: readonly string[]): void {
+  if (link === undefined || link.legacy || link.response.headersSent || status === 100 || status === 101)
+    return;
+  const fields: Record<string, string | string[]> = {};
+  for (let index = 0; index + 1 < headers.length; index += 2) {
+    const name = headers[index]!;
+    const earlier = fields[name];
+    fields[name] = earlier === undefined ? headers[index + 1]! : [earlier, headers[index + 1]!].flat();
+  }
+  try {
+    link.response.writeInformation(status, fields);
+  } catch {
+    // A 1xx that cannot be written is dropped: the final reply is what counts.
+  }
+}
+
+function refusalOf(exchange: ExchangeState, cause: unknown): KernelReply {
+  if (cause instanceof TokenmanError && cause.status < 500)
+    return KernelReply.refusal(exchange, { code: cause.code, message: cause.message });
+  if (cause instanceof TokenmanError)
+    return KernelReply.refusal(exchange, {
+      code: cause.code,
+      message: "This request failed inside TokenMan.",
+    });
+  return KernelReply.refusal(exchange, {
+    code: "TM_INTERNAL",
+    message: "This request failed inside TokenMan.",
+  });
+}

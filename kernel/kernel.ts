@@ -1,0 +1,324 @@
+import crypto from "node:crypto";
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import path from "node:path";
+import {
+  type HostStatus,
+  type Logger,
+  type ReloadEvent,
+  TokenmanError,
+  TokenmanErrors,
+} from "@tokenman/plugin-sdk";
+import {
+  type Config,
+  coreFromRaw,
+  type RawConfig,
+  readConfig,
+  type SectionSpec,
+  validateConfig,
+} from "./config/index.ts";
+import { Connections } from "./connections.ts";
+import { handleDashboard } from "./dashboard.ts";
+import {
+  buildGeneration,
+  type Explanation,
+  explain,
+  explanationText,
+  type Generation,
+  GenerationManager,
+  KeepStore,
+} from "./generation/index.ts";
+import { Intake } from "./intake.ts";
+import { Listener } from "./listener.ts";
+import {
+  type FirstPartyRegistry,
+  type LoadResult,
+  PluginLoader,
+  resolvePluginList,
+  sectionSpecs,
+} from "./load/index.ts";
+import { remember, servingOf } from "./serving.ts";
+
+export interface KernelOptions {
+  /** Version of TokenMan, as shown to plugins and clients. */
+  readonly version: string;
+  /** Undefined: TOKENMAN_CONFIG, then the default place. */
+  readonly configFile?: string;
+  readonly env: NodeJS.ProcessEnv;
+  readonly home?: string;
+  readonly registry: FirstPartyRegistry;
+  /** Value of `--plugins`. */
+  readonly pluginsFlag?: string;
+  /** Sections of features that do not exist yet: validated, and told in a warning. */
+  readonly planned: readonly SectionSpec[];
+  readonly log: Logger;
+}
+
+export interface Addresses {
+  readonly proxyAddress: string;
+  readonly dashboardAddress: string;
+}
+
+/** Loads everything, without listening. Rejects with TokenmanErrors that list all problems. */
+export async function createKernel(options: KernelOptions): Promise<Kernel> {
+  const kernel = new Kernel(options);
+  await kernel.load();
+  return kernel;
+}
+
+/** A running TokenMan: configuration, generations and two listening ports. */
+export class Kernel {
+  readonly bootId = crypto.randomUUID();
+  readonly startedAt = Date.now();
+  readonly #options: KernelOptions;
+  readonly #connections = new Connections();
+  readonly #keep: KeepStore;
+  readonly #manager: GenerationManager;
+  readonly #intake: Intake;
+  #loader: PluginLoader | undefined;
+  #config: Config | undefined;
+  #proxy: Listener | undefined;
+  #dashboard: Listener | undefined;
+  #draining = false;
+  #shutdown: Promise<void> | undefined;
+
+  constructor(options: KernelOptions) {
+    this.#options = options;
+    this.#keep = new KeepStore();
+    this.#manager = new GenerationManager({ build: (id) => this.#build(id), log: options.log });
+    this.#intake = new Intake({
+      connections: this.#connections,
+      hashKey: () => this.#hashKey(),
+      log: options.log,
+      serving: () => servingOf(this.#manager.current),
+      draining: () => this.#draining,
+    });
+  }
+
+  async load(): Promise<void> {
+    await this.#manager.start();
+  }
+  get config(): Config {
+    if (this.#config === undefined) throw new TokenmanError("TM_INTERNAL", "the kernel is not loaded yet");
+    return this.#config;
+  }
+  get generation(): Generation {
+    return this.#manager.current;
+  }
+
+  /** Opens both ports. Rejects with TM_PORT_IN_USE or TM_LISTEN, and has then opened none. */
+  async start(): Promise<Addresses> {
+    const { server } = this.config;
+    const log = this.#options.log;
+    const proxy = new Listener({
+      name: "proxy",
+      port: server.proxy_port,
+      server,
+      log,
+      handle: (message, response, expects) => this.#intake.handle(message, response, expects),
+    });
+    const dashboard = new Listener({
+      name: "dashboard",
+      port: server.dashboard_port,
+      server,
+      log,
+      handle: (message, response) =>
+        handleDashboard({ log, serving: () => servingOf(this.#manager.current) }, message, response),
+    });
+    const opened = await Promise.allSettled([proxy.listen(), dashboard.listen()]);
+    const failures = opened.flatMap((result) =>
+      result.status === "rejected" ? [result.reason as TokenmanError] : [],
+    );
+    if (failures.length > 0) {
+      proxy.destroy();
+      dashboard.destroy();
+      throw new TokenmanErrors(failures);
+    }
+    this.#proxy = proxy;
+    this.#dashboard = dashboard;
+    return { proxyAddress: proxy.address, dashboardAddress: dashboard.address };
+  }
+
+  /** Builds a new generation and swaps it in, or keeps the old one. Never rejects. */
+  async reload(reason: string): Promise<ReloadEvent> {
+    if (this.#draining) {
+      return { ok: false, generation: this.#manager.current.id, error: "TokenMan is shutting down" };
+    }
+    const before = this.#manager.current;
+    const event = await this.#manager.reload(reason);
+    if (this.#manager.current !== before) this.#connections.keepOnly(originsOf(this.#manager.current));
+    return event;
+  }
+
+  status(): HostStatus {
+    const generation = this.#manager.current;
+    return {
+      pid: process.pid,
+      startedAt: this.startedAt,
+      generation: generation.id,
+      activeExchanges: this.#intake.active,
+      proxyAddress: this.#proxy?.address ?? "",
+      dashboardAddress: this.#dashboard?.address ?? "",
+      lastReload: this.#manager.lastReload,
+      draining: this.#draining,
+      plugins: generation.statuses(),
+    };
+  }
+  explain(project?: string): Explanation {
+    return explain(this.#manager.current, project);
+  }
+  explainText(project?: string): string {
+    return explanationText(this.explain(project));
+  }
+
+  /**
+   * Stops accepting, lets requests in flight end for `drainMs`, then breaks off the rest and gives everything back.
+   * Calls while it runs join it.
+   */
+  shutdown(options: { readonly drainMs: number; readonly reason: string }): Promise<void> {
+    this.#shutdown ??= this.#close(options);
+    return this.#shutdown;
+  }
+  async #close({ drainMs, reason }: { readonly drainMs: number; readonly reason: string }): Promise<void> {
+    const { log } = this.#options;
+    log.info({ reason, activeExchanges: this.#intake.active }, "shutting down");
+    this.#proxy?.stopAccepting();
+    this.#draining = true;
+    this.#proxy?.closeIdle();
+    if (!(await within(drainMs, this.#intake.whenIdle()))) {
+      log.warn({ activeExchanges: this.#intake.active }, "requests did not end in time and are broken off");
+      this.#intake.abortAll();
+      await within(LAST_MOMENT_MS, this.#intake.whenIdle());
+    }
+    this.#proxy?.destroy();
+    this.#dashboard?.destroy();
+    await this.#manager.close();
+    this.#connections.close();
+  }
+  /** Breaks off what is in flight, for a second signal: the drain of a running shutdown ends at once. */
+  hurry(): void {
+    this.#intake.abortAll();
+  }
+
+  /** Reads the config, loads the plugins and builds a generation of them. Rejects with all problems at once. */
+  async #build(id: number): Promise<Generation> {
+    const { env, registry, pluginsFlag, planned, log } = this.#options;
+    const raw = readConfig({ file: this.#options.configFile, env, home: this.#options.home ?? homedir() });
+    const core = coreFromRaw(raw);
+    const dataDir = this.#config?.server.data_dir ?? core.server.data_dir;
+    const configDir = raw.file === undefined ? undefined : path.dirname(raw.file);
+    const list = await resolvePluginList({
+      registry,
+      order: core.plugins.order,
+      dir: core.plugins.dir,
+      flag: pluginsFlag,
+      configDir,
+    });
+    this.#loader ??= new PluginLoader({
+      registry,
+      cacheFolder: path.join(dataDir, "cache", "plugins"),
+      version: this.#options.version,
+      log,
+    });
+    const load = await this.#loader.load(list);
+    const specs = withoutReplaced([...sectionSpecs(load), ...planned]);
+    const validation = await validateConfig(raw, specs);
+    const problems = [...load.problems, ...validation.problems];
+    if (problems.length > 0) throw new TokenmanErrors(problems);
+    for (const warning of validation.warnings) log.warn({}, warning);
+    const config = this.#fixed(validation.config);
+    const generation = await buildGeneration({
+      id,
+      settings: config,
+      load: { ...load, problems: [] },
+      keep: this.#keep,
+      host: {
+        version: this.#options.version,
+        dataDir: config.server.data_dir,
+        bootId: this.bootId,
+        configFile: raw.file,
+        watched: watchedBy(raw, config, load),
+        reload: (reason) => this.reload(reason),
+        status: () => this.status(),
+      },
+      log,
+    });
+    this.#config = config;
+    remember(generation, config);
+    return generation;
+  }
+  /** Addresses, ports and the data folder stay as they were at the start. */
+  #fixed(config: Config): Config {
+    const old = this.#config;
+    if (old === undefined) return config;
+    const changed = config.changedFixed(old);
+    if (changed.length > 0)
+      this.#options.log.warn(
+        { keys: changed },
+        `a restart is needed for ${changed.join(", ")}; until then the old values hold`,
+      );
+    return config.keepFixed(old);
+  }
+
+  /** A secret of this data folder, made at first use: hashes made with it cannot be looked up elsewhere. */
+  #hashKey(): Buffer {
+    this.#key ??= readOrMakeKey(path.join(this.config.server.data_dir, "instance.key"));
+    return this.#key;
+  }
+  #key: Buffer | undefined;
+}
+
+const LAST_MOMENT_MS = 2_000;
+const KEY_BYTES = 32;
+
+function readOrMakeKey(file: string): Buffer {
+  try {
+    const key = readFileSync(file);
+    if (key.length === KEY_BYTES) return key;
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "ENOENT")
+      throw new TokenmanError("TM_DATA_DIR", `${file} cannot be read`, { cause });
+  }
+  const key = crypto.randomBytes(KEY_BYTES);
+  try {
+    mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
+    writeFileSync(file, key, { mode: 0o600 });
+    chmodSync(file, 0o600);
+  } catch (cause) {
+    throw new TokenmanError("TM_DATA_DIR", `${file} cannot be written`, { cause });
+  }
+  return key;
+}
+
+/** A planned section whose plugin has come is described by the plugin. */
+function withoutReplaced(specs: readonly SectionSpec[]): SectionSpec[] {
+  const real = new Set(specs.filter((spec) => spec.planned !== true).map((spec) => spec.path));
+  return specs.filter((spec) => spec.planned !== true || spec.path === "resilience" || !real.has(spec.path));
+}
+
+function watchedBy(raw: RawConfig, config: Config, load: LoadResult): string[] {
+  const watched = new Set(load.loaded.flatMap((each) => each.inputs));
+  if (raw.file !== undefined) watched.add(raw.file);
+  watched.add(config.plugins.dir);
+  return [...watched];
+}
+
+function originsOf(generation: Generation): ReadonlySet<string> {
+  const bases = generation.registry
+    .all("provider")
+    .flatMap((provider) => (provider.apiBase === undefined ? [] : [provider.apiBase]));
+  return new Set(bases.map((base) => new URL(base).origin));
+}
+
+/** Whether the promise settled within `ms`. */
+async function within(ms: number, promise: Promise<void>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms);
+  });
+  try {
+    return await Promise.race([promise.then(() => true), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

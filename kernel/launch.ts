@@ -1,0 +1,220 @@
+import type { Readable } from "node:stream";
+import { type Dialect, type ReplyObserver, TokenmanError } from "@tokenman/plugin-sdk";
+import type { AttemptState } from "./attempt.ts";
+import type { Connections } from "./connections.ts";
+import { dispatch } from "./dispatch.ts";
+import type { ExchangeState } from "./exchange.ts";
+import { relayedHeaders, withCredential } from "./outgoing.ts";
+import { isReplyInit, KernelReply } from "./reply.ts";
+import type { PushSource } from "./source.ts";
+
+/** What becomes of a launched attempt: a reply, or a failure before there was one. Exactly one of them, once. */
+export interface LaunchEvents {
+  /** `source` is the held body where it can be looked at before it is passed on. */
+  reply(reply: KernelReply, source: PushSource | undefined): void;
+  failed(error: TokenmanError, bytesSent: boolean): void;
+}
+export type Launch = (exchange: ExchangeState, attempt: AttemptState, events: LaunchEvents) => void;
+
+export interface LaunchHost {
+  readonly connections: Connections;
+  /** Relays a 1xx reply to the client, where it can be. */
+  informational(exchange: ExchangeState, status: number, headers: readonly string[]): void;
+  /** The request's body as a stream, for an exchange whose body was not read. */
+  upload(exchange: ExchangeState): Readable | undefined;
+}
+
+/** Sends attempts on their way: over HTTP, or to a provider in this process. */
+export function makeLaunch(host: LaunchHost): Launch {
+  return (exchange, attempt, events) => {
+    let settled = false;
+    const once: LaunchEvents = {
+      reply(reply, source) {
+        if (settled) reply.discard();
+        else {
+          settled = true;
+          follow(exchange, attempt, reply);
+          events.reply(reply, source);
+        }
+      },
+      failed(error, bytesSent) {
+        if (settled) return;
+        settled = true;
+        events.failed(error, bytesSent);
+      },
+    };
+    try {
+      attempt.headers = withCredential(
+        attempt.headers,
+        attempt.candidate,
+        exchange.home.formats,
+        exchange.format,
+      );
+      if (attempt.provider.answer !== undefined) void answerHere(exchange, attempt, once);
+      else sendOut(host, exchange, attempt, once);
+    } catch (cause) {
+      once.failed(asError(cause), false);
+    }
+  };
+}
+
+function sendOut(
+  host: LaunchHost,
+  exchange: ExchangeState,
+  attempt: AttemptState,
+  events: LaunchEvents,
+): void {
+  const { provider } = attempt;
+  if (provider.apiBase === undefined)
+    throw new TokenmanError("TM_NO_PROVIDER", `provider ${provider.name} has neither api_base nor answer()`);
+  const base = apiBase(provider.apiBase);
+  const upload = exchange.request.rawBody === undefined ? host.upload(exchange) : undefined;
+  const outgoing = upload === undefined ? exchange.outgoingBody(attempt) : undefined;
+  if (outgoing?.edited === true) attempt.headers = withoutCoding(attempt.headers);
+  const call = dispatch(
+    host.connections,
+    {
+      origin: base.origin,
+      method: exchange.request.method,
+      path: joinPath(base.prefix, exchange.request),
+      headers: framed(attempt.headers, exchange, outgoing?.body, upload),
+      body: upload ?? (outgoing!.body.length === 0 ? undefined : outgoing!.body),
+      timeouts: {
+        ...provider.timeouts,
+        idleMs: provider.timeouts.idleMs || exchange.home.streamIdleMs,
+      },
+    },
+    {
+      head(status, statusText, headers, body) {
+        const relayed = relayedHeaders(headers);
+        attempt.headCame(status, relayed);
+        const head = { status, statusText, headers: relayed };
+        events.reply(
+          new KernelReply(head, body, { origin: "provider", attempt, maxBytes: exchange.maxResponseBytes }),
+          body,
+        );
+      },
+      error: (error, bytesSent) => events.failed(error, bytesSent),
+      informational: (status, headers) => host.informational(exchange, status, headers),
+      firstByte() {
+        attempt.firstByteMs = attempt.elapsedMs();
+      },
+    },
+  );
+  attempt.signal.addEventListener("abort", () => call.abort(), { once: true });
+}
+
+async function answerHere(
+  exchange: ExchangeState,
+  attempt: AttemptState,
+  events: LaunchEvents,
+): Promise<void> {
+  try {
+    const { body, edited } = exchange.outgoingBody(attempt);
+    if (edited) attempt.headers = withoutCoding(attempt.headers);
+    // A provider in this process reads JSON, not codings.
+    const readable = edited ? body : (exchange.request.body ?? body);
+    const { method, target } = exchange.request;
+    const init = await attempt.provider.answer!(
+      { method, path: target, headers: attempt.headers, body: readable },
+      exchange,
+      attempt,
+    );
+    if (!isReplyInit(init))
+      throw new TokenmanError(
+        "TM_PLUGIN_RESULT",
+        `provider ${attempt.provider.name} did not answer with a reply`,
+      );
+    const reply = KernelReply.answered(init, attempt, exchange.maxResponseBytes);
+    attempt.headCame(reply.status, reply.headers);
+    events.reply(reply, undefined);
+  } catch (cause) {
+    events.failed(
+      attempt.signal.aborted ? new TokenmanError("TM_CLIENT_GONE", undefined, { cause }) : asError(cause),
+      true,
+    );
+  }
+}
+
+/** Follows the reply's body: for the attempt's end, always; for its usage, where somebody asked for it. */
+function follow(exchange: ExchangeState, attempt: AttemptState, reply: KernelReply): void {
+  const { dialect } = exchange;
+  if (dialect === undefined || !exchange.usageTracked) {
+    // Without the reader nothing is parsed; the end is told by whoever sends the reply.
+    return;
+  }
+  reply.observe(usageObserver(dialect, attempt, reply));
+}
+
+function usageObserver(dialect: Dialect, attempt: AttemptState, reply: KernelReply): ReplyObserver {
+  const reader = dialect.usageReader();
+  attempt.reader = reader;
+  if (reply.streaming) {
+    attempt.terminal = false;
+    return {
+      event(event) {
+        reader.event(event);
+        if (attempt.terminal !== true && dialect.judgeEvent(event).kind === "terminal")
+          attempt.terminal = true;
+      },
+      end: (_end, truncated) => {
+        // Nobody saw the end of a copy that stopped at its cap.
+        if (truncated) attempt.terminal = undefined;
+      },
+    };
+  }
+  const chunks: Buffer[] = [];
+  return {
+    data: (chunk) => void chunks.push(chunk),
+    end: (end, truncated) => {
+      if (end === "complete" && !truncated) reader.body(Buffer.concat(chunks), reply.status);
+    },
+  };
+}
+
+const bases = new Map<string, { origin: string; prefix: string }>();
+function apiBase(base: string): { origin: string; prefix: string } {
+  let found = bases.get(base);
+  if (found === undefined) {
+    const url = new URL(base);
+    found = { origin: url.origin, prefix: url.pathname.replace(/\/+$/, "") };
+    bases.set(base, found);
+  }
+  return found;
+}
+
+/** The provider's base before the client's path. A base that ends in `/v1` takes the place of the path's own. */
+function joinPath(prefix: string, request: { readonly target: string; readonly path: string }): string {
+  const query = request.target.indexOf("?");
+  const path = query < 0 ? request.path : request.path + request.target.slice(query);
+  if (prefix === "") return path;
+  return prefix.endsWith("/v1") && path.startsWith("/v1/") ? prefix + path.slice(3) : prefix + path;
+}
+
+const CODED = new Set(["content-encoding", "content-md5", "digest", "repr-digest", "content-digest"]);
+function withoutCoding(headers: readonly string[]): readonly string[] {
+  return headers.filter((_, index) => !CODED.has(headers[index - (index % 2)]!.toLowerCase()));
+}
+
+/** Content-Length for an upload of known length; a body at hand is measured by the HTTP client. */
+function framed(
+  headers: readonly string[],
+  exchange: ExchangeState,
+  body: Buffer | undefined,
+  upload: Readable | undefined,
+): readonly string[] {
+  if (upload !== undefined) {
+    const length = exchange.request.header("content-length");
+    return length === undefined ? headers : [...headers, "content-length", length];
+  }
+  // A request that had an empty body keeps saying so.
+  if (body !== undefined && body.length === 0 && exchange.request.header("content-length") === "0")
+    return [...headers, "content-length", "0"];
+  return headers;
+}
+
+function asError(cause: unknown): TokenmanError {
+  if (cause instanceof TokenmanError) return cause;
+  const said = cause instanceof Error ? cause.message : String(cause);
+  return new TokenmanError("TM_INTERNAL", said, { cause });
+}

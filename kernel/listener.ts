@@ -1,0 +1,177 @@
+import { readFileSync } from "node:fs";
+import http, { type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import https from "node:https";
+import type { AddressInfo, Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { type Logger, TokenmanError } from "@tokenman/plugin-sdk";
+import type { ServerConfig } from "./config/index.ts";
+
+const MAX_HEADER_BYTES = 64 * 1024;
+/** Node checks header time-outs this often, so this is how exact they are. */
+const CHECK_INTERVAL_MS = 1_000;
+/** File descriptors left for everything that is not a connection. */
+const SPARE_DESCRIPTORS = 128;
+
+export interface ListenerOptions {
+  readonly name: "proxy" | "dashboard";
+  readonly port: number;
+  readonly server: ServerConfig;
+  readonly log: Logger;
+  handle(message: IncomingMessage, response: ServerResponse, expects: boolean): void;
+}
+
+/** One listening port. */
+export class Listener {
+  readonly #options: ListenerOptions;
+  readonly #server: Server;
+  #dropped = 0;
+
+  constructor(options: ListenerOptions) {
+    this.#options = options;
+    const { server } = options;
+    const settings: http.ServerOptions = {
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: server.read_timeout * 1000,
+      // A slow upload is legal: its stalls are bounded where the body is read, its length in time is not.
+      requestTimeout: 0,
+      keepAliveTimeout: server.idle_timeout * 1000,
+      connectionsCheckingInterval: CHECK_INTERVAL_MS,
+      requireHostHeader: false,
+      noDelay: true,
+    };
+    this.#server = server.tls_enabled
+      ? https.createServer({ ...settings, ...certificate(server) })
+      : http.createServer(settings);
+    this.#server.maxHeadersCount = 0;
+    this.#server.maxConnections = maxConnections(options);
+    this.#server.on("request", (message, response) => options.handle(message, response, false));
+    this.#server.on("checkContinue", (message, response) => options.handle(message, response, true));
+    this.#server.on("checkExpectation", (_message, response) => {
+      response.writeHead(417, { Connection: "close" });
+      response.end();
+    });
+    this.#server.on("upgrade", (_message, socket) => refuseUpgrade(socket));
+    this.#server.on("connect", (_message, socket) => refuseRaw(socket, 405, "Method Not Allowed"));
+    this.#server.on("clientError", clientError);
+    this.#server.on("drop", () => this.#tooMany());
+  }
+
+  /** Opens the port. Rejects with TM_PORT_IN_USE or TM_LISTEN. */
+  listen(): Promise<void> {
+    const { port, server, name } = this.#options;
+    return new Promise((resolve, reject) => {
+      this.#server.once("error", (cause: NodeJS.ErrnoException) =>
+        reject(listenError(cause, name, port, server.bind_address)),
+      );
+      this.#server.listen({ port, host: server.bind_address, backlog: 1024 }, () => {
+        this.#server.removeAllListeners("error");
+        this.#server.on("error", (cause) =>
+          this.#options.log.error({ err: cause, port: name }, "a listening socket failed"),
+        );
+        resolve();
+      });
+    });
+  }
+  /** "http://127.0.0.1:7677": how this machine reaches the port. */
+  get address(): string {
+    const { port, address, family } = this.#server.address() as AddressInfo;
+    const any = address === "0.0.0.0" || address === "::";
+    const host = any ? "127.0.0.1" : family === "IPv6" ? `[${address}]` : address;
+    return `${this.#options.server.tls_enabled ? "https" : "http"}://${host}:${port}`;
+  }
+  /** Accepts nothing new; requests in flight go on, and their connections are closed after them. */
+  stopAccepting(): void {
+    // Server.close() of node:http would also destroy idle keep-alive sockets on which a request may just be arriving.
+    (Object.getPrototypeOf(http.Server.prototype) as { close(this: Server): void }).close.call(this.#server);
+  }
+  closeIdle(): void {
+    this.#server.closeIdleConnections();
+  }
+  destroy(): void {
+    this.#server.closeAllConnections();
+    this.#server.close();
+  }
+
+  #tooMany(): void {
+    this.#dropped++;
+    // Once for each power of two: a flood must not flood the log.
+    if ((this.#dropped & (this.#dropped - 1)) === 0) {
+      this.#options.log.warn(
+        { port: this.#options.name, dropped: this.#dropped, limit: this.#server.maxConnections },
+        "connections over the limit were closed",
+      );
+    }
+  }
+}
+
+function certificate(server: ServerConfig): { cert: Buffer; key: Buffer } {
+  try {
+    return { cert: readFileSync(server.cert_file), key: readFileSync(server.key_file) };
+  } catch (cause) {
+    throw new TokenmanError(
+      "TM_LISTEN",
+      `server.cert_file or server.key_file cannot be read: ${(cause as Error).message}`,
+      { cause },
+    );
+  }
+}
+
+function maxConnections({ name, server }: ListenerOptions): number {
+  const descriptors = descriptorLimit();
+  // An exchange takes two: the client's connection and the provider's.
+  const most = Math.max(16, Math.floor((descriptors - SPARE_DESCRIPTORS) / 2));
+  if (name === "dashboard") return Math.min(256, most);
+  return server.max_connections === 0 ? most : Math.min(server.max_connections, most);
+}
+function descriptorLimit(): number {
+  try {
+    const line = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync("/proc/self/limits", "utf8"));
+    return line === null || line[1] === "unlimited" ? 65_536 : Number(line[1]);
+  } catch {
+    return 10_240;
+  }
+}
+
+function listenError(
+  cause: NodeJS.ErrnoException,
+  name: string,
+  port: number,
+  address: string,
+): TokenmanError {
+  const where = `${address}:${port}`;
+  if (cause.code === "EADDRINUSE") {
+    return new TokenmanError(
+      "TM_PORT_IN_USE",
+      `${where} (server.${name}_port) is in use by another program. Stop it, or choose another port.`,
+      { cause },
+    );
+  }
+  return new TokenmanError("TM_LISTEN", `cannot listen on ${where} (server.${name}_port): ${cause.message}`, {
+    cause,
+  });
+}
+
+/** What llhttp refuses: the client learns it in HTTP, if it still can, and the connection ends. */
+function clientError(cause: NodeJS.ErrnoException, socket: Duplex): void {
+  if (cause.code === "ECONNRESET" || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  if (cause.code === "HPE_HEADER_OVERFLOW") refuseRaw(socket, 431, "Request Header Fields Too Large");
+  else if (cause.code === "ERR_HTTP_REQUEST_TIMEOUT") refuseRaw(socket, 408, "Request Timeout");
+  else refuseRaw(socket, 400, "Bad Request");
+}
+function refuseUpgrade(socket: Duplex): void {
+  const body = JSON.stringify({
+    error: { code: "TM_UPGRADE_REQUIRED", message: "WebSocket is not spoken here; use HTTP." },
+  });
+  refuseRaw(socket, 426, "Upgrade Required", body, "Content-Type: application/json\r\n");
+}
+function refuseRaw(socket: Duplex, status: number, reason: string, body = "", headers = ""): void {
+  socket.on("error", () => {});
+  socket.end(
+    `HTTP/1.1 ${status} ${reason}\r\n${headers}Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+  // The peer may never close its side.
+  setTimeout(() => (socket as Socket).destroy(), 1_000).unref();
+}

@@ -1,0 +1,150 @@
+import type { IncomingMessage } from "node:http";
+import { type ClientRequest, headerValue, type RawHeaders, TokenmanError } from "@tokenman/plugin-sdk";
+import { contentCoding, decodeBody, isKnownCoding } from "./codec.ts";
+
+/** A project's name, as it may stand in a header or a path. */
+const PROJECT = /^[A-Za-z0-9_.-]{1,64}$/;
+const EMPTY = Buffer.alloc(0);
+
+/** Where a request is meant to go: its project, and its target without the project's prefix. */
+export interface Destination {
+  readonly project: string | undefined;
+  readonly target: string;
+  /** Path alone, as received. */
+  readonly path: string;
+}
+
+/** Reads `/p/NAME` off a target. Throws TM_BAD_REQUEST for a name that cannot be one. */
+export function destination(url: string, header: string | undefined): Destination {
+  let target = url.startsWith("/") ? url : fromAbsolute(url);
+  let project = header;
+  if (target.startsWith("/p/")) {
+    const end = target.slice(3).search(/[/?]/);
+    const name = end < 0 ? target.slice(3) : target.slice(3, 3 + end);
+    const rest = end < 0 ? "" : target.slice(3 + end);
+    target = rest.startsWith("/") ? rest : `/${rest}`;
+    project ??= name;
+  }
+  if (project !== undefined && !PROJECT.test(project)) {
+    throw new TokenmanError(
+      "TM_BAD_REQUEST",
+      "A project's name is 1 to 64 letters, digits, dots, dashes or underscores.",
+    );
+  }
+  const query = target.indexOf("?");
+  return { project, target, path: query < 0 ? target : target.slice(0, query) };
+}
+
+/** A request target in absolute form (RFC 9112 §3.2.2) names this server; its path counts. */
+function fromAbsolute(url: string): string {
+  const match = /^[a-z][a-z0-9+.-]*:\/\/[^/?#]*(.*)$/i.exec(url);
+  if (match === null)
+    throw new TokenmanError("TM_BAD_REQUEST", "The request target is neither a path nor a URL.");
+  const rest = match[1]!;
+  return rest.startsWith("/") ? rest : `/${rest}`;
+}
+
+/** The request as the client sent it. */
+export class ReceivedRequest implements ClientRequest {
+  readonly method: string;
+  readonly target: string;
+  readonly path: string;
+  readonly headers: RawHeaders;
+  readonly remoteAddress: string;
+  rawBody: Buffer | undefined;
+  body: Buffer | undefined;
+
+  constructor(message: IncomingMessage, place: Destination, path: string, headers: RawHeaders) {
+    this.method = message.method ?? "GET";
+    this.target = place.target;
+    this.path = path;
+    this.headers = headers;
+    this.remoteAddress = message.socket.remoteAddress ?? "";
+  }
+  header(name: string): string | undefined {
+    return headerValue(this.headers, name);
+  }
+  /** Takes the body in, and a decoded copy where it is coded. */
+  async take(rawBody: Buffer, maxDecodedBytes: number): Promise<void> {
+    this.rawBody = rawBody;
+    const coding = contentCoding(this.header("content-encoding"));
+    if (coding === undefined) this.body = rawBody;
+    else if (isKnownCoding(coding)) this.body = await decodeBody(rawBody, coding, maxDecodedBytes);
+  }
+}
+
+export interface BodyLimits {
+  /** Bytes; 0 is no limit. */
+  readonly maxBytes: number;
+  /** How long the body may stall; 0 is for ever. */
+  readonly stallMs: number;
+}
+
+/** Whether the head announces a body. */
+export function announcesBody(message: IncomingMessage): boolean {
+  const { headers } = message;
+  return headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
+}
+
+/**
+ * Reads a body into memory. Rejects with TM_BODY_TOO_LARGE, from the announced length before anything is read, with
+ * TM_BODY_TIMEOUT, or TM_CLIENT_GONE. `ready` is called before the first byte is awaited (100 Continue).
+ */
+export function readBody(message: IncomingMessage, limits: BodyLimits, ready?: () => void): Promise<Buffer> {
+  const { maxBytes, stallMs } = limits;
+  if (!announcesBody(message)) {
+    message.resume();
+    return Promise.resolve(EMPTY);
+  }
+  const announced = message.headers["content-length"];
+  if (maxBytes > 0 && announced !== undefined && Number(announced) > maxBytes)
+    return Promise.reject(tooLarge(maxBytes));
+  ready?.();
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    const stall =
+      stallMs > 0
+        ? setTimeout(
+            () => fail(new TokenmanError("TM_BODY_TIMEOUT", `The request body stalled for ${stallMs} ms.`)),
+            stallMs,
+          )
+        : undefined;
+    const stop = (): void => {
+      clearTimeout(stall);
+      message.off("data", data);
+      message.off("end", end);
+      message.off("error", gone);
+      message.off("close", gone);
+    };
+    const fail = (error: TokenmanError): void => {
+      stop();
+      message.on("error", () => {});
+      message.pause();
+      reject(error);
+    };
+    const data = (chunk: Buffer): void => {
+      stall?.refresh();
+      bytes += chunk.length;
+      if (maxBytes > 0 && bytes > maxBytes) fail(tooLarge(maxBytes));
+      else chunks.push(chunk);
+    };
+    const end = (): void => {
+      stop();
+      resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, bytes));
+    };
+    const gone = (): void =>
+      fail(new TokenmanError("TM_CLIENT_GONE", "The client left before its request was complete."));
+    message.on("data", data);
+    message.on("end", end);
+    message.on("error", gone);
+    message.on("close", gone);
+  });
+}
+
+function tooLarge(maxBytes: number): TokenmanError {
+  return new TokenmanError(
+    "TM_BODY_TOO_LARGE",
+    `The request body is over server.max_body_size (${maxBytes} bytes).`,
+  );
+}

@@ -1,0 +1,112 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { type RegistryView, type Route, TokenmanError } from "@tokenman/plugin-sdk";
+import { readBody } from "./request.ts";
+
+const DEFAULT_BODY_BYTES = 1024 * 1024;
+const BODY_STALL_MS = 10_000;
+
+interface Compiled {
+  readonly route: Route;
+  readonly matches: RegExp;
+  readonly names: readonly string[];
+}
+export interface RouteMatch {
+  readonly route: Route;
+  readonly params: Readonly<Record<string, string>>;
+}
+
+/** The endpoints that plugins contributed to one port of a generation. */
+export class RouteTable {
+  readonly #routes: readonly Compiled[];
+
+  constructor(registry: RegistryView, port: "proxy" | "dashboard") {
+    this.#routes = registry
+      .all("route")
+      .filter((route) => route.port === port || route.port === "both")
+      .map(compile)
+      .sort(
+        (left, right) => Number(left.route.path.endsWith("/*")) - Number(right.route.path.endsWith("/*")),
+      );
+  }
+  /** The route of a method and path; "method" where the path is known with other methods only. */
+  match(method: string, path: string): RouteMatch | "method" | undefined {
+    let known = false;
+    for (const { route, matches, names } of this.#routes) {
+      const found = matches.exec(path);
+      if (found === null) continue;
+      known = true;
+      if (route.method !== method && !(method === "HEAD" && route.method === "GET")) continue;
+      const params: Record<string, string> = {};
+      try {
+        names.forEach((name, index) => {
+          params[name] = decodeURIComponent(found[index + 1]!);
+        });
+      } catch {
+        return undefined;
+      }
+      return { route, params };
+    }
+    return known ? "method" : undefined;
+  }
+}
+
+/** Runs a route's handler. Its errors become JSON without internals; the details go to `failed`. */
+export async function serveRoute(
+  match: RouteMatch,
+  request: IncomingMessage,
+  response: ServerResponse,
+  failed: (cause: unknown) => void,
+): Promise<void> {
+  const url = request.url ?? "/";
+  const query = url.indexOf("?");
+  const json = (status: number, value: unknown): void => sendJson(response, status, value);
+  try {
+    await match.route.handle({
+      request,
+      response,
+      params: match.params,
+      query: new URLSearchParams(query < 0 ? "" : url.slice(query + 1)),
+      body: (maxBytes = DEFAULT_BODY_BYTES) => readBody(request, { maxBytes, stallMs: BODY_STALL_MS }),
+      json,
+    });
+  } catch (cause) {
+    if (!(cause instanceof TokenmanError) || cause.status >= 500) failed(cause);
+    if (response.headersSent) response.destroy();
+    else if (cause instanceof TokenmanError && cause.status < 500) sendError(response, cause);
+    else
+      sendError(
+        response,
+        new TokenmanError("TM_INTERNAL", "This request failed inside TokenMan; the log says why."),
+      );
+  }
+}
+
+/** Answers with `{"error":{"code","message"}}`. */
+export function sendError(response: ServerResponse, error: TokenmanError): void {
+  sendJson(response, error.status, { error: { code: error.code, message: error.message } });
+}
+
+function sendJson(response: ServerResponse, status: number, value: unknown): void {
+  const body = Buffer.from(`${JSON.stringify(value)}\n`);
+  response.writeHead(status, {
+    "Content-Type": "application/json; charset=utf-8",
+    "Content-Length": body.length,
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+  });
+  response.end(body);
+}
+
+function compile(route: Route): Compiled {
+  const names: string[] = [];
+  const open = route.path.endsWith("/*");
+  const path = open ? route.path.slice(0, -2) : route.path;
+  const source = path
+    .replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
+    .replace(/\/:([A-Za-z_]\w*)/g, (_, name: string) => {
+      names.push(name);
+      return "/([^/]+)";
+    });
+  if (open) names.push("*");
+  return { route, names, matches: new RegExp(open ? `^${source}/(.*)$` : `^${source}$`) };
+}

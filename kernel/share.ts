@@ -1,0 +1,137 @@
+import { TokenmanError } from "@tokenman/plugin-sdk";
+import type { BodySink, BodySource, Finish } from "./source.ts";
+
+/**
+ * The replay buffer of a shared reply. The bytes are kept once, however many follow: each follower is a position in
+ * them. Past `maxBytes` nobody can join any more; those who follow go on, and one that lags by more than `maxBytes` is
+ * cut visibly.
+ */
+export class ShareBuffer {
+  readonly #maxBytes: number;
+  #chunks: Buffer[] = [];
+  /** Number of the first kept chunk, and how many bytes are kept. */
+  #firstChunk = 0;
+  #bytes = 0;
+  #finish: Finish | undefined;
+  readonly #followers = new Set<Follower>();
+  /** Called when the last follower left. */
+  onIdle: (() => void) | undefined;
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+  get wanted(): boolean {
+    return this.#followers.size > 0;
+  }
+  get joinable(): boolean {
+    return (
+      this.#firstChunk === 0 &&
+      this.#bytes <= this.#maxBytes &&
+      !(this.#finish !== undefined && "error" in this.#finish)
+    );
+  }
+  get nextChunk(): number {
+    return this.#firstChunk + this.#chunks.length;
+  }
+  chunk(index: number): Buffer | undefined {
+    return this.#chunks[index - this.#firstChunk];
+  }
+  get finish(): Finish | undefined {
+    return this.#finish;
+  }
+
+  push(chunk: Buffer): void {
+    this.#chunks.push(chunk);
+    this.#bytes += chunk.length;
+    for (const follower of this.#followers) follower.catchUp();
+    if (this.#bytes > this.#maxBytes) this.#trim();
+  }
+  end(trailers: readonly string[] | undefined): void {
+    this.#finish = { trailers };
+    for (const follower of [...this.#followers]) follower.catchUp();
+  }
+  fail(error: TokenmanError): void {
+    this.#finish = { error };
+    for (const follower of [...this.#followers]) follower.catchUp();
+  }
+  join(): BodySource {
+    const follower = new Follower(this);
+    this.#followers.add(follower);
+    return follower;
+  }
+  leave(follower: Follower): void {
+    if (this.#followers.delete(follower) && this.#followers.size === 0) this.onIdle?.();
+  }
+
+  /** Drops what every follower has had. */
+  #trim(): void {
+    let slowest = this.nextChunk;
+    for (const follower of this.#followers) slowest = Math.min(slowest, follower.position);
+    while (this.#firstChunk < slowest) {
+      this.#bytes -= this.#chunks.shift()!.length;
+      this.#firstChunk++;
+    }
+    if (this.#bytes <= this.#maxBytes) return;
+    for (const follower of [...this.#followers]) {
+      if (follower.position === this.#firstChunk) {
+        follower.cut(
+          new TokenmanError("TM_CLIENT_STALLED", "a follower of a shared reply lagged behind its buffer"),
+        );
+      }
+    }
+  }
+}
+
+class Follower implements BodySource {
+  readonly #share: ShareBuffer;
+  position = 0;
+  #sink: BodySink | undefined;
+  #paused = false;
+  #busy = false;
+
+  constructor(share: ShareBuffer) {
+    this.#share = share;
+  }
+  start(sink: BodySink): void {
+    this.#sink = sink;
+    this.catchUp();
+  }
+  pause(): void {
+    this.#paused = true;
+  }
+  resume(): void {
+    this.#paused = false;
+    this.catchUp();
+  }
+  abort(): void {
+    this.#sink = undefined;
+    this.#share.leave(this);
+  }
+  cut(error: TokenmanError): void {
+    const sink = this.#sink;
+    this.abort();
+    sink?.fail(error);
+  }
+  catchUp(): void {
+    // A sink may pause, resume or abort from within data(); the loop re-reads the state instead of nesting.
+    if (this.#busy) return;
+    this.#busy = true;
+    try {
+      while (this.#sink !== undefined && !this.#paused) {
+        const chunk = this.#share.chunk(this.position);
+        if (chunk === undefined) break;
+        this.position++;
+        this.#sink.data(chunk);
+      }
+    } finally {
+      this.#busy = false;
+    }
+    const finish = this.#share.finish;
+    if (this.#sink === undefined || finish === undefined || this.position < this.#share.nextChunk) return;
+    const sink = this.#sink;
+    this.#sink = undefined;
+    this.#share.leave(this);
+    if ("error" in finish) sink.fail(finish.error);
+    else sink.end(finish.trailers);
+  }
+}
