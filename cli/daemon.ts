@@ -13,6 +13,8 @@ export interface DaemonOptions {
   readonly plugins: string | undefined;
   readonly timeoutMs: number;
   readonly print: Invocation["print"];
+  /** The script to run; default: the one that runs now. */
+  readonly entry?: string;
 }
 
 /** A log over this size is put aside at the next start: TokenMan itself never cuts it while it runs. */
@@ -23,7 +25,8 @@ const MAX_TAIL_BYTES = 8 * 1024;
  * Starts TokenMan as a process of its own and waits until it serves. Where it does not come up, prints what it said and
  * resolves to its exit code. Rejects with TM_ALREADY_RUNNING, TM_START_TIMEOUT, TM_DATA_DIR.
  */
-export async function startDaemon({ config, plugins, timeoutMs, print }: DaemonOptions): Promise<number> {
+export async function startDaemon(options: DaemonOptions): Promise<number> {
+  const { config, plugins, timeoutMs, print, entry = process.argv[1] ?? "" } = options;
   const { server } = readSettings({ config });
   const running = runningInstance(server.data_dir);
   if (running !== undefined) {
@@ -36,14 +39,10 @@ export async function startDaemon({ config, plugins, timeoutMs, print }: DaemonO
   const logFile = join(server.data_dir, "tokenman.log");
   const log = openLog(logFile);
   const written = fstatSync(log).size;
-  const child = spawn(
-    process.execPath,
-    [...process.execArgv, ...entry(), ...startArguments(config, plugins)],
-    {
-      detached: true,
-      stdio: ["ignore", log, log, "ipc"],
-    },
-  );
+  const child = spawn(process.execPath, [entry, ...startArguments(config, plugins)], {
+    detached: true,
+    stdio: ["ignore", log, log, "ipc"],
+  });
   closeSync(log);
 
   const message = await firstMessage(child, timeoutMs);
@@ -68,11 +67,6 @@ export async function startDaemon({ config, plugins, timeoutMs, print }: DaemonO
     `${(message.text === "" ? `it ended without a word${tail(logFile, written)}` : message.text).trimEnd()}\n`,
   );
   return message.exit;
-}
-
-/** The script that runs now, as it is to be run again. */
-function entry(): string[] {
-  return [process.argv[1] ?? ""];
 }
 
 function startArguments(config: string | undefined, plugins: string | undefined): string[] {

@@ -45,6 +45,7 @@ async function run({ config, plugins }: ForegroundOptions): Promise<number> {
     // The kernel is only in memory where it runs.
     const { createKernel } = await import("../kernel/kernel.ts");
     const kernel = await createKernel({
+      version: VERSION,
       ...(config !== undefined && { configFile: config }),
       env: process.env,
       registry: firstParty,

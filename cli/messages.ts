@@ -9,7 +9,8 @@ export async function tellStarter(message: StartMessage): Promise<void> {
   if (!process.connected) return;
   const sent = Promise.withResolvers<void>();
   // An error says that the starter is gone: nobody is left to tell.
-  process.send?.(message, undefined, {}, () => sent.resolve());
+  const send = process.send as (message: StartMessage, done: (error: Error | null) => void) => boolean;
+  send.call(process, message, () => sent.resolve());
   await sent.promise;
-  if (process.connected) process.disconnect();
+  if (process.connected) process.disconnect?.();
 }

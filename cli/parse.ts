@@ -130,8 +130,14 @@ function refuseUnknown(
   for (const name of Object.keys(given)) {
     if (registered.hasOption(name) !== undefined) continue;
     const shown = name.length === 1 ? `-${name}` : `--${kebab(name)}`;
-    const known = registered.options.flatMap(({ names }) => names).map((each) => `--${kebab(each)}`);
-    const near = nearest(shown, known);
+    const long = registered.options.flatMap(({ names }) => names).filter((each) => each.length > 1);
+    const near =
+      name.length === 1
+        ? undefined
+        : nearest(
+            shown,
+            long.map((each) => `--${kebab(each)}`),
+          );
     const hint =
       near === undefined ? `see "${program} ${commandName(command)} --help"` : `did you mean ${near}?`;
     throw new TokenmanError("TM_USAGE", `unknown option ${shown}; ${hint}`);

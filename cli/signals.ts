@@ -6,8 +6,10 @@ import { describeFailure } from "./failure.ts";
 /** The instance that signals act on. */
 export interface Instance {
   reload(reason: string): Promise<unknown>;
-  /** Resolves when all is closed. Called again, it cuts the wait short. */
+  /** Resolves when all is closed. */
   shutdown(options: { readonly drainMs: number; readonly reason: string }): Promise<void>;
+  /** Breaks off what is in flight, so that a shutdown that waits for it ends. */
+  hurry(): void;
 }
 
 export interface SignalOptions {
@@ -32,6 +34,8 @@ export class Signals {
   readonly #hadTerminal = isatty(2);
   #instance: Instance | undefined;
   #stopping = false;
+  /** The exit code that a second signal asks for. */
+  #hurried: number | undefined;
 
   constructor(options: SignalOptions) {
     const { promise, resolve } = Promise.withResolvers<number>();
@@ -60,18 +64,14 @@ export class Signals {
     }
     if (this.#stopping) {
       log.warn({ signal }, "ending at once");
-      const flushed = this.#instance.shutdown({ drainMs: 0, reason: `second ${signal}` });
+      this.#hurried = code;
+      this.#instance.hurry();
       setTimeout(() => this.#end(code), FLUSH_MS).unref();
-      flushed.finally(() => this.#end(code)).catch(() => {});
       return;
     }
     this.#stopping = true;
-    log.info(
-      { signal, drainMs },
-      "shutting down: requests in flight are finished; a second signal ends at once",
-    );
     this.#instance.shutdown({ drainMs, reason: signal }).then(
-      () => this.#end(0),
+      () => this.#end(this.#hurried ?? 0),
       (error: unknown) => {
         log.error({ err: error }, "the shutdown failed");
         this.#end(ERRORS.TM_INTERNAL.exit);

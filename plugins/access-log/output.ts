@@ -34,8 +34,12 @@ export async function openOutput(file: string): Promise<Output> {
     reason = error.message;
   });
   const log = pino(
-    // A level says nothing here. What has no value is left out.
-    { base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: () => ({}) } },
+    // Instead of a level, which says nothing here, what tells these lines from others in the same stream.
+    {
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: () => ({ log: "access" }) },
+    },
     destination,
   );
   return {
