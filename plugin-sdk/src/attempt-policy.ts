@@ -1,6 +1,6 @@
-import type { Attempt, Candidate, Exchange } from "./exchange.ts";
 import type { EventVerdict } from "./dialect.ts";
-import { service, type ServiceToken } from "./service.ts";
+import type { Attempt, Candidate, Exchange } from "./exchange.ts";
+import { type ServiceToken, service } from "./service.ts";
 
 /** What the kernel knows when it asks for the next step. */
 export interface AttemptView {

@@ -1,5 +1,5 @@
-import type { HostInfo } from "./plugin.ts";
 import type { Logger } from "./log.ts";
+import type { HostInfo } from "./plugin.ts";
 
 /** A command of the CLI that a plugin brings: `tokenman NAME …`. Running it does not call the plugin's `setup`. */
 export interface Command {

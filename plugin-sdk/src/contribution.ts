@@ -57,7 +57,12 @@ export interface Panel {
  */
 export interface HookObserver {
   /** Around each plugin's tap. `durationMs` is monotonic and includes `ex.wait`. */
-  tapped(plugin: string, hook: "request" | "beforeUpstream" | "response", exchange: Exchange, durationMs: number): void;
+  tapped(
+    plugin: string,
+    hook: "request" | "beforeUpstream" | "response",
+    exchange: Exchange,
+    durationMs: number,
+  ): void;
 }
 
 /** One line of `/health/ready`. */

@@ -1,7 +1,6 @@
-import type { ClientCredential } from "./format.ts";
 import type { Dialect, EventVerdict, RequestDescription, Segment, Usage } from "./dialect.ts";
 import type { ErrorCode } from "./errors.ts";
-import type { Format, PublicError } from "./format.ts";
+import type { ClientCredential, Format, PublicError } from "./format.ts";
 import type { RawHeaders } from "./headers.ts";
 import type { Provider, Secret } from "./provider.ts";
 import type { BodyEnd, ReplyInit } from "./reply.ts";
@@ -59,7 +58,12 @@ export type AttemptResult =
   /** Skipped in `beforeUpstream`: nothing was sent. */
   | { readonly kind: "skipped"; readonly by: string; readonly reason: string }
   /** The connection failed, or timed out before the head. */
-  | { readonly kind: "error"; readonly code: ErrorCode; readonly message: string; readonly bytesSent: boolean }
+  | {
+      readonly kind: "error";
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly bytesSent: boolean;
+    }
   /** Called off: another attempt won, or nobody wanted the reply any more. */
   | { readonly kind: "cancelled" };
 
@@ -110,8 +114,7 @@ export function slot<T>(name: string): Slot<T> {
 
 /** How an exchange ended. Given to `lifecycle: settled` exactly once, always. */
 export interface Outcome {
-  readonly kind:
-    /** The whole reply reached the client (whatever its status). */
+  readonly kind: /** The whole reply reached the client (whatever its status). */
     | "answered"
     /** The client left before the end. */
     | "aborted"
@@ -179,7 +182,9 @@ export interface Exchange {
   /** Waits without using up the hook's time. */
   wait<T>(promise: Promise<T>): Promise<T>;
   /** An error in the client's dialect, to return from a hook. */
-  refuse(error: Omit<PublicError, "status"> & { readonly status?: number; readonly code: ErrorCode }): ReplyInit;
+  refuse(
+    error: Omit<PublicError, "status"> & { readonly status?: number; readonly code: ErrorCode },
+  ): ReplyInit;
   set<T>(slot: Slot<T>, value: T): void;
   get<T>(slot: Slot<T>): T | undefined;
 }

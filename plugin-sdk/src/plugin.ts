@@ -1,10 +1,10 @@
 import type { z } from "zod";
+import type { Command } from "./command.ts";
+import type { ContributionKind, Contributions } from "./contribution.ts";
 import type { Attempt, Exchange, Outcome, Verdict } from "./exchange.ts";
-import type { Contributions, ContributionKind } from "./contribution.ts";
 import type { Logger } from "./log.ts";
 import type { Reply, ReplyInit } from "./reply.ts";
-import type { Need, ServiceToken, Services } from "./service.ts";
-import type { Command } from "./command.ts";
+import type { Need, Services, ServiceToken } from "./service.ts";
 
 /** The version of this interface. A plugin written for a newer one is refused. */
 export const API_VERSION = 1;
@@ -33,7 +33,12 @@ export interface StandardSchema {
 }
 export type StandardResult =
   | { readonly value: unknown; readonly issues?: undefined }
-  | { readonly issues: readonly { readonly message: string; readonly path?: readonly PropertyKey[] | undefined }[] };
+  | {
+      readonly issues: readonly {
+        readonly message: string;
+        readonly path?: readonly PropertyKey[] | undefined;
+      }[];
+    };
 
 export type ConfigOf<S> = S extends z.ZodType
   ? z.output<S>
@@ -75,7 +80,9 @@ export interface ReloadEvent {
 export interface Hooks {
   /** A returned reply answers the client now; the plugins after you do not see the request. */
   readonly request: Tap<
-    (exchange: Exchange) => Promise<ReplyInit | Reply | undefined | void> | ReplyInit | Reply | undefined | void
+    (
+      exchange: Exchange,
+    ) => Promise<ReplyInit | Reply | undefined | void> | ReplyInit | Reply | undefined | void
   >;
   /** Before every attempt. */
   readonly beforeUpstream: Tap<
@@ -83,7 +90,10 @@ export interface Hooks {
   >;
   /** Once, when the reply's head is known. Return another reply to replace it. */
   readonly response: Tap<
-    (reply: Reply, exchange: Exchange) => Promise<ReplyInit | Reply | undefined | void> | ReplyInit | Reply | undefined | void
+    (
+      reply: Reply,
+      exchange: Exchange,
+    ) => Promise<ReplyInit | Reply | undefined | void> | ReplyInit | Reply | undefined | void
   >;
   readonly lifecycle: { for<K extends keyof Lifecycle>(name: K): Tap<Lifecycle[K]> };
 }
@@ -98,7 +108,11 @@ export interface SetupContext<C, N extends Readonly<Record<string, Need>>> {
   readonly log: Logger;
   readonly host: HostInfo;
   /** Acquires a resource: `dispose` is called, last in first out, when the generation ends or set-up fails. */
-  effect<T>(label: string, acquire: () => T | Promise<T>, dispose?: (value: T) => void | Promise<void>): Promise<T>;
+  effect<T>(
+    label: string,
+    acquire: () => T | Promise<T>,
+    dispose?: (value: T) => void | Promise<void>,
+  ): Promise<T>;
   /** Runs `task` every `intervalMs` until the generation ends. Never overlaps itself; errors are logged. */
   every(label: string, intervalMs: number, task: () => void | Promise<void>): void;
   /**
