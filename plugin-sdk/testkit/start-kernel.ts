@@ -1,0 +1,99 @@
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Plugin } from "../src/plugin.ts";
+import { capturedLog, type LogLine } from "./captured-log.ts";
+import { currentHost, type HostedKernel, type TestHost } from "./host.ts";
+
+export interface KernelSettings {
+  /**
+   * Loaded beside TokenMan's own plugins, the dialects, providers and router among them. They come first in the order;
+   * where `config` sets `[plugins] order` or `pluginsFlag` a list, only those named there are loaded.
+   */
+  readonly plugins?: readonly Plugin[];
+  /** The text of tokenman.toml. Ports and data folder are set beside it, over whatever it says. */
+  readonly config?: string;
+  /** The value of `--plugins`. */
+  readonly pluginsFlag?: string;
+  /** `TOKENMAN_*` variables. The environment of the process is not looked at, but by `key_ref = "env:…"`. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Default: a temporary folder that is removed at the end. */
+  readonly dataDir?: string;
+  /** TokenMan's default plugins that print or reload by themselves are left out, unless they are named here. */
+  readonly also?: readonly ("access-log" | "watch")[];
+  /** Default: the one that came with the package, or was installed. */
+  readonly host?: TestHost;
+}
+
+/** A running TokenMan with both of its ports. */
+export interface RunningKernel {
+  readonly proxy: string;
+  readonly dashboard: string;
+  readonly dataDir: string;
+  /** The file that holds `config`: change it and `reload()`. */
+  readonly configFile: string;
+  /** Every line logged so far. */
+  readonly log: readonly LogLine[];
+  reload: HostedKernel["reload"];
+  status: HostedKernel["status"];
+  explain: HostedKernel["explain"];
+  /** Ends it: requests under way are broken off. Further calls do nothing. */
+  stop(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Starts a whole TokenMan on free loopback ports, with its own plugins and yours. Rejects with TokenmanErrors where the
+ * config or a plugin is at fault, and has then left nothing behind.
+ *
+ * @example
+ * await using kernel = await startKernel({ plugins: [mine] });
+ * const reply = await fetch(`${kernel.proxy}/v1/messages`, { method: "POST", body });
+ */
+export async function startKernel(settings: KernelSettings = {}): Promise<RunningKernel> {
+  const host = settings.host ?? (await currentHost());
+  const home = await mkdtemp(join(tmpdir(), "tokenman-test-"));
+  const dataDir = settings.dataDir ?? join(home, "data");
+  const configFile = join(home, "tokenman.toml");
+  const lines: LogLine[] = [];
+  const clean = (): Promise<void> => rm(home, { recursive: true, force: true });
+  let kernel: HostedKernel;
+  try {
+    await mkdir(dataDir, { recursive: true, mode: 0o700 });
+    await writeFile(configFile, settings.config ?? "", { mode: 0o600 });
+    kernel = await host.start({
+      plugins: settings.plugins ?? [],
+      without: (["access-log", "watch"] as const).filter((name) => settings.also?.includes(name) !== true),
+      configFile,
+      home,
+      env: {
+        TOKENMAN_SERVER_PROXY_PORT: "0",
+        TOKENMAN_SERVER_DASHBOARD_PORT: "0",
+        TOKENMAN_SERVER_DATA_DIR: dataDir,
+        ...settings.env,
+      },
+      pluginsFlag: settings.pluginsFlag,
+      log: capturedLog(lines),
+    });
+  } catch (error) {
+    await clean();
+    throw error;
+  }
+  let stopped: Promise<void> | undefined;
+  const stop = (): Promise<void> => {
+    stopped ??= kernel.shutdown({ drainMs: 0, reason: "the test has ended" }).finally(clean);
+    return stopped;
+  };
+  return {
+    proxy: kernel.proxyAddress,
+    dashboard: kernel.dashboardAddress,
+    dataDir,
+    configFile,
+    log: lines,
+    reload: (reason) => kernel.reload(reason),
+    status: () => kernel.status(),
+    explain: (project) => kernel.explain(project),
+    stop,
+    [Symbol.asyncDispose]: stop,
+  };
+}

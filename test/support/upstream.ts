@@ -1,0 +1,17 @@
+export {
+  chunkBytes,
+  type Gate,
+  gate,
+  headBytes,
+  providersAt,
+  type RecordedRequest,
+  type RecordingUpstream,
+  recordingUpstream,
+  replyBytes,
+  type Script,
+  type ScriptStep,
+  steps,
+  type UpstreamCall,
+  type UpstreamOptions,
+  wholeReply,
+} from "@tokenman/plugin-sdk/testkit";
