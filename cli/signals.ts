@@ -8,6 +8,8 @@ export interface Instance {
   reload(reason: string): Promise<unknown>;
   /** Resolves when all is closed. */
   shutdown(options: { readonly drainMs: number; readonly reason: string }): Promise<void>;
+  /** The generation that serves knows its plugins' sources. */
+  readonly generation: { ownerOf(error: unknown): { readonly name: string } | undefined };
   /** Breaks off what is in flight, so that a shutdown that waits for it ends. */
   hurry(): void;
 }
@@ -86,7 +88,8 @@ export class Signals {
   }
 
   #stray(reason: unknown): void {
-    const plugin = reason instanceof TokenmanError ? reason.plugin : undefined;
+    const named = reason instanceof TokenmanError ? reason.plugin : undefined;
+    const plugin = named ?? this.#instance?.generation.ownerOf(reason)?.name;
     this.#options.log.error({ ...(plugin !== undefined && { plugin }), err: reason }, "unhandled rejection");
   }
 

@@ -1,4 +1,5 @@
-import { once } from "node:events";
+import { mkdirSync, openSync } from "node:fs";
+import { dirname } from "node:path";
 import pino from "pino";
 
 /** An open access log. Writing never waits and never throws. */
@@ -13,16 +14,13 @@ export interface Output {
 /** What may wait for a reader that is slow (a pipe, a full disk) before lines are dropped. */
 const MAX_BUFFER_BYTES = 16 * 1024 * 1024;
 
-/** Opens a file to append to, made with mode 0600, or the standard output for "". Rejects where that cannot be. */
-export async function openOutput(file: string): Promise<Output> {
+/** Opens a file to append to, made with mode 0600, or the standard output for "". Throws where that cannot be. */
+export function openOutput(file: string): Output {
   const destination = pino.destination({
-    dest: file === "" ? 1 : file,
+    dest: file === "" ? 1 : openFile(file),
     sync: false,
-    mkdir: true,
-    mode: 0o600,
     maxLength: MAX_BUFFER_BYTES,
   });
-  await once(destination, "ready");
   let lines = 0;
   let reason = "";
   destination.on("drop", () => {
@@ -58,4 +56,9 @@ export async function openOutput(file: string): Promise<Output> {
       await closed.promise;
     },
   };
+}
+
+function openFile(file: string): number {
+  mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+  return openSync(file, "a", 0o600);
 }

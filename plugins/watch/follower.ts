@@ -14,6 +14,12 @@ export interface FollowOptions {
 }
 
 /**
+ * chokidar drops a change that comes within 50 ms of another one of the same file, and holds a removal back for 100 ms.
+ * So there is one more look when all is quiet.
+ */
+const LAST_LOOK_MS = 250;
+
+/**
  * Watches files by watching the folders that they are in, since editors replace files rather than write to them. What
  * counts is content: a file that was touched, or written with what it held before, has not changed.
  */
@@ -45,8 +51,10 @@ export class Follower {
     this.#folders = new Set(options.files.map((file) => dirname(file)));
     if (this.#watcher === undefined) await this.#start();
     else this.#retarget(this.#watcher);
+    const fresh = await takeSnapshot(added);
     // What is known of a file stays known: it may have changed since, and that is still to be acted on.
-    this.#seen = new Map([...(await takeSnapshot(added)), ...this.#seen]);
+    const known = [...this.#seen].filter(([file]) => this.#matters(file));
+    this.#seen = new Map([...fresh, ...known]);
   }
 
   async close(): Promise<void> {
@@ -98,11 +106,16 @@ export class Follower {
   }
 
   #stir(): void {
+    this.#lookIn(this.#options?.debounceMs ?? 0, true);
+  }
+
+  #lookIn(ms: number, again: boolean): void {
     if (this.#closed) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       this.#running = this.#running.then(() => this.#look());
-    }, this.#options?.debounceMs ?? 0);
+      if (again) this.#lookIn(LAST_LOOK_MS, false);
+    }, ms);
   }
 
   async #look(): Promise<void> {
