@@ -236,6 +236,7 @@ export class Kernel {
         version: this.#options.version,
         dataDir: config.server.data_dir,
         bootId: this.bootId,
+        storedBodyBytes: storedBodyBytes(config),
         configFile: raw.file,
         watched: watchedBy(raw, config, load),
         reload: (reason) => this.reload(reason),
@@ -269,6 +270,14 @@ export class Kernel {
 }
 
 const LAST_MOMENT_MS = 2_000;
+/** Larger bodies are stored in part, whatever the config says. */
+const MAX_STORED_BODY_BYTES = 1024 * 1024;
+
+function storedBodyBytes({ server }: Config): number {
+  if (!server.store_body) return 0;
+  return Math.min(server.max_log_body || MAX_STORED_BODY_BYTES, MAX_STORED_BODY_BYTES);
+}
+
 const KEY_BYTES = 32;
 
 function readOrMakeKey(file: string): Buffer {

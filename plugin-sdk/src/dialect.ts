@@ -129,5 +129,10 @@ export interface Dialect {
   segments(body: Buffer): readonly SegmentSpan[];
   usageReader(): UsageReader;
   judgeEvent(event: SseEvent): EventVerdict;
+  /**
+   * What an event of a streamed reply adds to the generated text, thinking and tool arguments included; empty where it
+   * adds nothing. For estimates of a reply that broke off before its usage came.
+   */
+  outputText?(event: SseEvent): string;
   judgeError(status: number, headers: RawHeaders, body: Buffer): ErrorVerdict;
 }

@@ -89,6 +89,16 @@ export const ERRORS = {
   TM_SERVICE_DUPLICATE: { status: 500, exit: 78, says: "two plugins provide the same service" },
   TM_SERVICE_CYCLE: { status: 500, exit: 78, says: "plugins need each other's services in a circle" },
   TM_CONTRIBUTION_DUPLICATE: { status: 500, exit: 78, says: "two plugins contribute the same thing" },
+  // The ledger.
+  TM_LEDGER_SCHEMA: {
+    status: 500,
+    exit: 78,
+    says: "the ledger was written by a newer TokenMan, or is another program's database",
+  },
+  TM_LEDGER_UNAVAILABLE: { status: 503, exit: 73, says: "the ledger cannot be written at present" },
+  TM_LEDGER_DAMAGED: { status: 500, exit: 65, says: "the ledger's file is damaged" },
+  TM_LEDGER_QUERY: { status: 400, exit: 64, says: "a question to the ledger makes no sense" },
+  TM_LEDGER_TIMEOUT: { status: 503, exit: 70, says: "a question to the ledger took too long" },
   // Process and CLI.
   TM_PORT_IN_USE: { status: 500, exit: 69, says: "a port is already in use" },
   TM_LISTEN: { status: 500, exit: 69, says: "a listening socket could not be opened" },

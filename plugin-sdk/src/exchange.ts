@@ -177,6 +177,8 @@ export interface Exchange {
   readonly signal: AbortSignal;
   /** Asks that every attempt's usage be read as its reply passes; without a caller nothing is parsed. Before dispatch. */
   trackUsage(): void;
+  /** Whether anybody asked for that. */
+  readonly usageTracked: boolean;
   /** Keeps the upstream going although the client may leave, until the returned function is called. */
   retain(): () => void;
   /** Waits without using up the hook's time. */

@@ -1,5 +1,5 @@
 import type { Usage } from "./dialect.ts";
-import type { AttemptResult, Outcome } from "./exchange.ts";
+import { type AttemptResult, type Exchange, type Outcome, type Slot, slot } from "./exchange.ts";
 import type { CostByKind } from "./pricing.ts";
 import { type ServiceToken, service } from "./service.ts";
 
@@ -49,6 +49,30 @@ export interface LedgerSaving {
   readonly nanoUsd: number | undefined;
 }
 
+/** Where plugins leave what they saved (see {@link addSaving}), and whoever records the exchange finds it. */
+const Savings: Slot<LedgerSaving[]> = slot<LedgerSaving[]>("ledger.savings");
+
+/** Notes a saving, or a loss, on an exchange. Before it is settled; afterwards nobody looks. */
+export function addSaving(exchange: Exchange, saving: LedgerSaving): void {
+  const found = exchange.get(Savings);
+  if (found === undefined) exchange.set(Savings, [saving]);
+  else found.push(saving);
+}
+
+/** What was saved on an exchange so far. */
+export function savingsOf(exchange: Exchange): readonly LedgerSaving[] {
+  return exchange.get(Savings) ?? [];
+}
+
+/**
+ * What an attempt used and cost, as the ledger has it: the provider's figures, or an estimate where it never told them.
+ * Set on each attempt by the recorder, before the `settled` taps of the plugins after it run.
+ */
+export const AttemptBill: Slot<LedgerBill> = slot<LedgerBill>("ledger.attempt-bill");
+export interface LedgerBill extends LedgerCost {
+  readonly usage: Usage | undefined;
+}
+
 export interface LedgerTiming {
   readonly plugin: string;
   readonly hook: "request" | "beforeUpstream" | "response";
@@ -72,6 +96,8 @@ export interface LedgerEnd {
   readonly savings: readonly LedgerSaving[];
   readonly timings: readonly LedgerTiming[];
   readonly bodies: LedgerBodies | undefined;
+  /** What went wrong, in words, without keys; searchable. */
+  readonly error: string | undefined;
 }
 
 /** A limit to hold a reservation against. */
@@ -101,26 +127,207 @@ export type ReserveResult =
     }
   | { readonly ok: false; readonly window: BudgetWindow; readonly usedNanoUsd: number };
 
+/** From inclusive, to exclusive; milliseconds since the epoch. */
+export interface LedgerRange {
+  readonly from: number;
+  readonly to: number;
+}
+
+export type LedgerOutcome = Outcome["kind"] | "open" | "interrupted";
+
+/** Which exchanges; every condition given must hold. */
+export interface LedgerFilter {
+  readonly project?: string;
+  readonly provider?: string;
+  /** As asked for, or as sent upstream. */
+  readonly model?: string;
+  readonly session?: string;
+  /** A status, or a class of them: 5 is 500 to 599. */
+  readonly status?: number;
+  readonly outcome?: LedgerOutcome;
+  /** Words that the error's text has. */
+  readonly text?: string;
+  readonly from?: number;
+  readonly to?: number;
+}
+
+/** Tokens by kind, as in {@link Usage}. */
+export interface LedgerTokens {
+  readonly inputTokens: number;
+  readonly cacheReadTokens: number;
+  readonly cacheWrite5mTokens: number;
+  readonly cacheWrite1hTokens: number;
+  readonly outputTokens: number;
+  readonly reasoningTokens: number;
+}
+
+/** An exchange in a list. */
+export interface LedgerSummary extends LedgerTokens {
+  readonly id: string;
+  readonly at: number;
+  readonly project: string;
+  readonly session: string;
+  readonly client: string;
+  readonly method: string;
+  readonly path: string;
+  readonly dialect: string | undefined;
+  /** As the client asked. */
+  readonly model: string | undefined;
+  /** As sent upstream. */
+  readonly sentModel: string | undefined;
+  readonly provider: string | undefined;
+  readonly stream: boolean;
+  readonly outcome: LedgerOutcome;
+  readonly status: number | undefined;
+  readonly origin: Outcome["origin"];
+  readonly code: string | undefined;
+  readonly error: string | undefined;
+  readonly cache: LedgerEnd["cache"];
+  readonly durationMs: number | undefined;
+  readonly firstByteMs: number | undefined;
+  readonly bytesSent: number | undefined;
+  readonly attempts: number;
+  /** Of the attempts whose cost is known; undefined where none is. */
+  readonly costNanoUsd: number | undefined;
+  /** A part of the cost is TokenMan's estimate. */
+  readonly estimated: boolean;
+  /** A part of the cost is not known. */
+  readonly unpriced: boolean;
+}
+
+/** One exchange with all that is known of it. */
+export interface LedgerRecord extends LedgerSummary {
+  readonly tries: readonly LedgerAttempt[];
+  readonly savings: readonly LedgerSaving[];
+  readonly timings: readonly LedgerTiming[];
+  readonly bodies: LedgerBodies | undefined;
+}
+
+export interface LedgerPage {
+  /** Newest first. */
+  readonly rows: readonly LedgerSummary[];
+  /**
+   * Where the next page begins; undefined at the end. A page looks through a bounded number of exchanges: with a rare
+   * filter it may have few rows, or none, and a cursor.
+   */
+  readonly next: string | undefined;
+}
+
+/** Sums over exchanges. Money is in nano-dollars, times are in microseconds. */
+export interface LedgerFigures extends LedgerTokens {
+  readonly requests: number;
+  readonly answered: number;
+  readonly aborted: number;
+  readonly partial: number;
+  readonly refused: number;
+  readonly failed: number;
+  readonly interrupted: number;
+  /** Answered with a status of 400 or above. */
+  readonly errors: number;
+  readonly streams: number;
+  /** From the response cache: hits, requests that waited for an identical one's answer, and misses. */
+  readonly cacheHits: number;
+  readonly cacheCoalesced: number;
+  readonly cacheMisses: number;
+  readonly attempts: number;
+  readonly costInput: number;
+  readonly costCacheRead: number;
+  readonly costCacheWrite5m: number;
+  readonly costCacheWrite1h: number;
+  readonly costOutput: number;
+  readonly costServerTools: number;
+  readonly cost: number;
+  /** The part of `cost` that rests on estimates. */
+  readonly costEstimated: number;
+  /** Attempts that used tokens of unknown price: they are not in `cost`. */
+  readonly unpriced: number;
+  /** Net, over all causes. */
+  readonly savedTokens: number;
+  /** Gross by cause, and what the same cause lost, as positive numbers: the net is the difference. */
+  readonly savedResponseCache: number;
+  readonly savedProviderCache: number;
+  readonly savedCompression: number;
+  readonly lostResponseCache: number;
+  readonly lostProviderCache: number;
+  readonly lostCompression: number;
+  readonly durationUs: number;
+  readonly firstByteUs: number;
+  /** Exchanges with a first byte. */
+  readonly firstBytes: number;
+}
+
+export type LedgerDimension = "project" | "provider" | "model";
+
+/** Figures of one name; "" is what has none (no provider: refused, or answered from the cache). */
+export interface LedgerGroup extends LedgerFigures {
+  readonly name: string;
+}
+
+export interface LedgerPoint extends LedgerFigures {
+  /** Where the step begins. */
+  readonly at: number;
+}
+
+/** How the store is. */
+export interface LedgerState {
+  /** Rows that could not be written (disk full) since the start. */
+  readonly lost: number;
+  /** Rows that are not on disk yet. */
+  readonly waiting: number;
+  /** Why nothing can be written at present; undefined while all is well. */
+  readonly failing: string | undefined;
+}
+
+export type LedgerEvent =
+  | { readonly kind: "begin"; readonly row: LedgerBegin }
+  | { readonly kind: "end"; readonly row: LedgerEnd };
+
 /**
  * The record of every exchange, and of what is reserved and spent. Designed for several writers: async, reserve then
- * settle, idempotent by id. The embedded one is SQLite; a shared one may follow.
+ * settle, idempotent by id. The embedded one is SQLite; a shared one may follow. Queries read what is on disk, which is
+ * up to 200 ms old; they reject with TM_LEDGER_QUERY for a filter, range or cursor that makes no sense.
  */
 export interface Ledger {
   /** Queues the row; it is on disk within 200 ms. */
   begin(row: LedgerBegin): void;
-  /** Queues the end of a row; rollups change with it, in the same transaction. */
+  /** Queues the end of a row; rollups change with it, in the same transaction. Later ends of the same row are ignored. */
   end(row: LedgerEnd): void;
-  /** Atomic over all windows; resolves after the commit. Rejects where the store cannot commit: then a hard budget refuses. */
+  /**
+   * Atomic over all windows; resolves after the commit. Rejects with TM_LEDGER_UNAVAILABLE where the store cannot
+   * commit: then a hard budget refuses. A window's first reservation also counts what the ledger has of its past.
+   */
   reserve(reservation: Reservation): Promise<ReserveResult>;
-  /** Replaces a reservation by what was spent. Idempotent; resolves after the commit. */
+  /** Replaces a reservation by what was spent. Idempotent, no effect on an unknown id; resolves after the commit. */
   settle(id: string, spentNanoUsd: number, at: number): Promise<void>;
   /** Spent and reserved in each window. */
   used(windows: readonly BudgetWindow[]): Promise<readonly number[]>;
-  /** Resolves when all that was queued before is on disk. */
+  /** Resolves when all that was queued before is on disk, or given up. */
   flush(): Promise<void>;
-  /** A read-only query by a reader worker; bounded in time. Rows are plain objects. */
+  /** Sees each row as it is queued; synchronous, and must not throw. Returns the way to stop it. */
+  watch(watcher: (event: LedgerEvent) => void): () => void;
+  readonly state: LedgerState;
+
+  page(
+    filter: LedgerFilter,
+    options?: { readonly cursor?: string; readonly limit?: number },
+  ): Promise<LedgerPage>;
+  /** Undefined for an id the ledger does not have. */
+  request(id: string): Promise<LedgerRecord | undefined>;
+  /** Of exchanges begun in the range, which is widened to whole minutes within the last day, else to whole hours. */
+  totals(range: LedgerRange, only?: LedgerOnly): Promise<LedgerFigures & LedgerRange>;
+  /**
+   * One point for each step that has any. `stepMs` is a whole number of minutes (within the last day) or hours; steps count from
+   * `range.from`, so that days of any time zone can be asked for.
+   */
+  history(range: LedgerRange, stepMs: number, only?: LedgerOnly): Promise<readonly LedgerPoint[]>;
+  /** Dearest first, at most `limit` (100). */
+  groups(
+    dimension: LedgerDimension,
+    range: LedgerRange,
+    options?: LedgerOnly & { readonly limit?: number },
+  ): Promise<readonly LedgerGroup[]>;
+  /** A read-only query by a reader worker; bounded in time. Rows are plain objects. For what has no method here. */
   read<T>(sql: string, parameters?: readonly (string | number | bigint | null)[]): Promise<readonly T[]>;
-  /** Rows that could not be written (disk full) since the start. */
-  readonly lost: number;
 }
+export type LedgerOnly = Pick<LedgerFilter, LedgerDimension>;
 export const Ledger: ServiceToken<Ledger> = service<Ledger>("Ledger");

@@ -134,6 +134,8 @@ export interface HostInfo {
   readonly generation: number;
   /** Unique for each start of the process. */
   readonly bootId: string;
+  /** How many bytes of each request and reply body may be stored: `server.store_body`, `max_log_body`. 0 is none. */
+  readonly storedBodyBytes: number;
   /** Absolute; undefined where TokenMan runs without a config file. */
   readonly configFile: string | undefined;
   /** Files and folders whose change means a reload: config file, plugin sources, plugins folder. */

@@ -144,6 +144,7 @@ export const host: HostBase = {
   version: "1.0.0",
   dataDir: "/data",
   bootId: "boot",
+  storedBodyBytes: 0,
   configFile: undefined,
   watched: [],
   reload: async () => ({ ok: true, generation: 1, error: undefined }),
