@@ -1,21 +1,18 @@
 /** `make build`: bundles the CLI with everything it needs into dist/tokenman, and writes the launcher bin/tokenman. */
 import { chmod, copyFile, mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { build } from "esbuild";
+import { type BuildOptions, build } from "esbuild";
+import { workers } from "./build-workers.ts";
 
 const ROOT = join(import.meta.dirname, "..");
 
-// Files of earlier builds stay until `make clean`: a TokenMan that runs from here may still have to load one of its
-// parts. Their names carry a hash of their content, so the new ones do not collide with them.
-await build({
+const PARTS = "parts";
+const OUTPUT = join(ROOT, "dist", "tokenman");
+
+const options: BuildOptions = {
   absWorkingDir: ROOT,
-  entryPoints: { main: "cli/main.ts" },
-  outdir: "dist/tokenman",
   outExtension: { ".js": ".mjs" },
-  chunkNames: "parts/[name]-[hash]",
   bundle: true,
-  // What is behind an `import()` becomes a part of its own, loaded when it is needed.
-  splitting: true,
   format: "esm",
   platform: "node",
   target: "node24",
@@ -28,6 +25,19 @@ await build({
   banner: {
     js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
   },
+};
+
+// Files of earlier builds stay until `make clean`: a TokenMan that runs from here may still have to load one of its
+// parts. Their names carry a hash of their content, so the new ones do not collide with them.
+await build({
+  ...options,
+  entryPoints: { main: "cli/main.ts" },
+  outdir: OUTPUT,
+  chunkNames: `${PARTS}/[name]-[hash]`,
+  // What is behind an `import()` becomes a part of its own, loaded when it is needed.
+  splitting: true,
+  metafile: true,
+  plugins: [workers(join(OUTPUT, PARTS), options)],
 });
 
 await mkdir(join(ROOT, "bin"), { recursive: true });
