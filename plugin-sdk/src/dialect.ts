@@ -72,6 +72,10 @@ export interface Usage {
   /** Uses of tools that the provider runs and bills apart, by the vendor's name (e.g. `web_search_requests`). */
   readonly serverTools: Readonly<Record<string, number>>;
   readonly serviceTier: string | undefined;
+  /** The speed that was billed ("fast"), where the vendor prices by it and says so. */
+  readonly speed?: string;
+  /** Where the model ran ("us"), where the vendor prices by it and says so. */
+  readonly region?: string;
   /** The model that answered, as the provider names it. */
   readonly model: string | undefined;
   /** Whether the provider reported the end of the reply (a cut stream leaves partial figures). */

@@ -17,7 +17,8 @@ export interface CostByKind {
 export type Price =
   | {
       readonly priced: true;
-      readonly cost: CostByKind /** Model of the catalogue, and where its price is from. */;
+      readonly cost: CostByKind;
+      /** The model as the price list names it, and which list that is. */
       readonly model: string;
       readonly source: "config" | "catalogue";
     }
@@ -25,7 +26,7 @@ export type Price =
 
 /** What is asked for: which model of which vendor, at which time. */
 export interface PriceQuery {
-  /** As sent upstream, or better, as the provider named it in its reply. */
+  /** As sent upstream. The model that a usage names is priced in its place. */
   readonly model: string;
   /** Name of the configured provider, and its format ("anthropic", "openai"). */
   readonly provider: string;
@@ -34,10 +35,24 @@ export interface PriceQuery {
   readonly at: number;
 }
 
+/** What else a rate depends on, as far as it is known before the reply. What is left out counts as the ordinary case. */
+export interface PriceConditions {
+  /** Total input, cached tokens included: long contexts cost more. */
+  readonly inputTokens?: number | undefined;
+  readonly serviceTier?: string | undefined;
+  readonly speed?: string | undefined;
+  readonly region?: string | undefined;
+}
+
 /** Prices from the bundled catalogue and the config. Synchronous and cheap: it is on the way of every exchange. */
 export interface Pricing {
   price(query: PriceQuery, usage: Usage): Price;
-  /** Nano-dollars a token of each kind, for reservations and counterfactuals; undefined where unpriced. */
-  rates(query: PriceQuery): Omit<CostByKind, "total" | "serverTools"> | undefined;
+  /**
+   * Nano-dollars a token of each kind, for reservations and counterfactuals; not always whole. Undefined where unpriced.
+   */
+  rates(
+    query: PriceQuery,
+    conditions?: PriceConditions,
+  ): Omit<CostByKind, "total" | "serverTools"> | undefined;
 }
 export const Pricing: ServiceToken<Pricing> = service<Pricing>("Pricing");

@@ -16,8 +16,11 @@ export interface TokenEstimate {
  * runs in worker threads and is remembered by segment, so a turn costs its new segments.
  */
 export interface Tokenizer {
-  /** Whole input: segments, tool definitions, images and framing. */
-  estimate(exchange: Exchange): Promise<TokenEstimate>;
+  /**
+   * Whole input: segments, tool definitions, images and framing. `model` is the one it will be sent to, where that is
+   * not the one the client asked for. Never rejects.
+   */
+  estimate(exchange: Exchange, model?: string): Promise<TokenEstimate>;
   /** Tokens of pieces of text, in order. `hash` (of a segment) makes the count memorable. */
   count(
     model: string,
