@@ -29,6 +29,8 @@ export class MessageUsage implements UsageReader {
   #serverTools: Readonly<Record<string, number>> = {};
   #beside: Beside = NOTHING_BESIDE;
   #serviceTier: string | undefined;
+  #speed: string | undefined;
+  #region: string | undefined;
   #model: string | undefined;
 
   event(event: SseEvent): void {
@@ -64,6 +66,8 @@ export class MessageUsage implements UsageReader {
       reasoningTokens: this.#thinking,
       serverTools: Object.freeze({ ...this.#serverTools, ...beside.serverTools }),
       serviceTier: this.#serviceTier,
+      ...(this.#speed !== undefined && { speed: this.#speed }),
+      ...(this.#region !== undefined && { region: this.#region }),
       model: this.#model,
       complete: this.#isComplete,
     };
@@ -83,6 +87,8 @@ export class MessageUsage implements UsageReader {
     if (serverTools !== undefined) this.#serverTools = countsOf(serverTools);
     if (Array.isArray(usage["iterations"])) this.#beside = besideOf(usage["iterations"]);
     this.#serviceTier = stringOf(usage["service_tier"]) ?? this.#serviceTier;
+    this.#speed = stringOf(usage["speed"]) ?? this.#speed;
+    this.#region = stringOf(usage["inference_geo"]) ?? this.#region;
   }
 }
 

@@ -11,7 +11,8 @@ import {
 } from "@tokenman/plugin-sdk";
 import { isDone, mayEndResponses, responsesEventName } from "./events.ts";
 
-const WANTED: ReadonlySet<string> = new Set(["usage", "model", "service_tier", "status"]);
+const WANTED: ReadonlySet<string> = new Set(["usage", "model", "service_tier", "output"]);
+const NO_TOOLS: Readonly<Record<string, number>> = Object.freeze({});
 
 /**
  * The figures of a `usage` object. OpenAI's prompt figures include the cached tokens and the written ones, so both are
@@ -25,6 +26,7 @@ class Figures {
   #reasoning = 0;
   #serviceTier: string | undefined;
   #model: string | undefined;
+  #serverTools: Readonly<Record<string, number>> = NO_TOOLS;
   isKnown = false;
   isComplete = false;
 
@@ -63,11 +65,29 @@ class Figures {
       cacheWrite1hTokens: 0,
       outputTokens: this.#output,
       reasoningTokens: this.#reasoning,
-      serverTools: {},
+      serverTools: this.#serverTools,
       serviceTier: this.#serviceTier,
       model: this.#model,
       complete: this.isComplete,
     };
+  }
+
+  /** The output items of a Responses reply, among them the uses of tools that OpenAI ran. */
+  ran(items: readonly unknown[]): void {
+    let searches = 0;
+    let fileSearches = 0;
+    for (const item of items) {
+      const record = recordOf(item);
+      const type = record?.["type"];
+      if (type === "file_search_call") fileSearches++;
+      // Opening a page and finding in one are calls of the same type, and free.
+      else if (type === "web_search_call")
+        searches += (recordOf(record?.["action"])?.["type"] ?? "search") === "search" ? 1 : 0;
+    }
+    this.#serverTools = Object.freeze({
+      ...(searches > 0 && { web_search_calls: searches }),
+      ...(fileSearches > 0 && { file_search_calls: fileSearches }),
+    });
   }
 
   body(body: Buffer, status: number): void {
@@ -76,8 +96,20 @@ class Figures {
     if (top === undefined) return;
     this.named(textOf(top.get("model")), textOf(top.get("service_tier")));
     this.take(parsedOf(top.get("usage")));
+    const output = top.get("output");
+    if (output !== undefined && output.kind === "array" && mentionsTool(body))
+      this.ran(listOf(parsedOf(output)));
     this.isComplete = this.isKnown;
   }
+}
+
+/** Whether a reply may hold the call of a billed tool: most do not, and need no parsing. */
+function mentionsTool(body: Buffer): boolean {
+  return body.includes('"web_search_call"') || body.includes('"file_search_call"');
+}
+
+function listOf(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value : [];
 }
 
 /** Reads Chat Completions and Embeddings. A stream has usage only where the client asked with `include_usage`. */
@@ -130,6 +162,7 @@ export class ResponsesUsage implements UsageReader {
     const response = recordOf(recordOf(event.json())?.["response"]);
     this.#figures.named(stringOf(response?.["model"]), stringOf(response?.["service_tier"]));
     this.#figures.take(response?.["usage"]);
+    this.#figures.ran(listOf(response?.["output"]));
     this.#figures.isComplete = true;
   }
 
