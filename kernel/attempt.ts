@@ -10,6 +10,7 @@ import type {
   Usage,
   UsageReader,
 } from "@tokenman/plugin-sdk";
+import { Cancellation } from "./cancellation.ts";
 import { Edits } from "./edits.ts";
 import type { ExchangeState } from "./exchange.ts";
 import { Slots } from "./slots.ts";
@@ -37,7 +38,7 @@ export class AttemptState extends Slots implements Attempt {
   terminal: boolean | undefined;
   readonly #exchange: ExchangeState;
   readonly #began = performance.now();
-  readonly #abort = new AbortController();
+  readonly cancellation = new Cancellation();
   #edits: Edits | undefined;
 
   constructor(exchange: ExchangeState, number: number, candidate: Candidate, headers: RawHeaders) {
@@ -51,7 +52,7 @@ export class AttemptState extends Slots implements Attempt {
     return this.candidate.provider;
   }
   get signal(): AbortSignal {
-    return this.#abort.signal;
+    return this.cancellation.signal;
   }
   get usage(): Usage | undefined {
     return this.reader?.usage();
@@ -60,8 +61,9 @@ export class AttemptState extends Slots implements Attempt {
     return this.#edits;
   }
   patch(patches: readonly JsonPatch[]): void {
-    this.#edits ??= new Edits(this.#exchange.editableBody());
-    this.#edits.patch(patches, undefined);
+    const { plugin } = this.#exchange.callOn("beforeUpstream");
+    this.#edits ??= new Edits(this.#exchange.editableBody(), this.#exchange.id);
+    this.#edits.patch(patches, plugin);
   }
   mark(): AttemptMark {
     return { headers: this.headers, edits: this.#edits?.count ?? 0 };
@@ -76,7 +78,7 @@ export class AttemptState extends Slots implements Attempt {
   }
   /** Nobody wants this attempt's reply any more. */
   cancel(): void {
-    this.#abort.abort();
+    this.cancellation.cancel();
   }
   headCame(status: number, headers: RawHeaders): void {
     this.status = status;

@@ -8,7 +8,7 @@ import {
   type EventVerdict,
   headerValue,
   SseSplitter,
-  type TokenmanError,
+  TokenmanError,
 } from "@tokenman/plugin-sdk";
 import { AttemptState } from "./attempt.ts";
 import { contentCoding, decodeBody } from "./codec.ts";
@@ -33,6 +33,17 @@ export const singleAttempt: AttemptPolicy = Object.freeze({
   },
   accept: () => true,
 });
+
+/** An exchange has no more attempts than this, whatever its policy says: one that never stops would never answer. */
+const MAX_ATTEMPTS = 100;
+
+/** A policy is a plugin's. Throws TM_PLUGIN_RESULT for what is no decision. */
+function checkDecision(decision: AttemptDecision): AttemptDecision {
+  const { kind, candidate } = (decision ?? {}) as { readonly kind?: unknown; readonly candidate?: Candidate };
+  if (kind === "wait" || kind === "stop") return decision;
+  if (kind === "try" && typeof candidate?.provider?.name === "string") return decision;
+  throw new TokenmanError("TM_PLUGIN_RESULT", "the AttemptPolicy's next() returned no decision");
+}
 
 /** What the driver needs beside the exchange. */
 export interface DriverHost {
@@ -73,21 +84,23 @@ class Driver {
     this.#host = host;
     this.#resolve = resolve;
     this.#reject = reject;
-    exchange.signal.addEventListener("abort", () => this.#unwanted(), { once: true });
+    exchange.cancellation.onCancel(() => this.#unwanted());
   }
 
   /** Asks the policy for the next step, and takes it. */
   step(): void {
     if (this.#done) return;
+    // What was decided before this step, a delayed attempt included, is decided anew.
     clearTimeout(this.#timer);
     let decision: AttemptDecision;
     try {
-      decision = this.#host.policy.next(this.#view());
+      decision = checkDecision(this.#host.policy.next(this.#view()));
     } catch (error) {
       this.#finish(undefined, error);
       return;
     }
-    if (decision.kind === "try") this.#try(decision.candidate, decision.delayMs ?? 0);
+    if (decision.kind === "try" && this.#exchange.attempts.length < MAX_ATTEMPTS)
+      this.#try(decision.candidate, decision.delayMs ?? 0);
     else if (this.#live.size > 0 || this.#starting > 0) {
       // Live attempts are left to run, whether the policy waits for them or has no further one to begin.
       if (decision.kind === "wait" && decision.forMs !== undefined)
@@ -109,16 +122,13 @@ class Driver {
     this.#timer = setTimeout(run, ms);
   }
   #try(candidate: Candidate, delayMs: number): void {
-    this.#tried.add(candidate);
-    if (delayMs <= 0) {
-      this.#begin(candidate);
-      return;
-    }
-    // While the delay runs, live attempts may still win.
-    this.#later(delayMs, () => this.#begin(candidate));
+    // While a delay runs, live attempts may still win.
+    if (delayMs > 0) this.#later(delayMs, () => this.#begin(candidate));
+    else this.#begin(candidate);
   }
   #begin(candidate: Candidate): void {
     if (this.#done) return;
+    this.#tried.add(candidate);
     const exchange = this.#exchange;
     const attempt = new AttemptState(
       exchange,
@@ -133,17 +143,16 @@ class Driver {
       return;
     }
     this.#starting++;
-    verdict.then(
-      (value) => {
+    verdict
+      .then((value) => {
         this.#starting--;
         this.#judged(attempt, value);
-      },
-      (error) => this.#finish(undefined, error),
-    );
+      })
+      .catch((error: unknown) => this.#finish(undefined, error));
   }
   #judged(attempt: AttemptState, verdict: VerdictOf | undefined): void {
     if (this.#done) {
-      attempt.end({ kind: "cancelled" });
+      if (verdict !== undefined && "answer" in verdict) verdict.answer.discard();
       return;
     }
     if (verdict === undefined) {
@@ -156,7 +165,8 @@ class Driver {
       return;
     }
     attempt.end({ kind: "skipped", by: verdict.by.name, reason: "answered without the provider" });
-    this.#finish(KernelReply.from(verdict.answer, this.#exchange, verdict.by));
+    this.#exchange.answeredBy = verdict.by;
+    this.#finish(verdict.answer);
   }
   #launch(attempt: AttemptState): void {
     this.#live.add(attempt);
@@ -279,8 +289,9 @@ class Driver {
     const kept = this.#kept;
     this.#kept = undefined;
     if (kept !== undefined && kept.reply !== reply) kept.reply.discard();
-    for (const attempt of this.#live) {
-      if (reply?.attempt === attempt) continue;
+    // Those that have not got as far as being sent are called off, too: `settled` comes after every `attemptEnd`.
+    for (const attempt of this.#exchange.attempts) {
+      if (reply?.attempt === attempt || attempt.result !== undefined) continue;
       attempt.cancel();
       attempt.end({ kind: "cancelled" });
     }

@@ -16,7 +16,9 @@ import type { PluginHandle } from "./plugin-handle.ts";
 interface Owned {
   readonly edit: JsonEdit;
   readonly pointer: string;
-  readonly plugin: PluginHandle | undefined;
+  /** What the value at `pointer` reads as after it, where that is a text. */
+  readonly text: string | undefined;
+  readonly plugin: PluginHandle;
 }
 
 /**
@@ -25,12 +27,14 @@ interface Owned {
  */
 export class Edits {
   readonly #body: Buffer;
+  readonly #exchangeId: string;
   #root: JsonNode | undefined;
   #list: Owned[] = [];
   #texts: Map<string, string> | undefined;
 
-  constructor(body: Buffer) {
+  constructor(body: Buffer, exchangeId: string) {
     this.#body = body;
+    this.#exchangeId = exchangeId;
   }
   /** The index of the body. Throws TM_EDIT_IMPOSSIBLE where it is not JSON. */
   get root(): JsonNode {
@@ -50,81 +54,96 @@ export class Edits {
   textOf(pointer: string): string | undefined {
     return this.#texts?.get(pointer);
   }
-  setText(segment: Segment, text: string, plugin: PluginHandle | undefined): void {
+  setText(segment: Segment, text: string, plugin: PluginHandle): void {
+    if (!(segment instanceof SegmentState) || !segment.isOf(this))
+      throw new TokenmanError("TM_EDIT_IMPOSSIBLE", "the segment is none of this request's");
+    if (typeof text !== "string")
+      throw new TokenmanError("TM_EDIT_IMPOSSIBLE", `a segment's text is a string, not ${typeof text}`);
     if (segment.sealed)
       throw new TokenmanError("TM_SEGMENT_SEALED", `${segment.pointer} is signed and must not be changed`);
     if (text === segment.text) return;
     const { node, pointer } = segment;
-    if (node.kind === "string") this.#add({ edit: { kind: "text", node, text }, pointer, plugin });
+    if (node.kind === "string") this.#add({ edit: { kind: "text", node, text }, pointer, text, plugin });
     else {
       assertJson(text, pointer);
-      this.#add({ edit: { kind: "raw", op: "replace", pointer, json: text }, pointer, plugin });
+      this.#add({ edit: { kind: "raw", op: "replace", pointer, json: text }, pointer, text, plugin });
     }
-    this.#texts ??= new Map();
-    this.#texts.set(pointer, text);
   }
-  patch(patches: readonly JsonPatch[], plugin: PluginHandle | undefined): void {
-    for (const { op, pointer, value } of patches) {
-      const place = op === "add" ? pointer.slice(0, Math.max(0, pointer.lastIndexOf("/"))) : pointer;
-      if (this.#find(place) === undefined) {
-        throw new TokenmanError(
-          "TM_EDIT_IMPOSSIBLE",
-          `cannot ${op} ${pointer}: the body has no ${place === "" ? "root" : place}`,
-        );
-      }
-      this.#add({ edit: { kind: "patch", op, pointer, value }, pointer, plugin });
+  /** All of them or, where one throws, none. The values are taken as they are now. */
+  patch(patches: readonly JsonPatch[], plugin: PluginHandle): void {
+    const before = this.count;
+    try {
+      for (const patch of patches) this.#patch(patch, plugin);
+    } catch (cause) {
+      this.rollback(before);
+      throw cause;
+    }
+  }
+  #patch({ op, pointer, value }: JsonPatch, plugin: PluginHandle): void {
+    const place = op === "add" ? pointer.slice(0, Math.max(0, pointer.lastIndexOf("/"))) : pointer;
+    if (this.#find(place) === undefined) {
+      throw new TokenmanError(
+        "TM_EDIT_IMPOSSIBLE",
+        `cannot ${op} ${pointer}: the body has no ${place === "" ? "root" : place}`,
+      );
+    }
+    if (op === "remove")
+      this.#add({ edit: { kind: "patch", op, pointer }, pointer, text: undefined, plugin });
+    else {
+      const text = typeof value === "string" ? value : undefined;
+      this.#add({ edit: { kind: "raw", op, pointer, json: encode(value, pointer) }, pointer, text, plugin });
     }
   }
   rollback(count: number): void {
-    if (this.#list.length === count) return;
-    this.#list.length = count;
-    this.#texts = undefined;
-    for (const { edit, pointer } of this.#list) {
-      const text = edit.kind === "text" ? edit.text : edit.kind === "raw" ? String(edit.json) : undefined;
-      if (text === undefined) continue;
-      this.#texts ??= new Map();
-      this.#texts.set(pointer, text);
-    }
+    if (this.#list.length <= count) return;
+    this.#keep(this.#list.slice(0, count));
   }
   /**
-   * The body with these edits, and `over` applied on top. Where two plugins contradict each other, the later one fails
-   * and, if it fails open, its edits are left out. Throws TM_EDIT_CONFLICT for one that fails closed.
+   * The body with these edits, and `over` applied on top. Where two plugins contradict each other, the later one fails:
+   * one that fails open loses its edits, here and from now on; for one that fails closed it throws TM_EDIT_CONFLICT.
    */
   apply(over?: Edits): Buffer {
     const all = over === undefined ? this.#list : [...this.#list, ...over.#list];
     if (all.length === 0) return this.#body;
     try {
-      return spliceJson(
-        this.#body,
-        this.root,
-        all.map((owned) => owned.edit),
-      );
+      return this.#splice(all);
     } catch (cause) {
-      if (!(cause instanceof SpliceConflict) && !(cause instanceof TypeError)) throw cause;
-      return this.#applyApart(all);
+      if (!(cause instanceof SpliceConflict)) throw cause;
+      return this.#applyApart(all, over);
     }
   }
-  #applyApart(all: readonly Owned[]): Buffer {
-    let accepted: JsonEdit[] = [];
+  #splice(edits: readonly Owned[]): Buffer {
+    return spliceJson(
+      this.#body,
+      this.root,
+      edits.map((owned) => owned.edit),
+    );
+  }
+  /** Plugin by plugin, to find out whose edits do not go with those before them. */
+  #applyApart(all: readonly Owned[], over: Edits | undefined): Buffer {
+    let accepted: readonly Owned[] = [];
     let result = this.#body;
     for (let from = 0; from < all.length; ) {
       const { plugin } = all[from]!;
       let to = from;
       while (to < all.length && all[to]!.plugin === plugin) to++;
-      const tried = [...accepted, ...all.slice(from, to).map((owned) => owned.edit)];
+      const tried = [...accepted, ...all.slice(from, to)];
       try {
-        result = spliceJson(this.#body, this.root, tried);
+        result = this.#splice(tried);
         accepted = tried;
       } catch (cause) {
-        plugin?.failed("edit", cause);
-        if (plugin === undefined || plugin.onError === "closed") {
-          throw new TokenmanError("TM_EDIT_CONFLICT", cause instanceof Error ? cause.message : undefined, {
-            cause,
-          });
+        if (!(cause instanceof SpliceConflict)) throw cause;
+        plugin.failed("edit", cause, this.#exchangeId);
+        if (plugin.onError === "closed") {
+          const message = `${plugin.name}: ${cause.message}`;
+          throw new TokenmanError("TM_EDIT_CONFLICT", message, { cause, plugin: plugin.name });
         }
       }
       from = to;
     }
+    const kept = new Set(accepted);
+    this.#keep(this.#list.filter((owned) => kept.has(owned)));
+    if (over !== undefined) over.#keep(over.#list.filter((owned) => kept.has(owned)));
     return result;
   }
   #find(pointer: string): JsonNode | undefined {
@@ -138,6 +157,18 @@ export class Edits {
   }
   #add(owned: Owned): void {
     this.#list.push(owned);
+    this.#note(owned);
+  }
+  #note({ pointer, text }: Owned): void {
+    if (text !== undefined) {
+      this.#texts ??= new Map();
+      this.#texts.set(pointer, text);
+    }
+  }
+  #keep(list: Owned[]): void {
+    this.#list = list;
+    this.#texts = undefined;
+    for (const owned of list) this.#note(owned);
   }
 }
 
@@ -166,6 +197,9 @@ export class SegmentState implements Segment {
     this.#body = body;
     this.#edits = edits;
   }
+  isOf(edits: Edits): boolean {
+    return this.#edits === edits;
+  }
   get text(): string {
     const edited = this.#edits.textOf(this.pointer);
     if (edited !== undefined) return edited;
@@ -188,4 +222,19 @@ function assertJson(text: string, pointer: string): void {
       { cause },
     );
   }
+}
+
+function encode(value: unknown, pointer: string): string {
+  let json: string | undefined;
+  try {
+    json = JSON.stringify(value);
+  } catch (cause) {
+    throw new TokenmanError("TM_EDIT_IMPOSSIBLE", `the value for ${pointer} has no JSON form`, { cause });
+  }
+  if (json === undefined)
+    throw new TokenmanError(
+      "TM_EDIT_IMPOSSIBLE",
+      `the value for ${pointer} has no JSON form: ${typeof value}`,
+    );
+  return json;
 }

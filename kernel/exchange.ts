@@ -16,13 +16,15 @@ import {
   TokenmanError,
 } from "@tokenman/plugin-sdk";
 import type { AttemptState } from "./attempt.ts";
-import type { HookClock } from "./clock.ts";
+import { Cancellation } from "./cancellation.ts";
 import { Edits, SegmentState } from "./edits.ts";
-import type { ClockOwner } from "./guard.ts";
 import { uuidv7 } from "./id.ts";
 import type { Pipeline } from "./pipeline.ts";
+import type { PluginHandle } from "./plugin-handle.ts";
 import { markRefusal, type RefusalError } from "./reply.ts";
+import type { ClientLink } from "./respond.ts";
 import { Slots } from "./slots.ts";
+import { type CallOwner, currentCall, type TapCall } from "./tap-call.ts";
 
 /** What an exchange needs of the generation it began with; held until it is settled. */
 export interface ExchangeHome {
@@ -37,7 +39,7 @@ export interface ExchangeHome {
 }
 
 /** One client request and all that happens to it. */
-export class ExchangeState extends Slots implements Exchange, ClockOwner {
+export class ExchangeState extends Slots implements Exchange, CallOwner {
   readonly id = uuidv7();
   readonly startedAt = Date.now();
   readonly project: string;
@@ -50,10 +52,15 @@ export class ExchangeState extends Slots implements Exchange, ClockOwner {
   readonly attempts: AttemptState[] = [];
   /** Index of the plugin that answered: it and those after it do not see the reply. -1 before any was entered. */
   answeredAt = -1;
+  /** The plugin that answered before an attempt, when all had seen the request: it does not see the reply either. */
+  answeredBy: PluginHandle | undefined;
   usageTracked = false;
+  /** The client's end, from the moment the exchange runs. */
+  link: ClientLink | undefined;
   readonly #began = performance.now();
-  readonly #abort = new AbortController();
-  readonly #clocks = new Set<HookClock>();
+  readonly cancellation = new Cancellation();
+  /** Calls of plugins that have not ended in the turn in which they began. */
+  #calls: Set<TapCall> | undefined;
   #description: { value: RequestDescription | undefined } | undefined;
   #segments: readonly Segment[] | undefined;
   #edits: Edits | undefined;
@@ -118,7 +125,7 @@ export class ExchangeState extends Slots implements Exchange, ClockOwner {
       const { body } = this.request;
       if (body === undefined || this.dialect === undefined) this.#segments = [];
       else {
-        this.#edits ??= new Edits(body);
+        this.#edits ??= new Edits(body, this.id);
         const edits = this.#edits;
         this.#segments = this.dialect.segments(body).map((span) => new SegmentState(span, body, edits));
       }
@@ -128,7 +135,7 @@ export class ExchangeState extends Slots implements Exchange, ClockOwner {
   read(pointer: string): unknown {
     const { body } = this.request;
     if (body === undefined) return undefined;
-    this.#edits ??= new Edits(body);
+    this.#edits ??= new Edits(body, this.id);
     try {
       return this.#edits.root.find(pointer)?.value();
     } catch {
@@ -136,16 +143,20 @@ export class ExchangeState extends Slots implements Exchange, ClockOwner {
     }
   }
   edit(segment: Segment, text: string): void {
-    this.#editable().setText(segment, text, undefined);
+    const plugin = this.callOn("request").plugin;
+    this.#editable().setText(segment, text, plugin);
+    this.#edited = undefined;
   }
   patch(patches: readonly JsonPatch[]): void {
-    this.#editable().patch(patches, undefined);
+    const plugin = this.callOn("request").plugin;
+    this.#editable().patch(patches, plugin);
+    this.#edited = undefined;
   }
   get edited(): boolean {
     return (this.#edits?.count ?? 0) > 0;
   }
   get signal(): AbortSignal {
-    return this.#abort.signal;
+    return this.cancellation.signal;
   }
   trackUsage(): void {
     this.usageTracked = true;
@@ -161,28 +172,52 @@ export class ExchangeState extends Slots implements Exchange, ClockOwner {
     };
   }
   async wait<T>(promise: Promise<T>): Promise<T> {
-    const held = [...this.#clocks];
-    for (const clock of held) clock.hold();
+    const calls = this.#waiting();
+    let waits = true;
+    const end = (): void => {
+      if (!waits) return;
+      waits = false;
+      for (const call of calls) call.go();
+    };
+    for (const call of calls) call.hold();
+    // A plugin may wait for long, but not for an answer that nobody wants any more.
+    this.cancellation.onCancel(end);
     try {
       return await promise;
     } finally {
-      for (const clock of held) clock.go();
+      end();
     }
   }
   refuse(error: RefusalError): ReplyInit {
     const status = error.status ?? ERRORS[error.code].status;
     const full = { ...error, status };
-    const init = this.format?.errorReply(full, this.id) ?? plainError(full);
-    return markRefusal(init, { code: error.code, message: error.message });
+    return markRefusal(this.#shaped(full), { code: error.code, message: error.message });
   }
 
   // What follows is the kernel's.
 
-  enterClock(clock: HookClock): void {
-    this.#clocks.add(clock);
+  enter(call: TapCall): void {
+    this.#calls ??= new Set();
+    this.#calls.add(call);
   }
-  leaveClock(clock: HookClock): void {
-    this.#clocks.delete(clock);
+  leave(call: TapCall): void {
+    this.#calls?.delete(call);
+  }
+  /** The call of a hook in whose name something is changed. Throws TM_EDIT_IMPOSSIBLE where it is over, or no such runs. */
+  callOn(hook: "request" | "beforeUpstream"): TapCall {
+    const current = currentCall();
+    const call =
+      current?.exchangeId === this.id
+        ? current
+        : // A callback may have lost its way to the call that it belongs to.
+          this.#calls?.values().find((each) => each.hook === hook);
+    if (call !== undefined && call.hook === hook && !call.over) return call;
+    const by = call === undefined ? "" : ` by ${call.plugin.name}'s ${call.hook} hook`;
+    const late = call?.over === true ? ", which is over" : "";
+    throw new TokenmanError(
+      "TM_EDIT_IMPOSSIBLE",
+      `changed${by}${late}: what a ${hook} hook changes, it changes while it runs`,
+    );
   }
   mark(): number {
     return this.#edits?.count ?? 0;
@@ -202,11 +237,12 @@ export class ExchangeState extends Slots implements Exchange, ClockOwner {
   outgoingBody(attempt: AttemptState): { readonly body: Buffer; readonly edited: boolean } {
     const raw = this.request.rawBody ?? EMPTY;
     const own = attempt.edits;
-    if (!this.edited && (own?.count ?? 0) === 0) return { body: raw, edited: false };
+    const ownEdits = own !== undefined && own.count > 0;
+    if (!this.edited && !ownEdits) return { body: raw, edited: false };
     const edits = this.#editable();
-    if (own !== undefined && own.count > 0) return { body: edits.apply(own), edited: true };
-    this.#edited ??= edits.apply();
-    return { body: this.#edited, edited: this.#edited !== this.request.body };
+    const body = ownEdits ? edits.apply(own) : (this.#edited ??= edits.apply());
+    // Edits that change nothing, or were left out, leave the body as it came: in its Content-Encoding.
+    return body === this.request.body ? { body: raw, edited: false } : { body, edited: true };
   }
   get clientGone(): boolean {
     return this.#clientGone;
@@ -225,7 +261,7 @@ export class ExchangeState extends Slots implements Exchange, ClockOwner {
   async settle(outcome: Outcome): Promise<void> {
     if (this.#settled) return;
     this.#settled = true;
-    this.#abort.abort();
+    this.cancellation.cancel();
     try {
       await this.home.pipeline.settled(this, Object.freeze(outcome));
     } finally {
@@ -234,12 +270,24 @@ export class ExchangeState extends Slots implements Exchange, ClockOwner {
   }
 
   #editable(): Edits {
-    this.#edited = undefined;
-    this.#edits ??= new Edits(this.editableBody());
+    this.#edits ??= new Edits(this.editableBody(), this.id);
     return this.#edits;
   }
+  #waiting(): readonly TapCall[] {
+    const current = currentCall();
+    if (current?.exchangeId === this.id) return [current];
+    return this.#calls === undefined ? [] : [...this.#calls];
+  }
+  #shaped(error: RefusalError & { status: number }): ReplyInit {
+    try {
+      return this.format?.errorReply(error, this.id) ?? plainError(error);
+    } catch {
+      // A format is a plugin's. An error must come out all the same.
+      return plainError(error);
+    }
+  }
   #abortIfUnwanted(): void {
-    if (this.#clientGone && this.#retained === 0) this.#abort.abort();
+    if (this.#clientGone && this.#retained === 0) this.cancellation.cancel();
   }
   #derivedSession(): string {
     const parts = [this.credentialHash];

@@ -1,21 +1,12 @@
-import type {
-  Attempt,
-  Exchange,
-  HookObserver,
-  Hooks,
-  Lifecycle,
-  Outcome,
-  ReplyInit,
-  Verdict,
-} from "@tokenman/plugin-sdk";
-import { TokenmanError } from "@tokenman/plugin-sdk";
+import type { Attempt, Exchange, HookObserver, Hooks, Lifecycle, Outcome } from "@tokenman/plugin-sdk";
 import { AsyncSeriesBailHook, AsyncSeriesHook, AsyncSeriesWaterfallHook, HookMap } from "tapable";
 import type { AttemptState } from "./attempt.ts";
-import { startClock } from "./clock.ts";
 import type { ExchangeState } from "./exchange.ts";
-import { type Contained, contain } from "./guard.ts";
+import { contain } from "./guard.ts";
+import { checkAttempt, checkCandidates, checkHead, checkReply, checkVerdict } from "./hook-result.ts";
 import type { PluginHandle } from "./plugin-handle.ts";
-import { isReplyInit, KernelReply } from "./reply.ts";
+import { KernelReply } from "./reply.ts";
+import { type Tapped, tapped } from "./tap-call.ts";
 
 type TapOf<H> = H extends { tap(fn: infer F): void } ? F : never;
 export type RequestTap = TapOf<Hooks["request"]>;
@@ -42,8 +33,10 @@ export interface Pipeline {
   settled(exchange: Exchange, outcome: Outcome): MaybePromise<void>;
 }
 export type MaybePromise<T> = T | Promise<T>;
-/** A verdict with the plugin that gave it. */
-export type VerdictOf = Verdict & { readonly by: PluginHandle };
+/** What a plugin said before an attempt. */
+export type VerdictOf =
+  | { readonly by: PluginHandle; readonly skip: string }
+  | { readonly by: PluginHandle; readonly answer: KernelReply };
 
 type Done<T> = (error: Error | null, value?: T) => void;
 
@@ -66,27 +59,22 @@ export function compilePipeline(
 
   taps.forEach(({ plugin, ...own }, index) => {
     for (const fn of own.request) {
-      request.tapAsync(plugin.name, (exchange, done) =>
-        tapRequest(plugin, index, fn, exchange, timed(observe, plugin, "request", exchange, done)),
-      );
+      const tap = tapped(plugin, "request", fn);
+      request.tapAsync(plugin.name, (exchange, done) => tapRequest(tap, index, exchange, observe, done));
     }
     for (const fn of own.beforeUpstream) {
+      const tap = tapped(plugin, "beforeUpstream", fn);
       beforeUpstream.tapAsync(plugin.name, (exchange, attempt, done) =>
-        tapBeforeUpstream(
-          plugin,
-          fn,
-          exchange,
-          attempt,
-          timed(observe, plugin, "beforeUpstream", exchange, done),
-        ),
+        tapBeforeUpstream(tap, exchange, attempt, observe, done),
       );
     }
     for (const name of ["start", "attemptEnd", "settled"] as const) {
       for (const fn of own.lifecycle[name] ?? []) {
+        const tap = tapped(plugin, name, fn as LifecycleTap);
         lifecycle
           .for(name)
           .tapAsync(plugin.name, (subject, detail, done) =>
-            tapLifecycle(plugin, name, fn as LifecycleTap, subject as ExchangeState, detail, done),
+            tapLifecycle(tap, subject as ExchangeState, detail, done),
           );
       }
     }
@@ -94,8 +82,9 @@ export function compilePipeline(
   for (let index = taps.length - 1; index >= 0; index--) {
     const { plugin, response: own } = taps[index]!;
     for (const fn of own) {
+      const tap = tapped(plugin, "response", fn);
       response.tapAsync(plugin.name, (reply, exchange, done) =>
-        tapResponse(plugin, index, fn, reply, exchange, timed(observe, plugin, "response", exchange, done)),
+        tapResponse(tap, index, reply, exchange, observe, done),
       );
     }
   }
@@ -115,7 +104,7 @@ export function compilePipeline(
     response: response.isUsed()
       ? (reply: KernelReply, exchange: ExchangeState) =>
           now<KernelReply>((done) => response.callAsync(reply, exchange, done as Done<KernelReply>))
-      : (reply: KernelReply) => reply,
+      : same,
     started:
       start === undefined ? nothing : (exchange: Exchange) => start.callAsync(exchange, undefined, ignore),
     attemptEnded:
@@ -132,17 +121,17 @@ export function compilePipeline(
 
 function nothing(): undefined {}
 function ignore(): void {}
+function same(reply: KernelReply): KernelReply {
+  return reply;
+}
 
 /** Turns a callback into a value, where it came at once, or a promise of it. */
 function now<T>(call: (done: Done<T>) => void): MaybePromise<T> {
-  let settled = false;
   let outcome: { error: Error | null; value: T | undefined } | undefined;
   let resolve: ((value: T) => void) | undefined;
   let reject: ((error: Error) => void) | undefined;
   call((error, value) => {
-    if (settled) return;
-    settled = true;
-    if (resolve === undefined) outcome = { error: error ?? null, value };
+    if (resolve === undefined) outcome ??= { error, value };
     else if (error) reject!(error);
     else resolve(value as T);
   });
@@ -156,14 +145,10 @@ function now<T>(call: (done: Done<T>) => void): MaybePromise<T> {
   });
 }
 
-function contained(plugin: PluginHandle, hook: string, owner: ExchangeState): Contained {
-  return { plugin, hook, owner, makeClock: startClock };
-}
-
+/** `done`, with the observers told first how long the tap took. */
 function timed<T>(
   observers: readonly HookObserver[] | undefined,
-  plugin: PluginHandle,
-  hook: "request" | "beforeUpstream" | "response",
+  { plugin, hook }: Tapped<unknown>,
   exchange: ExchangeState,
   done: Done<T>,
 ): Done<T> {
@@ -171,34 +156,44 @@ function timed<T>(
   const began = performance.now();
   return (error, value) => {
     const durationMs = performance.now() - began;
-    for (const observer of observers) observer.tapped(plugin.name, hook, exchange, durationMs);
+    for (const observer of observers)
+      observer.tapped(plugin.name, hook as "request" | "beforeUpstream" | "response", exchange, durationMs);
     done(error, value);
   };
 }
 
 function tapRequest(
-  plugin: PluginHandle,
+  tap: Tapped<RequestTap>,
   index: number,
-  fn: RequestTap,
   exchange: ExchangeState,
-  done: Done<KernelReply>,
+  observers: readonly HookObserver[] | undefined,
+  next: Done<KernelReply>,
 ): void {
+  const { plugin, fn } = tap;
   if (plugin.quarantined !== undefined) {
-    if (plugin.onError === "open") done(null);
+    if (plugin.onError === "open") next(null);
     else {
       exchange.answeredAt = index;
-      done(null, quarantinedReply(plugin, exchange));
+      next(null, quarantinedReply(plugin, exchange));
     }
     return;
   }
+  const done = timed(observers, tap, exchange, next);
   const mark = exchange.mark();
+  const { candidates, ruledOut } = exchange;
   contain(
-    contained(plugin, "request", exchange),
+    tap,
+    exchange,
     () => fn(exchange),
-    (value) => checkReply(plugin, "request", value),
+    (value) => {
+      if (exchange.candidates !== candidates) checkCandidates(tap, exchange.candidates);
+      return checkReply(tap, value, exchange);
+    },
     (failure, value) => {
       if (failure !== undefined) {
         exchange.rollback(mark);
+        exchange.candidates = candidates;
+        exchange.ruledOut = ruledOut;
         if (plugin.onError === "open") done(null);
         else {
           exchange.answeredAt = index;
@@ -207,80 +202,96 @@ function tapRequest(
       } else if (value === undefined) done(null);
       else {
         exchange.answeredAt = index;
-        done(null, KernelReply.from(value, exchange, plugin));
+        done(null, value);
       }
     },
   );
 }
 
 function tapBeforeUpstream(
-  plugin: PluginHandle,
-  fn: BeforeUpstreamTap,
+  tap: Tapped<BeforeUpstreamTap>,
   exchange: ExchangeState,
   attempt: AttemptState,
-  done: Done<VerdictOf>,
+  observers: readonly HookObserver[] | undefined,
+  next: Done<VerdictOf>,
 ): void {
+  const { plugin, fn } = tap;
   if (plugin.quarantined !== undefined) {
-    if (plugin.onError === "open") done(null);
-    else done(null, { answer: refusalInit(exchange, "TM_PLUGIN_FAILED"), by: plugin });
+    if (plugin.onError === "open") next(null);
+    else next(null, { by: plugin, answer: quarantinedReply(plugin, exchange) });
     return;
   }
+  const done = timed(observers, tap, exchange, next);
   const mark = attempt.mark();
   contain(
-    contained(plugin, "beforeUpstream", exchange),
+    tap,
+    exchange,
     () => fn(exchange, attempt),
-    (value) => checkVerdict(plugin, value),
+    (value) => {
+      checkAttempt(tap, attempt, mark.headers);
+      return checkVerdict(tap, value, exchange);
+    },
     (failure, value) => {
-      if (failure !== undefined) {
-        attempt.rollback(mark);
-        if (plugin.onError === "open") done(null);
-        else done(null, { answer: refusalInit(exchange, failure.code), by: plugin });
-      } else if (value === undefined) done(null);
-      else done(null, { ...value, by: plugin });
+      if (failure === undefined) {
+        done(null, value);
+        return;
+      }
+      attempt.rollback(mark);
+      if (plugin.onError === "open") done(null);
+      else {
+        const error = { code: failure.code, message: PUBLIC_FAILURE };
+        done(null, { by: plugin, answer: KernelReply.refusal(exchange, error) });
+      }
     },
   );
 }
 
 function tapResponse(
-  plugin: PluginHandle,
+  tap: Tapped<ResponseTap>,
   index: number,
-  fn: ResponseTap,
   reply: KernelReply,
   exchange: ExchangeState,
-  done: Done<KernelReply>,
+  observers: readonly HookObserver[] | undefined,
+  next: Done<KernelReply>,
 ): void {
+  const { plugin, fn } = tap;
   // Only the plugins that the request passed through see the reply, and the one that answered does not.
-  if (index >= exchange.answeredAt) {
-    done(null, reply);
+  if (index >= exchange.answeredAt || plugin === exchange.answeredBy) {
+    next(null, reply);
     return;
   }
   if (plugin.quarantined !== undefined) {
-    if (plugin.onError === "open") done(null, reply);
+    if (plugin.onError === "open") next(null, reply);
     else {
       reply.discard();
-      done(null, quarantinedReply(plugin, exchange));
+      next(null, quarantinedReply(plugin, exchange));
     }
     return;
   }
+  const done = timed(observers, tap, exchange, next);
   const mark = reply.enter(plugin);
   contain(
-    contained(plugin, "response", exchange),
+    tap,
+    exchange,
     () => fn(reply, exchange),
-    (value) => checkReply(plugin, "response", value),
+    (value) => {
+      if (value === reply || value === undefined) {
+        checkHead(tap, reply, mark);
+        return reply;
+      }
+      return checkReply(tap, value, exchange) ?? reply;
+    },
     (failure, value) => {
       reply.leave();
-      if (failure !== undefined) {
-        if (plugin.onError === "open") {
-          reply.rollback(mark);
-          done(null, reply);
-        } else {
-          reply.discard();
-          done(null, KernelReply.refusal(exchange, { code: failure.code, message: PUBLIC_FAILURE }));
-        }
-      } else if (value === undefined || value === reply) done(null, reply);
-      else {
+      if (failure === undefined) {
+        if (value !== reply) reply.discard();
+        done(null, value);
+      } else if (plugin.onError === "open") {
+        reply.rollback(mark);
+        done(null, reply);
+      } else {
         reply.discard();
-        done(null, KernelReply.from(value, exchange, plugin));
+        done(null, KernelReply.refusal(exchange, { code: failure.code, message: PUBLIC_FAILURE }));
       }
     },
   );
@@ -288,20 +299,19 @@ function tapResponse(
 
 type LifecycleTap = (subject: unknown, detail: unknown) => unknown;
 function tapLifecycle(
-  plugin: PluginHandle,
-  name: string,
-  fn: LifecycleTap,
-  subject: ExchangeState,
+  tap: Tapped<LifecycleTap>,
+  exchange: ExchangeState,
   detail: unknown,
   done: (error?: Error | null) => void,
 ): void {
-  if (plugin.quarantined !== undefined) {
+  if (tap.plugin.quarantined !== undefined) {
     done(null);
     return;
   }
   contain(
-    contained(plugin, name, subject),
-    () => fn(subject, detail),
+    tap,
+    exchange,
+    () => tap.fn(exchange, detail),
     () => undefined,
     () => done(null),
   );
@@ -315,32 +325,4 @@ function quarantinedReply(plugin: PluginHandle, exchange: ExchangeState): Kernel
     "refused: the plugin is quarantined and fails closed",
   );
   return KernelReply.refusal(exchange, { code: "TM_PLUGIN_FAILED", message: PUBLIC_FAILURE });
-}
-function refusalInit(exchange: ExchangeState, code: "TM_PLUGIN_FAILED" | TokenmanError["code"]): ReplyInit {
-  return exchange.refuse({ code, message: PUBLIC_FAILURE });
-}
-
-function checkReply(plugin: PluginHandle, hook: string, value: unknown): ReplyInit | KernelReply | undefined {
-  if (value === undefined || value instanceof KernelReply || isReplyInit(value)) return value;
-  throw wrongResult(plugin, hook, "a reply ({ status, headers?, body? }) or undefined", value);
-}
-function checkVerdict(plugin: PluginHandle, value: unknown): Verdict | undefined {
-  if (value === undefined) return undefined;
-  if (typeof value === "object" && value !== null) {
-    const verdict = value as Record<string, unknown>;
-    if (typeof verdict.skip === "string") return { skip: verdict.skip };
-    if (isReplyInit(verdict.answer)) return { answer: verdict.answer };
-  }
-  throw wrongResult(plugin, "beforeUpstream", "{ skip: reason }, { answer: reply } or undefined", value);
-}
-function wrongResult(plugin: PluginHandle, hook: string, expected: string, value: unknown): TokenmanError {
-  const found = value === null ? "null" : Array.isArray(value) ? "an array" : typeof value;
-  return new TokenmanError(
-    "TM_PLUGIN_RESULT",
-    `${plugin.name}'s ${hook} hook returned ${found}; expected ${expected}`,
-    {
-      plugin: plugin.name,
-      hook,
-    },
-  );
 }

@@ -1,6 +1,6 @@
 import type { Logger } from "@tokenman/plugin-sdk";
 
-/** Failures in a row after which a plugin is left out until the next generation. */
+/** Failures in a row, of the same kind, after which a plugin is left out until the next generation. */
 export const QUARANTINE_AFTER = 10;
 
 /** Run-time identity of a loaded plugin, shared by all pipelines of its generation. */
@@ -13,7 +13,8 @@ export class PluginHandle {
   failures = 0;
   /** Why it is left out; undefined while it is in service. */
   quarantined: string | undefined;
-  #inARow = 0;
+  /** Failures in a row by where they happened: that its `settled` tap works says nothing about its `request` tap. */
+  #rows: Map<string, number> | undefined;
 
   constructor(options: {
     name: string;
@@ -27,24 +28,36 @@ export class PluginHandle {
     this.log = options.log;
   }
 
-  succeeded(): void {
-    this.#inARow = 0;
+  succeeded(where: string): void {
+    this.#rows?.delete(where);
   }
-  /** Counts and logs a failure in `where` (a hook's name). */
+  /** Counts and logs a failure in `where` (a hook's name). Never throws, whatever was thrown. */
   failed(where: string, cause: unknown, exchangeId?: string): void {
     this.failures++;
-    this.#inARow++;
-    this.log.error(
-      { plugin: this.name, hook: where, exchange: exchangeId, err: cause, policy: this.onError },
-      "plugin failed",
-    );
-    if (this.#inARow >= QUARANTINE_AFTER && this.quarantined === undefined) {
-      const reason = cause instanceof Error ? cause.message : String(cause);
-      this.quarantined = `${this.#inARow} failures in a row, the last in ${where}: ${reason}`;
-      this.log.error(
-        { plugin: this.name, reason: this.quarantined },
-        "plugin quarantined until the next reload",
-      );
+    this.#rows ??= new Map();
+    const row = (this.#rows.get(where) ?? 0) + 1;
+    this.#rows.set(where, row);
+    const facts = { plugin: this.name, hook: where, exchange: exchangeId, policy: this.onError };
+    try {
+      this.log.error({ ...facts, err: cause }, "plugin failed");
+    } catch {
+      // An error whose properties throw cannot be written out.
+      this.log.error({ ...facts, err: sayCause(cause) }, "plugin failed");
     }
+    if (row < QUARANTINE_AFTER || this.quarantined !== undefined) return;
+    this.quarantined = `${row} failures in a row, the last in ${where}: ${sayCause(cause)}`;
+    this.log.error(
+      { plugin: this.name, reason: this.quarantined },
+      "plugin quarantined until the next reload",
+    );
+  }
+}
+
+/** What was thrown, in words. Never throws: anything may have been thrown, even what has no string form. */
+export function sayCause(cause: unknown): string {
+  try {
+    return cause instanceof Error ? String(cause.message) : String(cause);
+  } catch {
+    return "something that has no text";
   }
 }
