@@ -1,4 +1,5 @@
 export * from "./captured-log.ts";
+export * from "./certificate.ts";
 export * from "./gate.ts";
 export * from "./host.ts";
 export * from "./providers.ts";

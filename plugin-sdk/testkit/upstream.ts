@@ -33,7 +33,7 @@ export interface UpstreamCall {
   readonly request: RecordedRequest;
   /** Resolves when the whole request has come. Rejects when the connection ends before. */
   readonly received: Promise<void>;
-  /** Resolves when the connection is over, from whichever side. */
+  /** Resolves when the peer has ended or reset the connection, or this side has destroyed it. */
   readonly closed: Promise<void>;
   /** For what is not offered here. */
   readonly socket: Socket;
@@ -103,12 +103,17 @@ class Upstream implements RecordingUpstream {
     this.#default = options.script ?? wholeReply({ status: 200, headers: JSON_TYPE, body: "{}" });
     this.#scheme = options.tls === undefined ? "http" : "https";
     const accept = (socket: Socket): void => this.#accept(socket);
-    // A client that has sent FIN may still read: whether to answer it is the script's business.
+    // A peer that has sent FIN may still read: its connection is closed when the script is through.
     this.#server =
       options.tls === undefined
         ? net.createServer({ allowHalfOpen: true, noDelay: true }, accept)
         : tls.createServer({ ...options.tls, allowHalfOpen: true, ALPNProtocols: ["http/1.1"] }, accept);
     this.#server.on("tlsClientError", () => {});
+    // Below TLS too: a handshake that failed leaves a connection that nobody else closes.
+    this.#server.on("connection", (socket) => {
+      this.#sockets.add(socket);
+      socket.on("close", () => this.#sockets.delete(socket));
+    });
   }
   async listen(): Promise<void> {
     const listening = gate();
@@ -158,20 +163,20 @@ class Upstream implements RecordingUpstream {
 
   #accept(socket: Socket): void {
     const connection = ++this.connections;
-    this.#sockets.add(socket);
     const closed = gate();
     let current: Recorded | undefined;
     // Requests of one connection are answered one after the other, as HTTP/1.1 demands.
     let turn = Promise.resolve();
     socket.on("error", () => {});
-    socket.on("close", () => {
-      this.#sockets.delete(socket);
+    const left = (): void => {
       current?.whole.fail(new Error("the connection ended before the request was complete"));
       closed.open();
-    });
+    };
     socket.on("end", () => {
-      if (current === undefined || current.complete) socket.end();
+      left();
+      void turn.then(() => socket.end());
     });
+    socket.on("close", left);
     const reader = new RequestReader({
       head: (head) => {
         const recorded = new Recorded(head, connection);

@@ -1,17 +1,2 @@
-export {
-  chunkBytes,
-  type Gate,
-  gate,
-  headBytes,
-  providersAt,
-  type RecordedRequest,
-  type RecordingUpstream,
-  recordingUpstream,
-  replyBytes,
-  type Script,
-  type ScriptStep,
-  steps,
-  type UpstreamCall,
-  type UpstreamOptions,
-  wholeReply,
-} from "@tokenman/plugin-sdk/testkit";
+/** The SDK's test kit: the recording upstream, scripts and faults for it, gates, certificates. */
+export * from "@tokenman/plugin-sdk/testkit";
