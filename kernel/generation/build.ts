@@ -1,6 +1,13 @@
-import { type HostInfo, type Logger, TokenmanError, TokenmanErrors } from "@tokenman/plugin-sdk";
+import {
+  type HookObserver,
+  type HostInfo,
+  type Logger,
+  TokenmanError,
+  TokenmanErrors,
+} from "@tokenman/plugin-sdk";
 import type { LoadResult } from "../load/index.ts";
 import { compilePipeline, type PluginTaps } from "../pipeline.ts";
+import type { PluginHandle } from "../plugin-handle.ts";
 import { ContributionRegistry } from "./contributions.ts";
 import { type Compiled, disposeMembers, Generation } from "./generation.ts";
 import type { KeepStore } from "./keep.ts";
@@ -70,6 +77,9 @@ function compileAll(
   const byName = new Map(members.map((member) => [member.name, member]));
   const bySignature = new Map<string, Compiled>();
   const compiled = new Map<string, Compiled>();
+  const observers = registry
+    .owned("hookObserver")
+    .map(({ plugin, value }) => contained(value, byName.get(plugin)!.handle));
   for (const project of projectsOf(settings)) {
     const signature = settings.signature(project);
     let entry = bySignature.get(signature);
@@ -77,7 +87,7 @@ function compileAll(
       const on = plan.active.filter((each) => whyOff(each, settings, project) === undefined);
       const taps = on.map(({ plugin }) => tapsOf(byName.get(plugin.name)!, settings, project));
       entry = {
-        pipeline: compilePipeline(taps, registry.all("hookObserver")),
+        pipeline: compilePipeline(taps, observers),
         taps,
         on: new Set(on.map(({ plugin }) => plugin.name)),
       };
@@ -86,6 +96,21 @@ function compileAll(
     compiled.set(project, entry);
   }
   return compiled;
+}
+
+/** An observer that throws must not hurt the exchange, nor be blamed on the plugin that it observes. */
+function contained(observer: HookObserver, handle: PluginHandle): HookObserver {
+  return {
+    tapped(plugin, hook, exchange, durationMs) {
+      if (handle.quarantined !== undefined) return;
+      try {
+        observer.tapped(plugin, hook, exchange, durationMs);
+        handle.succeeded("hookObserver");
+      } catch (cause) {
+        handle.failed("hookObserver", cause, exchange.id);
+      }
+    },
+  };
 }
 
 function tapsOf(member: Member, settings: Settings, project: string): PluginTaps {

@@ -25,6 +25,7 @@ export class ContributionRegistry implements RegistryView {
   /** Throws TM_CONTRIBUTION_DUPLICATE, naming both plugins. */
   add<K extends ContributionKind>(plugin: string, kind: K, value: Contributions[K]): void {
     const entries = this.#kinds.get(kind) ?? [];
+    if (kind === "provider") checkBase(value as Contributions["provider"], plugin);
     const names = identities(kind, value, plugin);
     for (const name of names) {
       const earlier = entries.find((entry) => entry.name === name);
@@ -48,6 +49,13 @@ export class ContributionRegistry implements RegistryView {
     return values as readonly Contributions[K][];
   }
 
+  /** The contributions of one kind with the plugins they are from. */
+  owned<K extends ContributionKind>(
+    kind: K,
+  ): readonly { readonly plugin: string; readonly value: Contributions[K] }[] {
+    return (this.#kinds.get(kind) ?? []) as never;
+  }
+
   /** What was contributed, by kind, name and plugin. */
   list(): { readonly kind: ContributionKind; readonly name: string; readonly plugin: string }[] {
     return [...this.#kinds].flatMap(([kind, entries]) =>
@@ -60,6 +68,18 @@ export class ContributionRegistry implements RegistryView {
     this.#kinds.clear();
     this.#values.clear();
   }
+}
+
+/** Throws TM_PLUGIN_SETUP: a base that is no URL would fail every request, and the reload that is to mend it. */
+function checkBase({ name, apiBase, answer }: Contributions["provider"], plugin: string): void {
+  if (apiBase === undefined && typeof answer === "function") return;
+  if (typeof apiBase === "string" && /^https?:$/.test(URL.parse(apiBase)?.protocol ?? "")) return;
+  const found = apiBase === undefined ? "neither" : JSON.stringify(apiBase);
+  throw new TokenmanError(
+    "TM_PLUGIN_SETUP",
+    `plugin "${plugin}": provider "${name}" needs an http or https URL as apiBase, or answer(); found ${found}`,
+    { plugin },
+  );
 }
 
 function identities<K extends ContributionKind>(kind: K, value: Contributions[K], plugin: string): string[] {

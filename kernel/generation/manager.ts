@@ -1,4 +1,4 @@
-import { type Logger, type ReloadEvent, TokenmanError } from "@tokenman/plugin-sdk";
+import { type Logger, type ReloadEvent, TokenmanError, TokenmanErrors } from "@tokenman/plugin-sdk";
 import { within } from "./deadline.ts";
 import type { Generation } from "./generation.ts";
 
@@ -85,6 +85,7 @@ export class GenerationManager {
   async #reload(reason: string): Promise<ReloadEvent> {
     const old = this.current;
     let error: string | undefined;
+    let files: readonly string[] = [];
     if (this.#closed) error = "TokenMan is shutting down";
     else {
       try {
@@ -93,10 +94,16 @@ export class GenerationManager {
         this.#current = next;
       } catch (cause) {
         error = cause instanceof Error ? cause.message : String(cause);
+        files = filesOf(cause);
       }
     }
     const serving = this.current;
-    const event: ReloadEvent = Object.freeze({ ok: error === undefined, generation: serving.id, error });
+    const event: ReloadEvent = Object.freeze({
+      ok: error === undefined,
+      generation: serving.id,
+      error,
+      ...(files.length > 0 && { files }),
+    });
     this.#lastReload = Object.freeze({ ...event, at: Date.now() });
     if (error === undefined) this.#log.info({ generation: serving.id, reason }, "reloaded");
     else
@@ -114,4 +121,10 @@ export class GenerationManager {
     void generation.retire();
     void generation.disposed.then(() => this.#retiring.delete(generation));
   }
+}
+
+/** The files in which the problems are. */
+function filesOf(cause: unknown): readonly string[] {
+  if (!(cause instanceof TokenmanErrors)) return [];
+  return [...new Set(cause.errors.flatMap(({ place }) => (place === undefined ? [] : [place.file])))];
 }

