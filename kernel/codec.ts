@@ -1,14 +1,12 @@
 import { promisify } from "node:util";
 import zlib from "node:zlib";
 
-/** A decoder of one content coding: a Node transform stream. */
-export type Decoder = zlib.Gunzip | zlib.BrotliDecompress | zlib.ZstdDecompress | zlib.Inflate;
+type ZlibStream = zlib.Gunzip | zlib.BrotliDecompress | zlib.ZstdDecompress | zlib.Inflate;
 
-const DECODERS: Readonly<Record<string, () => Decoder>> = {
-  // A cut compressed stream still gives the bytes so far; the cut itself is reported by whoever carries the bytes.
-  gzip: () => zlib.createGunzip({ finishFlush: zlib.constants.Z_SYNC_FLUSH }),
-  "x-gzip": () => zlib.createGunzip({ finishFlush: zlib.constants.Z_SYNC_FLUSH }),
-  deflate: () => zlib.createInflate({ finishFlush: zlib.constants.Z_SYNC_FLUSH }),
+const DECODERS: Readonly<Record<string, () => ZlibStream>> = {
+  gzip: () => zlib.createGunzip(),
+  "x-gzip": () => zlib.createGunzip(),
+  deflate: () => zlib.createInflate(),
   br: () => zlib.createBrotliDecompress(),
   zstd: () => zlib.createZstdDecompress(),
 };
@@ -30,15 +28,97 @@ export function contentCoding(header: string | undefined): string | undefined {
   return coding === "" || coding === "identity" ? undefined : coding;
 }
 
-/** Whether {@link createDecoder} knows the coding. Lists of codings ("gzip, br") are not known. */
+/** Whether {@link StreamDecoder} knows the coding. Lists of codings ("gzip, br") are not known. */
 export function isKnownCoding(coding: string): boolean {
   return Object.hasOwn(DECODERS, coding);
 }
 
-export function createDecoder(coding: string): Decoder {
-  const make = Object.hasOwn(DECODERS, coding) ? DECODERS[coding] : undefined;
-  if (make === undefined) throw new TypeError(`unknown content coding ${coding}`);
-  return make();
+/** Takes what a {@link StreamDecoder} decodes. `end` or `fail` comes last, and once. */
+export interface DecoderSink {
+  data(chunk: Buffer): void;
+  /** There is room again after `write` returned false. */
+  drain(): void;
+  end(): void;
+  /** The bytes are not of the coding, or stop in the middle of it. */
+  fail(cause: Error): void;
+}
+
+/** Decodes a stream of one coding as it comes. */
+export class StreamDecoder {
+  readonly #stream: ZlibStream;
+  readonly #sink: DecoderSink;
+  /** The coding came to its own end; what follows it is no part of the content. */
+  #complete = false;
+  #began = false;
+  #ending = false;
+  #over = false;
+
+  /** Throws TypeError for a coding that {@link isKnownCoding} does not know. */
+  constructor(coding: string, sink: DecoderSink) {
+    const make = Object.hasOwn(DECODERS, coding) ? DECODERS[coding] : undefined;
+    if (make === undefined) throw new TypeError(`unknown content coding ${coding}`);
+    this.#sink = sink;
+    this.#stream = make();
+    this.#stream.on("data", (chunk: Buffer) => {
+      if (!this.#over) sink.data(chunk);
+    });
+    this.#stream.on("drain", () => {
+      if (!this.#over) sink.drain();
+    });
+    this.#stream.on("end", () => {
+      this.#complete = true;
+      if (this.#ending) this.#finish();
+    });
+    this.#stream.on("error", (cause) => {
+      if (this.#over) return;
+      this.#over = true;
+      sink.fail(cause);
+    });
+  }
+  /** Bytes taken that are not decoded yet. */
+  get backlogBytes(): number {
+    return this.#stream.writableLength;
+  }
+  /** False asks to wait for `drain`. */
+  write(chunk: Buffer): boolean {
+    if (this.#complete || this.#over) return true;
+    this.#began = true;
+    return this.#stream.write(chunk);
+  }
+  /**
+   * No more will come: `end` follows the last of the content, `fail` a coding that is not complete. A body of no bytes
+   * (a 204, a reply to HEAD) is complete whatever its headers say.
+   */
+  end(): void {
+    this.#ending = true;
+    if (this.#complete || !this.#began) this.#finish();
+    else this.#stream.end();
+  }
+  /** The rest will never come: calls back when all that can be decoded of what did come was handed on. */
+  cut(done: () => void): void {
+    if (this.#complete || this.#over || !this.#began) done();
+    else this.#stream.flush(() => this.#whenRead(done));
+  }
+  pause(): void {
+    this.#stream.pause();
+  }
+  resume(): void {
+    this.#stream.resume();
+  }
+  destroy(): void {
+    this.#over = true;
+    this.#stream.destroy();
+  }
+
+  #whenRead(done: () => void): void {
+    if (this.#over || this.#stream.readableLength === 0) done();
+    else this.#stream.once("data", () => this.#whenRead(done));
+  }
+  #finish(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#sink.end();
+  }
 }
 
 /**

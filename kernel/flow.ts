@@ -1,10 +1,13 @@
 import { type BodyEnd, type SseEvent, SseSplitter, TokenmanError } from "@tokenman/plugin-sdk";
-import { createDecoder, type Decoder, isKnownCoding } from "./codec.ts";
+import { isKnownCoding, StreamDecoder } from "./codec.ts";
+import type { ShareBuffer } from "./share.ts";
 import type { BodySink, BodySource } from "./source.ts";
 import { EventChain, observerFailed, type Step } from "./steps.ts";
 
 /** How far a client may lag behind others that share its reply before it slows them. */
 const MAX_LAG_BYTES = 4 * 1024 * 1024;
+/** How far the observers' decoder may lag behind the client, who is never slowed by it. */
+const MAX_COPY_BACKLOG_BYTES = 32 * 1024 * 1024;
 
 export interface FlowOptions {
   readonly coding: string | undefined;
@@ -25,7 +28,10 @@ export class Flow implements BodySource {
   #sink: BodySink | undefined;
   #copy: Copy | undefined;
   #chain: EventChain | undefined;
-  #decoder: Decoder | undefined;
+  /** Those who share the bytes as they come from the source. */
+  #shares: readonly ShareBuffer[] = NONE;
+  #decoder: StreamDecoder | undefined;
+  #trailers: readonly string[] | undefined;
   #sinkPaused = false;
   #decoderFull = false;
   #over = false;
@@ -45,24 +51,29 @@ export class Flow implements BodySource {
   }
 
   start(sink: BodySink): void {
+    if (this.#over) return;
     this.#sink = sink;
-    const { coding, streaming, maxCopyBytes } = this.#options;
-    if (this.#steps.length > 0) {
-      for (const step of this.#steps) {
-        if (step.kind === "share") step.share.onIdle = () => this.#unwanted();
-      }
-      if (this.rewrites) {
-        this.#chain = new EventChain(this.#steps);
-        if (coding !== undefined) this.#decode(coding);
-      } else if (this.#steps.some((step) => step.kind === "observe")) {
-        this.#copy = new Copy(this.#steps, coding, streaming, maxCopyBytes);
-      }
-    }
+    if (this.#steps.length > 0) this.#prepare();
     this.#source.start({
       data: (chunk) => this.#data(chunk),
       end: (trailers) => this.#end(trailers),
       fail: (error) => this.#cut(error),
     });
+  }
+  #prepare(): void {
+    const { coding, streaming, maxCopyBytes } = this.#options;
+    const firstMap = this.#steps.findIndex((step) => step.kind === "map");
+    // What is shared before the first rewrite are the source's own bytes, in their coding.
+    this.#shares = sharesOf(firstMap < 0 ? this.#steps : this.#steps.slice(0, firstMap));
+    for (const share of sharesOf(this.#steps)) share.onIdle = () => this.#unwanted();
+    if (firstMap >= 0) {
+      this.#chain = new EventChain(
+        this.#steps.filter((step, index) => step.kind !== "share" || index > firstMap),
+      );
+      if (coding !== undefined) this.#decode(coding);
+    } else if (this.#steps.some((step) => step.kind === "observe")) {
+      this.#copy = new Copy(this.#steps, coding, streaming, maxCopyBytes);
+    }
   }
   pause(): void {
     this.#sinkPaused = true;
@@ -87,6 +98,7 @@ export class Flow implements BodySource {
 
   #data(chunk: Buffer): void {
     if (this.#over) return;
+    for (const share of this.#shares) share.push(chunk);
     if (this.#decoder !== undefined) {
       if (!this.#decoder.write(chunk)) {
         this.#decoderFull = true;
@@ -95,9 +107,9 @@ export class Flow implements BodySource {
     } else if (this.#chain !== undefined) this.#events(chunk);
     else {
       this.#copy?.push(chunk);
-      for (const step of this.#steps) if (step.kind === "share") step.share.push(chunk);
       this.#sink?.data(chunk);
-      if (this.#sinkPaused && this.#steps.length > 0) this.#regulate();
+      // A client that was allowed to lag may have lagged enough.
+      if (this.#sinkPaused) this.#regulate();
     }
   }
   #events(chunk: Buffer): void {
@@ -105,7 +117,9 @@ export class Flow implements BodySource {
       this.#put(this.#chain!.push(chunk), chunk);
     } catch (error) {
       this.#fail(error as TokenmanError, "failed");
+      return;
     }
+    if (this.#sinkPaused) this.#regulate();
   }
   /** One write a chunk: an unchanged chunk goes on as it is, several pieces are joined. */
   #put(pieces: readonly Buffer[], chunk?: Buffer): void {
@@ -116,10 +130,11 @@ export class Flow implements BodySource {
   }
   #end(trailers: readonly string[] | undefined): void {
     if (this.#over) return;
-    if (this.#decoder !== undefined) this.#decoder.end(() => this.#ended(trailers));
-    else this.#ended(trailers);
+    this.#trailers = trailers;
+    if (this.#decoder !== undefined) this.#decoder.end();
+    else this.#ended();
   }
-  #ended(trailers: readonly string[] | undefined): void {
+  #ended(): void {
     if (this.#over) return;
     if (this.#chain !== undefined) {
       try {
@@ -130,29 +145,41 @@ export class Flow implements BodySource {
       }
     }
     this.#over = true;
-    for (const step of this.#steps) if (step.kind === "share") step.share.end(trailers);
+    for (const step of this.#steps) {
+      if (step.kind === "share") step.share.end(this.#trailers);
+      else if (!step.bypassed) step.plugin?.succeeded(step.kind === "map" ? "mapEvents" : "observer");
+    }
     const sink = this.#sink;
     this.#sink = undefined;
-    sink?.end(trailers);
+    sink?.end(this.#trailers);
     this.#finish("complete");
   }
   /** The source broke: what a decoder still holds goes on first. */
   #cut(error: TokenmanError): void {
-    const decoder = this.#decoder;
-    if (decoder === undefined || decoder.destroyed) {
-      this.#fail(error, "upstream-cut");
-      return;
-    }
+    if (this.#over) return;
     this.#cutBy = error;
-    decoder.once("close", () => this.#fail(error, "upstream-cut"));
-    decoder.end();
+    if (this.#decoder !== undefined) this.#decoder.cut(() => this.#broken(error));
+    else this.#broken(error);
+  }
+  /** The bytes so far leave, those of an event that will never be whole included. */
+  #broken(error: TokenmanError): void {
+    if (this.#over) return;
+    if (this.#chain !== undefined) {
+      try {
+        this.#put(this.#chain.rest());
+      } catch (failure) {
+        this.#fail(failure as TokenmanError, "failed");
+        return;
+      }
+    }
+    this.#fail(error, "upstream-cut");
   }
   #fail(error: TokenmanError, end: BodyEnd): void {
     if (this.#over) return;
     this.#over = true;
     if (end === "failed") this.#source.abort();
     this.#decoder?.destroy();
-    for (const step of this.#steps) if (step.kind === "share") step.share.fail(error);
+    for (const share of sharesOf(this.#steps)) share.fail(error);
     const sink = this.#sink;
     this.#sink = undefined;
     sink?.fail(error);
@@ -182,7 +209,11 @@ export class Flow implements BodySource {
   /** A slow client slows the source, unless others share the body: then its own socket buffers, up to a bound. */
   #regulate(): void {
     if (this.#over) return;
-    if (this.#decoderFull || (this.#sinkPaused && !this.#mayLag())) this.#source.pause();
+    const wait = this.#sinkPaused && !this.#mayLag();
+    // A small coded chunk may decode to a very large one, so the decoder waits for the client too.
+    if (wait) this.#decoder?.pause();
+    else this.#decoder?.resume();
+    if (wait || this.#decoderFull) this.#source.pause();
     else this.#source.resume();
   }
   #mayLag(): boolean {
@@ -193,25 +224,33 @@ export class Flow implements BodySource {
     return this.#steps.some((step) => step.kind === "share" && step.share.wanted);
   }
   #decode(coding: string): void {
-    const decoder = createDecoder(coding);
-    this.#decoder = decoder;
-    decoder.on("data", (chunk: Buffer) => {
-      if (!this.#over) this.#events(chunk);
-    });
-    decoder.on("drain", () => {
-      this.#decoderFull = false;
-      this.#regulate();
-    });
-    decoder.on("error", (cause) => {
-      // A cut compressed stream ends in the middle of a block: the cut is what happened, not a broken coding.
-      if (this.#cutBy !== undefined) this.#fail(this.#cutBy, "upstream-cut");
-      else
-        this.#fail(
-          new TokenmanError("TM_UPSTREAM_CUT", `the reply's ${coding} coding is broken`, { cause }),
-          "failed",
-        );
+    this.#decoder = new StreamDecoder(coding, {
+      data: (chunk) => {
+        if (!this.#over) this.#events(chunk);
+      },
+      drain: () => {
+        this.#decoderFull = false;
+        this.#regulate();
+      },
+      end: () => this.#ended(),
+      fail: (cause) => {
+        // A cut coded stream ends in the middle of a block: the cut is what happened, not a broken coding.
+        if (this.#cutBy !== undefined) this.#broken(this.#cutBy);
+        else
+          this.#fail(
+            new TokenmanError("TM_UPSTREAM_CUT", `the reply's ${coding} coding is broken`, { cause }),
+            "failed",
+          );
+      },
     });
   }
+}
+
+const NONE: readonly ShareBuffer[] = [];
+function sharesOf(steps: readonly Step[]): readonly ShareBuffer[] {
+  if (steps.length === 0) return NONE;
+  const shares = steps.flatMap((step) => (step.kind === "share" ? [step.share] : []));
+  return shares.length === 0 ? NONE : shares;
 }
 
 /** Feeds observers a decoded copy. Its failures and its pace never touch the client's bytes. */
@@ -221,9 +260,11 @@ class Copy {
   readonly #splitter: SseSplitter | undefined;
   readonly #coded: boolean;
   readonly #wantsData: boolean;
-  #decoder: Decoder | undefined;
+  #decoder: StreamDecoder | undefined;
   #bytes = 0;
   #truncated = false;
+  /** Called once all that was decoded has been seen. */
+  #seen: (() => void) | undefined;
 
   constructor(steps: readonly Step[], coding: string | undefined, streaming: boolean, maxBytes: number) {
     this.#steps = steps.filter((step) => step.kind === "observe");
@@ -237,16 +278,25 @@ class Copy {
       this.#truncated = true;
       return;
     }
-    this.#decoder = createDecoder(coding);
-    this.#decoder.on("data", (chunk: Buffer) => this.#decoded(chunk));
-    this.#decoder.on("error", () => {
-      this.#truncated = true;
+    this.#decoder = new StreamDecoder(coding, {
+      data: (chunk) => this.#decoded(chunk),
+      drain() {},
+      end: () => this.#seen?.(),
+      fail: () => this.#stop(),
     });
   }
   push(chunk: Buffer): void {
     if (this.#truncated) return;
-    if (this.#coded) this.#decoder!.write(chunk);
-    else this.#decoded(chunk);
+    if (!this.#coded) this.#decoded(chunk);
+    else if (this.#decoder!.backlogBytes > MAX_COPY_BACKLOG_BYTES) this.#stop();
+    else this.#decoder!.write(chunk);
+  }
+  /** The copy ends here; the client's bytes go on. */
+  #stop(): void {
+    this.#truncated = true;
+    this.#decoder?.destroy();
+    this.#decoder = undefined;
+    this.#seen?.();
   }
   finish(end: BodyEnd, told: () => void): void {
     const tell = (): void => {
@@ -254,20 +304,23 @@ class Copy {
       for (const step of this.#steps) tellEnd(step, end, this.#truncated);
       told();
     };
-    const decoder = this.#decoder;
-    if (decoder === undefined || decoder.destroyed) {
+    if (this.#decoder === undefined) {
       tell();
       return;
     }
-    decoder.once("close", tell);
-    decoder.end();
+    this.#seen = () => {
+      if (this.#seen === undefined) return;
+      this.#seen = undefined;
+      tell();
+    };
+    if (end === "complete") this.#decoder.end();
+    else this.#decoder.cut(this.#seen);
   }
   #decoded(chunk: Buffer): void {
     if (this.#truncated) return;
     this.#bytes += chunk.length;
     if (this.#bytes > this.#maxBytes) {
-      this.#truncated = true;
-      this.#decoder?.destroy();
+      this.#stop();
       return;
     }
     if (this.#wantsData) {

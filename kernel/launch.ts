@@ -90,7 +90,12 @@ function sendOut(
         attempt.headCame(status, relayed);
         const head = { status, statusText, headers: relayed };
         events.reply(
-          new KernelReply(head, body, { origin: "provider", attempt, maxBytes: exchange.maxResponseBytes }),
+          new KernelReply(head, body, {
+            origin: "provider",
+            attempt,
+            maxBytes: exchange.maxResponseBytes,
+            unwanted: exchange.cancellation,
+          }),
           body,
         );
       },
@@ -101,7 +106,7 @@ function sendOut(
       },
     },
   );
-  attempt.signal.addEventListener("abort", () => call.abort(), { once: true });
+  attempt.cancellation.onCancel(() => call.abort());
 }
 
 async function answerHere(
@@ -125,12 +130,14 @@ async function answerHere(
         "TM_PLUGIN_RESULT",
         `provider ${attempt.provider.name} did not answer with a reply`,
       );
-    const reply = KernelReply.answered(init, attempt, exchange.maxResponseBytes);
+    const reply = KernelReply.answered(init, attempt, exchange.maxResponseBytes, exchange.cancellation);
     attempt.headCame(reply.status, reply.headers);
     events.reply(reply, undefined);
   } catch (cause) {
     events.failed(
-      attempt.signal.aborted ? new TokenmanError("TM_CLIENT_GONE", undefined, { cause }) : asError(cause),
+      attempt.cancellation.cancelled
+        ? new TokenmanError("TM_CLIENT_GONE", undefined, { cause })
+        : asError(cause),
       true,
     );
   }

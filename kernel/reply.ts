@@ -12,12 +12,14 @@ import {
   withoutHeaders,
 } from "@tokenman/plugin-sdk";
 import type { AttemptState } from "./attempt.ts";
+import type { Cancellation } from "./cancellation.ts";
 import { contentCoding, decodeBody, isKnownCoding } from "./codec.ts";
-import { Flow } from "./flow.ts";
+import { Flow, type FlowOptions } from "./flow.ts";
 import type { PluginHandle } from "./plugin-handle.ts";
 import { ShareBuffer } from "./share.ts";
 import { type BodySource, BufferSource, IterableSource, PushSource } from "./source.ts";
 import type { Step } from "./steps.ts";
+import { currentCall } from "./tap-call.ts";
 
 /** Marks a reply made by `ex.refuse`: the exchange's outcome is "refused" with this code. */
 const REFUSAL: unique symbol = Symbol("refusal");
@@ -51,8 +53,17 @@ export interface ReplyHead {
 export interface ReplyMark {
   readonly status: number;
   readonly headers: RawHeaders;
-  readonly steps: number;
   readonly source: BodySource;
+  readonly stepCount: number;
+  readonly replacedCount: number;
+}
+
+/** A body that a plugin replaced, with what was attached to it. */
+interface ReplacedBody {
+  readonly source: BodySource;
+  readonly steps: Step[];
+  readonly options: FlowOptions;
+  readonly whole: Promise<Buffer> | undefined;
 }
 
 const FRAMING: ReadonlySet<string> = new Set([
@@ -64,23 +75,31 @@ const FRAMING: ReadonlySet<string> = new Set([
   "repr-digest",
   "content-digest",
 ]);
-const LENGTH: ReadonlySet<string> = new Set(["content-length", "connection", "transfer-encoding"]);
+const HOP: ReadonlySet<string> = new Set(["connection", "transfer-encoding"]);
+const LENGTH: ReadonlySet<string> = new Set([...HOP, "content-length"]);
 
 /** A reply on its way to the client: a head, a source of bytes, and the steps that plugins attached. */
 export class KernelReply implements Reply {
   status: number;
-  statusText: string | undefined;
+  /** As it was received; undefined where there is none, which is not the same as an empty one. */
+  readonly statusText: string | undefined;
   headers: RawHeaders;
   readonly origin: "provider" | "plugin" | "kernel";
   readonly plugin: string | undefined;
   readonly attempt: AttemptState | undefined;
   readonly refusal: Refusal | undefined;
+  readonly #receivedStatus: number;
   readonly #maxBytes: number;
+  readonly #unwanted: Cancellation | undefined;
   #source: BodySource;
   #steps: Step[] = [];
-  #flow: Flow | undefined;
   #current: PluginHandle | undefined;
-  #whole: Buffer | undefined;
+  /** Its head is on the way, or nobody wants it: nothing can be attached any more. */
+  #sealed = false;
+  #whole: Promise<Buffer> | undefined;
+  #decoded: Promise<Buffer> | undefined;
+  /** Bodies that were replaced: they end when it is settled that they stay so. */
+  #replaced: ReplacedBody[] = [];
 
   constructor(
     head: ReplyHead,
@@ -91,9 +110,12 @@ export class KernelReply implements Reply {
       attempt?: AttemptState | undefined;
       refusal?: Refusal | undefined;
       maxBytes: number;
+      /** Tells that nobody waits for the reply any more. */
+      unwanted?: Cancellation | undefined;
     },
   ) {
     this.status = head.status;
+    this.#receivedStatus = head.status;
     this.statusText = head.statusText;
     this.headers = head.headers;
     this.origin = from.origin;
@@ -101,6 +123,7 @@ export class KernelReply implements Reply {
     this.attempt = from.attempt;
     this.refusal = from.refusal;
     this.#maxBytes = from.maxBytes;
+    this.#unwanted = from.unwanted;
     this.#source = source;
   }
 
@@ -116,9 +139,14 @@ export class KernelReply implements Reply {
     });
   }
   /** The reply of an in-process provider. */
-  static answered(init: ReplyInit, attempt: AttemptState, maxBytes: number): KernelReply {
+  static answered(
+    init: ReplyInit,
+    attempt: AttemptState,
+    maxBytes: number,
+    unwanted?: Cancellation,
+  ): KernelReply {
     const source = bodySource(init, attempt.provider.name);
-    return new KernelReply(headOf(init), source, { origin: "provider", attempt, maxBytes });
+    return new KernelReply(headOf(init), source, { origin: "provider", attempt, maxBytes, unwanted });
   }
   /** An error of TokenMan's own, in the client's dialect. */
   static refusal(owner: ReplyOwner, error: RefusalError): KernelReply {
@@ -141,6 +169,7 @@ export class KernelReply implements Reply {
   }
 
   mapEvents(transform: EventTransform): void {
+    this.#assertOpen();
     if (!this.streaming) return;
     const coding = this.#coding;
     if (coding !== undefined && !isKnownCoding(coding)) {
@@ -152,14 +181,21 @@ export class KernelReply implements Reply {
     this.#steps.push({ kind: "map", plugin: this.#current, transform, bypassed: false });
   }
   observe(observer: ReplyObserver): void {
+    this.#assertOpen();
     this.#steps.push({ kind: "observe", plugin: this.#current, observer, bypassed: false });
   }
   async read(): Promise<Buffer> {
+    this.#assertOpen();
     if (this.streaming) throw new TokenmanError("TM_REPLY_STREAMING");
+    this.#decoded ??= this.#decode();
+    return this.#decoded;
+  }
+  async #decode(): Promise<Buffer> {
     const coding = this.#coding;
-    this.#whole ??= await this.#collect();
-    if (coding === undefined) return this.#whole;
-    const decoded = await decodeBody(this.#whole, coding, this.#maxBytes || Number.MAX_SAFE_INTEGER);
+    this.#whole ??= this.#collect();
+    const whole = await this.#whole;
+    if (coding === undefined || whole.length === 0) return whole;
+    const decoded = await decodeBody(whole, coding, this.#maxBytes || Number.MAX_SAFE_INTEGER);
     if (decoded === undefined) {
       throw new TokenmanError(
         "TM_REPLY_TOO_LARGE",
@@ -169,28 +205,36 @@ export class KernelReply implements Reply {
     return decoded;
   }
   replaceBody(body: Buffer | string): void {
+    this.#assertOpen();
     const bytes = typeof body === "string" ? Buffer.from(body) : body;
     // Observers attached before still see the body that is replaced.
-    if (this.#whole === undefined) this.#endFlow();
-    this.#whole = bytes;
+    this.#replaced.push({
+      source: this.#source,
+      steps: this.#steps,
+      options: this.#options,
+      whole: this.#whole,
+    });
+    this.#whole = Promise.resolve(bytes);
+    this.#decoded = undefined;
     this.#source = new BufferSource(bytes);
+    this.#steps = [];
     this.headers = [...withoutHeaders(this.headers, FRAMING), "content-length", String(bytes.length)];
   }
   share(options: { readonly maxBytes: number }): SharedReply {
+    this.#assertOpen();
     const buffer = new ShareBuffer(options.maxBytes);
+    // Only rewrites attached before it change what is shared.
+    const headers = this.finalHeaders();
     this.#steps.push({ kind: "share", share: buffer });
-    const head = { status: this.status, headers: this.headers };
+    const head = { status: this.status, headers };
     return {
       join: () => {
         if (!buffer.joinable) return undefined;
-        const headers = this.#steps.some((step) => step.kind === "map")
-          ? withoutHeaders(head.headers, FRAMING)
-          : head.headers;
         const body: SharedBody = {
           [SHARED]: () => buffer.join(),
           [Symbol.asyncIterator]: () => iterate(buffer.join()),
         };
-        return { status: head.status, headers, body };
+        return { ...head, body };
       },
     };
   }
@@ -198,24 +242,37 @@ export class KernelReply implements Reply {
   /** A plugin's response tap begins: what is attached is its own. */
   enter(plugin: PluginHandle): ReplyMark {
     this.#current = plugin;
-    return { status: this.status, headers: this.headers, steps: this.#steps.length, source: this.#source };
+    const { status, headers } = this;
+    const counts = { stepCount: this.#steps.length, replacedCount: this.#replaced.length };
+    return { status, headers, source: this.#source, ...counts };
   }
   leave(): void {
     this.#current = undefined;
   }
-  /** Takes back what a failed tap attached and set. A body that it read or replaced stays readable. */
+  /** Takes back what a failed tap attached and set. A body that it read stays readable. */
   rollback(mark: ReplyMark): void {
     this.status = mark.status;
     this.headers = mark.headers;
-    if (this.#source === mark.source) this.#steps.length = mark.steps;
-    else if (this.#whole !== undefined) this.#source = new BufferSource(this.#original ?? this.#whole);
+    const [original] = this.#replaced.splice(mark.replacedCount);
+    if (original !== undefined) {
+      this.#source = original.source;
+      this.#steps = original.steps;
+      this.#whole = original.whole;
+      this.#decoded = undefined;
+    }
+    // Where the tap read the body, what was attached before it has gone into the reading.
+    this.#steps.length = this.#source === mark.source ? mark.stepCount : 0;
   }
-  #original: Buffer | undefined;
 
   /** The body, ready to start. Call once. */
   body(): Flow {
-    this.#flow = this.#makeFlow();
-    return this.#flow;
+    this.#sealed = true;
+    this.#endReplaced();
+    return new Flow(this.#source, this.#steps, this.#options);
+  }
+  /** The reason phrase that came with the status, unless a plugin has set another status. */
+  get reasonPhrase(): string | undefined {
+    return this.status === this.#receivedStatus ? this.statusText : undefined;
   }
   /** The head as it is to be sent: framing that no longer holds is gone. */
   finalHeaders(): RawHeaders {
@@ -225,29 +282,38 @@ export class KernelReply implements Reply {
   }
   /** The reply will not be sent: whoever produces it may stop. */
   discard(): void {
-    this.#endFlow();
+    if (this.#sealed) return;
+    this.#sealed = true;
+    this.#endReplaced();
+    endBody(this.#source, this.#steps, this.#options);
     this.attempt?.bodyEnded("aborted");
   }
 
-  #makeFlow(): Flow {
-    return new Flow(this.#source, this.#steps, {
+  /** A hook that was given up may go on; what it still does must not reach the client's bytes. */
+  #assertOpen(): void {
+    const call = currentCall();
+    if (!this.#sealed && call?.over !== true) return;
+    const who = call === undefined ? "a plugin" : `${call.plugin.name}'s ${call.hook} hook`;
+    throw new TokenmanError(
+      "TM_PLUGIN_TIMEOUT",
+      `${who} came too late: a reply is changed while the response hook runs`,
+    );
+  }
+  get #options(): FlowOptions {
+    return {
       coding: this.#coding,
       streaming: this.streaming,
       maxCopyBytes: this.#maxBytes || Number.MAX_SAFE_INTEGER,
-    });
+    };
   }
-  /** Lets the observers so far know that their body is not wanted. */
-  #endFlow(): void {
-    const flow = this.#makeFlow();
-    this.#steps = [];
-    flow.start({ data() {}, end() {}, fail() {} });
-    flow.abort();
+  #endReplaced(): void {
+    for (const { source, steps, options } of this.#replaced.splice(0)) endBody(source, steps, options);
   }
   /** Runs the body through the steps so far into memory; later steps get it from there. */
-  async #collect(): Promise<Buffer> {
-    const flow = this.#makeFlow();
+  #collect(): Promise<Buffer> {
+    const flow = new Flow(this.#source, this.#steps, this.#options);
     const limit = this.#maxBytes || Number.MAX_SAFE_INTEGER;
-    const held = new PushSource({ resume: () => flow.resume(), abort: () => flow.abort() }, limit);
+    const held = new PushSource({ resume: () => flow.resume(), abort: () => flow.abort() }, limit + 1);
     this.#steps = [];
     this.#source = held;
     flow.start({
@@ -260,15 +326,24 @@ export class KernelReply implements Reply {
     return new Promise<Buffer>((resolve, reject) => {
       held.peek(({ chunks, ended, full, error }) => {
         if (error !== undefined) reject(error);
-        else if (ended) {
-          const body = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks as Buffer[]);
-          this.#original = body;
-          resolve(body);
-        } else if (full) reject(new TokenmanError("TM_REPLY_TOO_LARGE"));
+        else if (ended) resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks as Buffer[]));
+        else if (full) reject(new TokenmanError("TM_REPLY_TOO_LARGE"));
         return error !== undefined || ended || full;
+      });
+      // While a plugin reads, nobody else would tell the upstream that the client has left.
+      this.#unwanted?.onCancel(() => {
+        flow.abort();
+        reject(new TokenmanError("TM_CLIENT_GONE"));
       });
     });
   }
+}
+
+/** Lets those who are attached to a body know that it is not wanted; whoever shares it keeps it going. */
+function endBody(source: BodySource, steps: readonly Step[], options: FlowOptions): void {
+  const flow = new Flow(source, steps, options);
+  flow.start({ data() {}, end() {}, fail() {} });
+  flow.abort();
 }
 
 /** Whether a plugin's value is usable as a reply. */
@@ -290,7 +365,9 @@ export function markRefusal(init: ReplyInit, refusal: Refusal): ReplyInit {
 }
 
 function headOf(init: ReplyInit): ReplyHead {
-  const headers = withoutHeaders(init.headers ?? [], LENGTH);
+  // A shared body is as long as its head says.
+  const isShared = init.body !== undefined && (init.body as SharedBody)[SHARED] !== undefined;
+  const headers = withoutHeaders(init.headers ?? [], isShared ? HOP : LENGTH);
   if (init.body === undefined || typeof init.body === "string" || Buffer.isBuffer(init.body)) {
     const length = init.body === undefined ? 0 : Buffer.byteLength(init.body);
     return { status: init.status, headers: [...headers, "content-length", String(length)] };

@@ -1,4 +1,4 @@
-import type { ServerResponse } from "node:http";
+import { type ServerResponse, STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
 import { type BodyEnd, headerValue, type RawHeaders, TokenmanError } from "@tokenman/plugin-sdk";
 import type { ExchangeState } from "./exchange.ts";
@@ -6,6 +6,8 @@ import type { Flow } from "./flow.ts";
 import type { KernelReply } from "./reply.ts";
 import type { BodySink } from "./source.ts";
 
+/** What a socket buffers without anybody waiting for it. */
+const SOCKET_BUFFER_BYTES = 64 * 1024;
 /** How long the bytes before a break may take to leave before the socket is destroyed with them. */
 const LAST_BYTES_MS = 1_000;
 
@@ -56,7 +58,7 @@ class Sender implements BodySink {
   #lengthLeft: number | undefined;
   #bytes = 0;
   #firstByteMs: number | undefined;
-  #stall: NodeJS.Timeout | undefined;
+  #watched = false;
   #error: TokenmanError | undefined;
   #ended = false;
   #closed = false;
@@ -85,24 +87,26 @@ class Sender implements BodySink {
       this.#finish();
     });
     if (socket.destroyed || response.destroyed) {
-      this.#clientClosed();
+      // Those who share the reply still want it.
+      this.#closed = true;
       this.#flow.start(this);
       this.#flow.abort();
       return;
     }
     this.#link.onClose = () => this.#clientClosed();
     const headers = this.#head();
-    response.sendDate = this.#reply.origin !== "provider";
+    const { status, origin } = this.#reply;
+    response.sendDate = origin !== "provider";
     try {
-      response.writeHead(this.#reply.status, this.#reply.statusText ?? "", headers as string[]);
+      response.writeHead(status, sendableReason(status, this.#reply.reasonPhrase), headers as string[]);
     } catch (cause) {
       this.fail(new TokenmanError("TM_UPSTREAM_PROTOCOL", "the reply's head cannot be sent", { cause }));
-      this.#flow.start(this);
       this.#flow.abort();
       return;
     }
     const length = headerValue(headers, "content-length");
-    if (length !== undefined && response.req.method !== "HEAD") this.#lengthLeft = Number(length);
+    const hasBody = response.req.method !== "HEAD" && status !== 204 && status !== 304;
+    if (length !== undefined && hasBody) this.#lengthLeft = Number(length);
     this.#flow.start(this);
     // The head waits a turn for the first bytes, to leave in one packet with them; a silent body does not hold it back.
     if (this.#bytes === 0 && !this.#ended) {
@@ -119,46 +123,42 @@ class Sender implements BodySink {
     this.#bytes += chunk.length;
     if (this.#lengthLeft !== undefined) {
       this.#lengthLeft -= chunk.length;
+      if (this.#lengthLeft < 0) {
+        this.fail(new TokenmanError("TM_UPSTREAM_PROTOCOL", "the body is longer than its Content-Length"));
+        return;
+      }
       if (this.#lengthLeft === 0) {
         this.#ended = true;
         response.end(chunk);
+        this.#watchLast();
+        // No "drain" follows, and the source may have its own end still to tell.
+        this.#flow.resume();
         return;
       }
     }
     if (response.write(chunk)) return;
     this.#flow.pause();
-    if (this.#stall !== undefined) return;
-    const { writeTimeoutMs } = this.#options;
-    if (writeTimeoutMs > 0) {
-      this.#stall = setTimeout(
-        () =>
-          this.fail(
-            new TokenmanError("TM_CLIENT_STALLED", `the client read nothing for ${writeTimeoutMs} ms`),
-          ),
-        writeTimeoutMs,
-      );
-    }
-    response.once("drain", () => {
-      clearTimeout(this.#stall);
-      this.#stall = undefined;
-      this.#flow.resume();
-    });
+    this.#watch();
   }
   end(trailers: readonly string[] | undefined): void {
     if (this.#ended || this.#closed) return;
+    if (this.#lengthLeft !== undefined && this.#lengthLeft > 0) {
+      this.fail(new TokenmanError("TM_UPSTREAM_CUT", "the body is shorter than its Content-Length"));
+      return;
+    }
     this.#ended = true;
     const { response } = this.#link;
-    if (trailers !== undefined) {
-      const pairs: [string, string][] = [];
-      for (let index = 0; index + 1 < trailers.length; index += 2)
-        pairs.push([trailers[index]!, trailers[index + 1]!]);
-      response.addTrailers(pairs);
-    }
+    if (trailers !== undefined) addTrailers(response, trailers);
     response.end();
+    this.#watchLast();
   }
   /** A break: the bytes so far leave, then the socket is destroyed. It is never ended as if the reply were whole. */
   fail(error: TokenmanError): void {
     if (this.#ended || this.#closed) return;
+    this.#break(error);
+    if (error.code === "TM_CLIENT_STALLED") this.#flow.abort();
+  }
+  #break(error: TokenmanError): void {
     this.#ended = true;
     this.#error = error;
     const { response, socket, legacy } = this.#link;
@@ -169,13 +169,13 @@ class Sender implements BodySink {
       else response.destroy();
     };
     const bound = setTimeout(destroy, LAST_BYTES_MS);
-    if (!response.headersSent || error.code === "TM_CLIENT_STALLED") destroy();
+    // A pipelined reply whose turn has not come has no socket yet: what is destroyed is its turn.
+    if (!response.headersSent || response.socket === null || error.code === "TM_CLIENT_STALLED") destroy();
     else {
       response.flushHeaders();
       // Queued behind all that was written before it.
       setImmediate(() => socket.write("", destroy));
     }
-    if (error.code === "TM_CLIENT_STALLED") this.#flow.abort();
   }
   buffered(): number {
     return this.#link.response.writableLength;
@@ -188,10 +188,32 @@ class Sender implements BodySink {
     if (this.#options.close) headers.push("Connection", "close");
     return headers;
   }
+  /**
+   * Waits for a client that reads too slowly. The socket's own timer bounds the wait: it knows of partial progress with
+   * a large buffer, of which "drain" tells nothing.
+   */
+  #watch(): void {
+    if (this.#watched) return;
+    this.#watched = true;
+    const { response } = this.#link;
+    const { writeTimeoutMs } = this.#options;
+    if (writeTimeoutMs > 0) response.setTimeout(writeTimeoutMs, () => this.#stalled());
+    response.on("drain", () => this.#flow.resume());
+  }
+  /** What was handed over in full may still be too much for the socket's buffers. */
+  #watchLast(): void {
+    if (this.#link.response.writableLength > SOCKET_BUFFER_BYTES) this.#watch();
+  }
+  #stalled(): void {
+    const { response } = this.#link;
+    if (this.#closed || response.writableFinished || response.writableLength === 0) return;
+    const message = `the client read nothing for ${this.#options.writeTimeoutMs} ms`;
+    this.#break(new TokenmanError("TM_CLIENT_STALLED", message));
+    this.#flow.abort();
+  }
   #clientClosed(): void {
     if (this.#closed) return;
     this.#closed = true;
-    clearTimeout(this.#stall);
     this.#link.onClose = undefined;
     if (!this.#link.response.writableFinished) this.#flow.abort();
     this.#finish();
@@ -206,5 +228,28 @@ class Sender implements BodySink {
       firstByteMs: this.#firstByteMs,
       body: this.#body,
     });
+  }
+}
+
+/**
+ * The reason phrase to send: as it came, else the status's own. Undici reads it as UTF-8, so what was UTF-8 is written
+ * as such again, and a phrase that cannot be sent is replaced.
+ */
+function sendableReason(status: number, received: string | undefined): string {
+  const usual = STATUS_CODES[status] ?? "";
+  if (received === undefined) return usual;
+  if (/^[\t\x20-\x7e]*$/.test(received)) return received;
+  const bytes = Buffer.from(received).toString("latin1");
+  return /^[\t\x20-\x7e\x80-\xff]*$/.test(bytes) ? bytes : usual;
+}
+
+function addTrailers(response: ServerResponse, trailers: readonly string[]): void {
+  const pairs: [string, string][] = [];
+  for (let index = 0; index + 1 < trailers.length; index += 2)
+    pairs.push([trailers[index]!, trailers[index + 1]!]);
+  try {
+    response.addTrailers(pairs);
+  } catch {
+    // The body is whole; a trailer that cannot be written is left out.
   }
 }

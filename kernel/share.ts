@@ -88,11 +88,16 @@ class Follower implements BodySource {
   #sink: BodySink | undefined;
   #paused = false;
   #busy = false;
+  #cutBy: TokenmanError | undefined;
 
   constructor(share: ShareBuffer) {
     this.#share = share;
   }
   start(sink: BodySink): void {
+    if (this.#cutBy !== undefined) {
+      sink.fail(this.#cutBy);
+      return;
+    }
     this.#sink = sink;
     this.catchUp();
   }
@@ -107,8 +112,10 @@ class Follower implements BodySource {
     this.#sink = undefined;
     this.#share.leave(this);
   }
+  /** It may not have started yet: then it fails when it does. */
   cut(error: TokenmanError): void {
     const sink = this.#sink;
+    this.#cutBy = error;
     this.abort();
     sink?.fail(error);
   }

@@ -86,7 +86,8 @@ export class IterableSource implements BodySource {
           sink.end(undefined);
           return;
         }
-        if (next.value.length > 0) this.#sink.data(next.value);
+        const chunk = bytesOf(next.value);
+        if (chunk.length > 0) this.#sink.data(chunk);
       }
     } catch (cause) {
       const sink = this.#sink;
@@ -96,6 +97,14 @@ export class IterableSource implements BodySource {
       this.#pulling = false;
     }
   }
+}
+
+function bytesOf(value: unknown): Buffer {
+  if (Buffer.isBuffer(value)) return value;
+  if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  throw new TypeError(
+    `a body's stream gave ${value === null ? "null" : typeof value} in the place of a Buffer`,
+  );
 }
 
 /** How a pushed body ended. */

@@ -52,13 +52,20 @@ export class EventChain {
   }
   /** What was held back, at a regular end. */
   flush(): readonly Buffer[] {
+    return this.#drain(true);
+  }
+  /** The bytes held back of an event that will never be whole; the transforms are not asked for theirs. */
+  rest(): readonly Buffer[] {
+    return this.#drain(false);
+  }
+
+  #drain(isRegular: boolean): readonly Buffer[] {
     const rest = this.#splitter.flush(this.#first);
-    if (rest !== null) this.#raw(rest, 0);
     for (let index = 0; index < this.#steps.length; index++) {
       const step = this.#steps[index]!;
       const remainder = this.#splitters[index]?.flush((event) => this.#event(event, index));
       if (remainder != null) this.#raw(remainder, index);
-      if (step.kind !== "map" || step.bypassed || step.transform.flush === undefined) continue;
+      if (!isRegular || step.kind !== "map" || step.bypassed || step.transform.flush === undefined) continue;
       try {
         const last = step.transform.flush();
         if (last !== undefined && last.length > 0) this.#bytes(last, index + 1);
@@ -66,6 +73,8 @@ export class EventChain {
         this.#mapFailed(step, cause);
       }
     }
+    // Behind what the transforms held back, which came before it.
+    if (rest !== null) this.#raw(rest, 0);
     return this.#take();
   }
 
