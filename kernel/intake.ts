@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { PassThrough, type Readable } from "node:stream";
 import { type ErrorCode, type Logger, type Outcome, TokenmanError } from "@tokenman/plugin-sdk";
 import { checkHead, hasToken, withoutToken } from "./access.ts";
+import { Bag } from "./bag.ts";
 import type { Connections } from "./connections.ts";
 import { drive } from "./driver.ts";
 import { ExchangeState, tokenmanHeader } from "./exchange.ts";
@@ -27,7 +28,7 @@ export interface IntakeHost {
 /** Takes requests of the proxy port from their head to their end. */
 export class Intake {
   readonly #host: IntakeHost;
-  readonly #active = new Map<ExchangeState, ClientLink>();
+  readonly #active = new Bag<ExchangeState>();
   /** The bodies of exchanges that stream through unread, until an attempt takes them. */
   readonly #uploads = new WeakMap<ExchangeState, Readable>();
   readonly #launch: Launch;
@@ -37,8 +38,7 @@ export class Intake {
     this.#host = host;
     this.#launch = makeLaunch({
       connections: host.connections,
-      informational: (exchange, status, headers) =>
-        relayInformation(this.#active.get(exchange), status, headers),
+      informational: (exchange, status, headers) => relayInformation(exchange.link, status, headers),
       upload: (exchange) => this.#uploads.get(exchange),
     });
   }
@@ -54,9 +54,9 @@ export class Intake {
   }
   /** Breaks off what is still under way; each exchange settles as "failed". */
   abortAll(): void {
-    for (const [exchange, link] of this.#active) {
+    for (const exchange of this.#active.values()) {
       this.#cutBy.set(exchange, "TM_SHUTTING_DOWN");
-      link.response.destroy();
+      exchange.link?.response.destroy();
     }
   }
   readonly #cutBy = new WeakMap<ExchangeState, ErrorCode>();
@@ -125,7 +125,8 @@ export class Intake {
       legacy: message.httpVersion === "1.0",
       onClose: undefined,
     };
-    this.#active.set(exchange, link);
+    exchange.link = link;
+    const held = this.#active.add(exchange);
     response.on("close", () => {
       if (!response.writableFinished) exchange.clientLeft();
       link.onClose?.();
@@ -150,7 +151,7 @@ export class Intake {
       response.destroy();
       outcome = this.#failed(exchange, "TM_INTERNAL", cause instanceof Error ? cause.message : String(cause));
     }
-    this.#active.delete(exchange);
+    this.#active.remove(held);
     if (this.#active.size === 0) this.#idle?.();
     await exchange.settle(outcome);
   }
