@@ -40,9 +40,9 @@ export async function dispatch(argv: readonly string[], options: DispatchOptions
     }
     return (await command.run({ ...parsed, print, color: takesColor(process.stdout) })) ?? 0;
   }
-  const words = asked.filter((word) => !word.startsWith("-"));
+  const words = wordsAt(asked, known).map((at) => asked[at]!);
   if (words.length === 0) {
-    const stray = asked.find((word) => word !== "--help" && word !== "-h");
+    const stray = asked.find((word) => word.startsWith("-") && !/^(--help|-h|--config(=.*)?)$/s.test(word));
     if (stray !== undefined) throw new TokenmanError("TM_USAGE", `unknown option ${stray}, and no command`);
     print(help(program, version, undefined, known));
     return 0;
@@ -58,21 +58,27 @@ interface Found {
 
 /** The command that the first one or two words name; two words go before one. */
 function find(argv: readonly string[], commands: readonly CliCommand[]): Found | undefined {
-  const valued = new Set(commands.flatMap(flagsWithValue));
-  let at = 0;
-  while (argv[at]?.startsWith("-") === true) at += valued.has(argv[at]!) ? 2 : 1;
-  if (at >= argv.length) return undefined;
-  for (const count of [2, 1]) {
+  const [at, next] = wordsAt(argv, commands);
+  if (at === undefined) return undefined;
+  for (const count of next === at + 1 ? [2, 1] : [1]) {
     const name = argv.slice(at, at + count).join(" ");
     const command = commands.find((each) => commandName(each) === name);
-    if (command !== undefined) return { command, rest: [...argv.slice(0, at), ...argv.slice(at + count)] };
+    if (command !== undefined) return { command, rest: argv.toSpliced(at, count) };
   }
   return undefined;
 }
 
+/** Where those words are that are neither an option nor the value of one. */
+function wordsAt(argv: readonly string[], commands: readonly CliCommand[]): number[] {
+  const valued = new Set(commands.flatMap(flagsWithValue));
+  return [...argv.keys()].filter((at) => !argv[at]!.startsWith("-") && !valued.has(argv[at - 1] ?? ""));
+}
+
 /** The spellings of a command's options that are followed by a value. */
 function flagsWithValue({ options = [] }: CliCommand): string[] {
-  return options.flatMap(({ flag }) => (flag.includes("<") ? flag.replace(/<.*/s, "").split(/[ ,]+/) : []));
+  return options.flatMap(({ flag }) =>
+    flag.includes("<") ? (flag.match(/(?<![\w-])--?[\w-]+/g) ?? []) : [],
+  );
 }
 
 function unknownCommand(

@@ -116,11 +116,12 @@ describe("dispatch", () => {
     await refusal(["start", "--config"], /value is missing; see "prog start --help"/);
     await refusal(["start", "extra"], /^unused args: "extra"; see/);
     await refusal(["keys", "set"], /^missing required args for command "keys set <provider>"/);
+    await refusal(["--config", "start", "strat"], /^unknown command "strat"; did you mean "start"\?$/);
     await refusal(["--nope"], /^unknown option --nope, and no command$/);
   });
 
   test("prints help with all commands, and that of one with its options and examples", async () => {
-    for (const argv of [[], ["--help"], ["-h"], ["help"]]) {
+    for (const argv of [[], ["--help"], ["-h"], ["help"], ["--config", "start", "--help"]]) {
       const { text, code } = await run(argv);
       assert.equal(code, 0);
       for (const name of ["start", "project <name> <action>", "keys set <provider>", "savings"]) {

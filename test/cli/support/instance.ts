@@ -69,7 +69,7 @@ export class Sandbox {
       ended.then(({ stderr }) => Promise.reject(new Error(`it ended: ${stderr}`))),
     ]);
     const { proxy, dashboard } = JSON.parse(line) as { proxy: string; dashboard: string };
-    return { child, proxy, dashboard, ended };
+    return { child, proxy, dashboard, ended, logged: () => said };
   }
 
   /** Ends what still runs, a background instance included, and removes the folder. */
@@ -85,6 +85,8 @@ export interface Served {
   readonly proxy: string;
   readonly dashboard: string;
   readonly ended: Promise<Result>;
+  /** What it has written to stderr so far. */
+  logged(): string;
 }
 
 function resultOf(child: ChildProcess): Promise<Result> {

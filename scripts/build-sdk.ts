@@ -1,0 +1,119 @@
+/**
+ * `make sdk`: builds the publishable `@tokenman/plugin-sdk` into plugin-sdk/dist: ES modules, declarations, README,
+ * licence, and a package.json that exports the built files. The test kit brings a whole TokenMan along to run plugins
+ * in; it is a part of its own, loaded by the first test that starts one.
+ */
+import { execFileSync } from "node:child_process";
+import { copyFileSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { build } from "esbuild";
+
+const ROOT = join(import.meta.dirname, "..");
+const PACKAGE = join(ROOT, "plugin-sdk");
+const DIST = join(PACKAGE, "dist");
+
+interface Manifest {
+  readonly name: string;
+  readonly dependencies?: Readonly<Record<string, string>>;
+  readonly exports?: unknown;
+  readonly [key: string]: unknown;
+}
+
+/** The test kit with the bundled TokenMan as its host. */
+const TESTKIT = `
+  import { installHost } from "./testkit/index.ts";
+  export * from "./testkit/index.ts";
+  installHost({
+    version: ${JSON.stringify((readManifest(ROOT) as { version?: string }).version)},
+    start: async (options) => (await import("../cli/test-host.ts")).testHost.start(options),
+  });
+`;
+
+rmSync(DIST, { recursive: true, force: true });
+mkdirSync(DIST);
+
+const manifest = readManifest(PACKAGE);
+await build({
+  absWorkingDir: ROOT,
+  entryPoints: { index: "plugin-sdk/src/index.ts", testkit: "testkit-with-host" },
+  outdir: DIST,
+  chunkNames: "parts/[name]-[hash]",
+  bundle: true,
+  splitting: true,
+  format: "esm",
+  platform: "node",
+  target: "node24",
+  external: [...Object.keys(manifest.dependencies ?? {}), "esbuild"],
+  logLevel: "warning",
+  banner: {
+    js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
+  },
+  plugins: [
+    {
+      name: "testkit-with-host",
+      setup(building) {
+        building.onResolve({ filter: /^testkit-with-host$/ }, ({ path }) => ({ path, namespace: "entry" }));
+        building.onLoad({ filter: /.*/, namespace: "entry" }, () => ({
+          contents: TESTKIT,
+          resolveDir: PACKAGE,
+          loader: "ts",
+        }));
+      },
+    },
+  ],
+});
+
+declarations();
+writeFileSync(
+  join(DIST, "package.json"),
+  `${JSON.stringify(
+    {
+      ...manifest,
+      exports: {
+        ".": { types: "./types/src/index.d.ts", default: "./index.js" },
+        "./testkit": { types: "./types/testkit/index.d.ts", default: "./testkit.js" },
+      },
+      types: "./types/src/index.d.ts",
+      // The declarations speak of Node's own types.
+      peerDependencies: { "@types/node": ">=24" },
+      peerDependenciesMeta: { "@types/node": { optional: true } },
+    },
+    undefined,
+    2,
+  )}\n`,
+);
+copyFileSync(join(PACKAGE, "README.md"), join(DIST, "README.md"));
+copyFileSync(join(ROOT, "LICENSE"), join(DIST, "LICENSE"));
+
+/** Writes dist/types, with the relative imports naming files that are there. */
+function declarations(): void {
+  const config = join(DIST, "tsconfig.json");
+  writeFileSync(
+    config,
+    JSON.stringify({
+      extends: "../../tsconfig.json",
+      compilerOptions: {
+        noEmit: false,
+        declaration: true,
+        emitDeclarationOnly: true,
+        rootDir: "..",
+        outDir: "types",
+        types: ["node"],
+      },
+      include: ["../src", "../testkit"],
+      exclude: [],
+    }),
+  );
+  const tsc = join(ROOT, "node_modules", "typescript", "bin", "tsc");
+  execFileSync(process.execPath, [tsc, "-p", config], { cwd: ROOT, stdio: ["ignore", "inherit", "inherit"] });
+  rmSync(config);
+  // The compiler leaves ".ts" in them, and there is none in the package.
+  for (const file of globSync("types/**/*.d.ts", { cwd: DIST })) {
+    const text = readFileSync(join(DIST, file), "utf8");
+    writeFileSync(join(DIST, file), text.replace(/(\bfrom |\bimport\()"(\.[^"]+)\.ts"/g, '$1"$2.js"'));
+  }
+}
+
+function readManifest(folder: string): Manifest {
+  return JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as Manifest;
+}
