@@ -2,6 +2,7 @@
 import { chmod, copyFile, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type BuildOptions, build } from "esbuild";
+import { files } from "./build-files.ts";
 import { workers } from "./build-workers.ts";
 
 const ROOT = join(import.meta.dirname, "..");
@@ -21,6 +22,8 @@ const options: BuildOptions = {
   sourcemap: "linked",
   sourcesContent: false,
   logLevel: "warning",
+  metafile: true,
+  plugins: [files(join(OUTPUT, PARTS))],
   // CommonJS packages in the bundle call `require` for Node's own modules.
   banner: {
     js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
@@ -36,8 +39,7 @@ await build({
   chunkNames: `${PARTS}/[name]-[hash]`,
   // What is behind an `import()` becomes a part of its own, loaded when it is needed.
   splitting: true,
-  metafile: true,
-  plugins: [workers(join(OUTPUT, PARTS), options)],
+  plugins: [files(join(OUTPUT, PARTS)), workers(join(OUTPUT, PARTS), options)],
 });
 
 await mkdir(join(ROOT, "bin"), { recursive: true });
