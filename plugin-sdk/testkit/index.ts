@@ -3,6 +3,8 @@ export * from "./certificate.ts";
 export * from "./gate.ts";
 export * from "./host.ts";
 export * from "./providers.ts";
+export * from "./run-plugin.ts";
 export * from "./script.ts";
 export * from "./start-kernel.ts";
+export type { ConfigTable, ConfigValue } from "./toml.ts";
 export * from "./upstream.ts";

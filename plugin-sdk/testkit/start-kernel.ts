@@ -1,9 +1,8 @@
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import type { Plugin } from "../src/plugin.ts";
 import { capturedLog, type LogLine } from "./captured-log.ts";
+import { testHome } from "./home.ts";
 import { currentHost, type HostedKernel, type TestHost } from "./host.ts";
+import type { ConfigTable } from "./toml.ts";
 
 export interface KernelSettings {
   /**
@@ -11,8 +10,8 @@ export interface KernelSettings {
    * where `config` sets `[plugins] order` or `pluginsFlag` a list, only those named there are loaded.
    */
   readonly plugins?: readonly Plugin[];
-  /** The text of tokenman.toml. Ports and data folder are set beside it, over whatever it says. */
-  readonly config?: string;
+  /** tokenman.toml, as text or as a value. Ports and data folder are set beside it, over whatever it says. */
+  readonly config?: string | ConfigTable;
   /** The value of `--plugins`. */
   readonly pluginsFlag?: string;
   /** `TOKENMAN_*` variables. The environment of the process is not looked at, but by `key_ref = "env:…"`. */
@@ -51,21 +50,16 @@ export interface RunningKernel {
  * const reply = await fetch(`${kernel.proxy}/v1/messages`, { method: "POST", body });
  */
 export async function startKernel(settings: KernelSettings = {}): Promise<RunningKernel> {
-  const host = settings.host ?? (await currentHost());
-  const home = await mkdtemp(join(tmpdir(), "tokenman-test-"));
-  const dataDir = settings.dataDir ?? join(home, "data");
-  const configFile = join(home, "tokenman.toml");
+  const host = settings.host ?? currentHost();
+  const { folder, dataDir, configFile, remove } = await testHome(settings.config ?? "", settings.dataDir);
   const lines: LogLine[] = [];
-  const clean = (): Promise<void> => rm(home, { recursive: true, force: true });
   let kernel: HostedKernel;
   try {
-    await mkdir(dataDir, { recursive: true, mode: 0o700 });
-    await writeFile(configFile, settings.config ?? "", { mode: 0o600 });
     kernel = await host.start({
       plugins: settings.plugins ?? [],
       without: (["access-log", "watch"] as const).filter((name) => settings.also?.includes(name) !== true),
       configFile,
-      home,
+      home: folder,
       env: {
         TOKENMAN_SERVER_PROXY_PORT: "0",
         TOKENMAN_SERVER_DASHBOARD_PORT: "0",
@@ -76,12 +70,12 @@ export async function startKernel(settings: KernelSettings = {}): Promise<Runnin
       log: capturedLog(lines),
     });
   } catch (error) {
-    await clean();
+    await remove();
     throw error;
   }
   let stopped: Promise<void> | undefined;
   const stop = (): Promise<void> => {
-    stopped ??= kernel.shutdown({ drainMs: 0, reason: "the test has ended" }).finally(clean);
+    stopped ??= kernel.shutdown({ drainMs: 0, reason: "the test has ended" }).finally(remove);
     return stopped;
   };
   return {

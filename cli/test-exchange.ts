@@ -1,0 +1,104 @@
+import { type Exchange, headerValue, type Outcome, type RawHeaders } from "@tokenman/plugin-sdk";
+import type { CollectedReply, HostedRequest, HostedResult } from "@tokenman/plugin-sdk/testkit";
+import { Connections } from "../kernel/connections.ts";
+import { drive } from "../kernel/driver.ts";
+import { ExchangeState } from "../kernel/exchange.ts";
+import { DEFAULT_PROJECT } from "../kernel/generation/index.ts";
+import type { Kernel } from "../kernel/kernel.ts";
+import { makeLaunch } from "../kernel/launch.ts";
+import type { KernelReply } from "../kernel/reply.ts";
+import { destination } from "../kernel/request.ts";
+import { servingOf } from "../kernel/serving.ts";
+
+const launch = makeLaunch({
+  connections: new Connections(),
+  informational() {},
+  upload: () => undefined,
+});
+const HASH_KEY = Buffer.from("the test kit's own, so that hashes are the same in every run");
+
+/** Takes one request through a kernel that listens nowhere, from the hooks to the last byte of the reply. */
+export async function sendThrough(
+  kernel: Kernel,
+  request: HostedRequest,
+  began: (exchange: Exchange) => void,
+): Promise<HostedResult> {
+  const { generation } = kernel;
+  const serving = servingOf(generation);
+  const { method, headers, body } = request;
+  const place = destination(request.target, request.project ?? headerValue(headers, "x-tokenman-project"));
+  const { dialect, format, path } = serving.dialects.classify(method, place.path, headers);
+  const project = place.project ?? DEFAULT_PROJECT;
+  generation.lease();
+  const exchange = new ExchangeState({
+    project,
+    request: {
+      method,
+      target: place.target,
+      path,
+      headers,
+      header: (name) => headerValue(headers, name),
+      rawBody: body,
+      body,
+      remoteAddress: "127.0.0.1",
+    },
+    dialect,
+    format,
+    home: {
+      pipeline: generation.pipelineFor(project),
+      maxResponseBytes: serving.limits.maxResponseBytes,
+      streamIdleMs: serving.limits.streamIdleMs,
+      formats: serving.dialects.formats,
+      hashKey: () => HASH_KEY,
+      release: () => generation.release(),
+    },
+  });
+  began(exchange);
+  const { pipeline } = exchange.home;
+  pipeline.started(exchange);
+  exchange.answeredAt = Number.POSITIVE_INFINITY;
+  const answered =
+    (await pipeline.request(exchange)) ??
+    (await drive(exchange, { policy: serving.policy(project), launch }));
+  const reply = await pipeline.response(answered, exchange);
+  const collected = await collect(reply);
+  const outcome = outcomeOf(exchange, reply, collected);
+  await exchange.settle(outcome);
+  return { exchange, outcome, reply: collected };
+}
+
+/** Reads a reply to its end, as a client would that takes every byte at once. */
+function collect(reply: KernelReply): Promise<CollectedReply> {
+  const { status, origin, plugin } = reply;
+  const headers: RawHeaders = [...reply.finalHeaders()];
+  const chunks: Buffer[] = [];
+  const { promise, resolve } = Promise.withResolvers<CollectedReply>();
+  const flow = reply.body();
+  let complete = false;
+  flow.whenDone((end) => {
+    reply.attempt?.bodyEnded(end);
+    resolve({ status, headers, body: Buffer.concat(chunks), complete, origin, plugin });
+  });
+  flow.start({
+    data: (chunk) => void chunks.push(chunk),
+    end() {
+      complete = true;
+    },
+    fail() {},
+  });
+  return promise;
+}
+
+function outcomeOf(exchange: ExchangeState, reply: KernelReply, collected: CollectedReply): Outcome {
+  const { refusal } = reply;
+  return {
+    kind: refusal !== undefined ? "refused" : collected.complete ? "answered" : "partial",
+    status: reply.status,
+    origin: reply.origin,
+    code: refusal?.code ?? (collected.complete ? undefined : "TM_UPSTREAM_CUT"),
+    message: refusal?.message,
+    bytesSent: collected.body.length,
+    durationMs: exchange.elapsedMs(),
+    firstByteMs: undefined,
+  };
+}
