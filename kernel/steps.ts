@@ -105,11 +105,13 @@ export class EventChain {
           this.#mapFailed(step, cause);
           continue;
         }
-        if (mapped === event) continue;
         if (mapped === undefined) return;
+        // Behind bytes that a transform wrote, which may end within an event, everything is bytes.
+        if (mapped === event && this.#splitters[index + 1] === undefined) continue;
         for (const piece of Array.isArray(mapped) ? mapped : [mapped]) {
-          if (piece instanceof SseEvent) this.#event(piece, index + 1);
-          else this.#bytes(piece as Buffer, index + 1);
+          if (!(piece instanceof SseEvent)) this.#bytes(piece as Buffer, index + 1);
+          else if (this.#splitters[index + 1] !== undefined) this.#bytes(piece.raw, index + 1);
+          else this.#event(piece, index + 1);
         }
         return;
       }
@@ -130,6 +132,13 @@ export class EventChain {
     for (let index = from; index < this.#steps.length; index++) {
       const step = this.#steps[index]!;
       if (step.kind === "share") step.share.push(bytes);
+      else if (step.kind === "observe" && !step.bypassed) {
+        try {
+          step.observer.data?.(bytes);
+        } catch (cause) {
+          observerFailed(step, cause);
+        }
+      }
     }
     this.#out.push(bytes);
   }

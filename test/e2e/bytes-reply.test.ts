@@ -1,0 +1,460 @@
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import zlib from "node:zlib";
+import {
+  assertSameBytes,
+  chunked,
+  looking,
+  type Relay,
+  requestBytes,
+  startRelay,
+  WAYS,
+  type Way,
+} from "../support/relay.ts";
+import { gate, type UpstreamCall } from "../support/upstream.ts";
+import type { WireClient, WireReply } from "../support/wire-client.ts";
+
+const BODY = '{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"hello"}]}';
+const SSE = "Content-Type: text/event-stream; charset=utf-8";
+
+const EVENTS = [
+  'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":3}}}\n\n',
+  "event: ping\ndata: {}\n\n",
+  ": a comment\n\n",
+  'event: content_block_delta\r\ndata: {"text":"né €😀"}\r\n\r\n',
+  "data:no space\ndata: two lines\nid: 7\nretry: 10\nunknown: field\n\n",
+  "\n\n\r\n",
+  'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+];
+const STREAM = Buffer.from(EVENTS.join(""));
+const CR_STREAM = Buffer.from("data: a\r\rdata: b\r\r: c\r\r");
+const BIG_EVENT = Buffer.from(`data: ${"x€".repeat(2_500_000)}\n\ndata: end\n\n`);
+const JSON_BODY = Buffer.from(
+  '{"id":"x", "usage":{"input_tokens":1e0,"output_tokens":12345678901234567890}, "a":1,"a":2}\n',
+);
+
+interface Case {
+  readonly name: string;
+  readonly head: readonly string[];
+  /** The body as the upstream frames it; `cut` sizes are separate writes. */
+  readonly body: Buffer;
+  readonly status?: string;
+  readonly method?: string;
+  readonly framing?: "length" | "chunked" | "close";
+  readonly writes?: number;
+  readonly trailers?: string;
+  /** What the decoded body is, where observers can know. */
+  readonly decoded?: Buffer;
+}
+
+const gzipped = (body: Buffer): Buffer =>
+  zlib.gzipSync(body, { flush: zlib.constants.Z_SYNC_FLUSH } as zlib.ZlibOptions);
+const CODINGS = [
+  ["gzip", gzipped],
+  ["br", zlib.brotliCompressSync],
+  ["zstd", zlib.zstdCompressSync],
+  ["deflate", zlib.deflateSync],
+] as const;
+
+const CASES: readonly Case[] = [
+  { name: "a stream of all kinds of events", head: [SSE], body: STREAM, decoded: STREAM },
+  { name: "a stream in 1-byte chunks and writes", head: [SSE], body: STREAM, writes: 1, decoded: STREAM },
+  {
+    name: "a stream with a byte order mark",
+    head: [SSE],
+    body: Buffer.concat([Buffer.from("\ufeff"), STREAM]),
+    writes: 2,
+  },
+  { name: "a stream of CR line ends", head: [SSE], body: CR_STREAM, writes: 1, decoded: CR_STREAM },
+  {
+    name: "a stream that ends within an event",
+    head: [SSE],
+    body: STREAM.subarray(0, -3),
+    decoded: STREAM.subarray(0, -3),
+  },
+  { name: "a stream that is none", head: [SSE], body: Buffer.from([0, 255, 10, 10, 13, 254, 10]), writes: 1 },
+  {
+    name: "a stream of known length",
+    head: [SSE],
+    body: STREAM,
+    framing: "length",
+    writes: 50,
+    decoded: STREAM,
+  },
+  { name: "an event of 10 MB", head: [SSE], body: BIG_EVENT, writes: 100_000, decoded: BIG_EVENT },
+  { name: "an empty stream", head: [SSE], body: Buffer.alloc(0), decoded: Buffer.alloc(0) },
+  {
+    name: "a stream with trailers",
+    head: [SSE, "Trailer: X-Sum, x-sum"],
+    body: STREAM,
+    trailers: "X-Sum: a b\r\nx-sum: \xe9\r\n",
+    decoded: STREAM,
+  },
+  {
+    name: "JSON of known length",
+    head: ["content-type: application/json"],
+    body: JSON_BODY,
+    framing: "length",
+    decoded: JSON_BODY,
+  },
+  {
+    name: "JSON in chunks",
+    head: ["Content-Type: application/json"],
+    body: JSON_BODY,
+    writes: 3,
+    decoded: JSON_BODY,
+  },
+  {
+    name: "JSON that ends with its connection",
+    head: ["Content-Type: application/json", "Connection: close"],
+    body: JSON_BODY,
+    framing: "close",
+    decoded: JSON_BODY,
+  },
+  {
+    name: "JSON with trailers",
+    head: ["Content-Type: application/json"],
+    body: JSON_BODY,
+    trailers: "x-t: 1\r\n",
+  },
+  {
+    name: "an HTML error",
+    status: "502 Bad Gateway",
+    head: ["Content-Type: text/html"],
+    body: Buffer.from("<html>\r\n502</html>"),
+    framing: "length",
+  },
+  {
+    name: "an error with a reason of its own",
+    status: "529 Site is overloaded: caf\xc3\xa9!",
+    head: ["retry-after: 3", "x-should-retry: true"],
+    body: Buffer.from('{"type":"error"}'),
+    framing: "length",
+  },
+  { name: "a reply without a reason phrase", status: "200 ", head: [], body: JSON_BODY, framing: "length" },
+  {
+    name: "a status that is not registered",
+    status: "299 Fine",
+    head: [],
+    body: JSON_BODY,
+    framing: "length",
+  },
+  {
+    name: "a redirect",
+    status: "307 Temporary Redirect",
+    head: ["Location: http://127.0.0.1:1/elsewhere"],
+    body: Buffer.alloc(0),
+    framing: "length",
+  },
+  { name: "204", status: "204 No Content", head: ["x-a: 1"], body: Buffer.alloc(0), framing: "close" },
+  {
+    name: "304",
+    status: "304 Not Modified",
+    head: ['ETag: "x"', "Content-Length: 77"],
+    body: Buffer.alloc(0),
+    framing: "close",
+  },
+  {
+    name: "a reply to HEAD with a length",
+    method: "HEAD",
+    head: ["Content-Length: 5000", SSE],
+    body: Buffer.alloc(0),
+    framing: "close",
+  },
+  {
+    name: "a reply to HEAD without one",
+    method: "HEAD",
+    head: ["Content-Encoding: gzip", SSE],
+    body: Buffer.alloc(0),
+    framing: "close",
+  },
+  {
+    name: "an empty reply",
+    head: ["Content-Type: application/json"],
+    body: Buffer.alloc(0),
+    framing: "length",
+  },
+  {
+    name: "an empty reply that calls itself coded",
+    head: ["Content-Type: application/json", "Content-Encoding: gzip"],
+    body: Buffer.alloc(0),
+    framing: "length",
+    decoded: Buffer.alloc(0),
+  },
+  {
+    name: "bytes that are nothing",
+    head: ["content-type: audio/wav"],
+    body: Buffer.alloc(200_000, "\xff\0\r\n"),
+    writes: 7_001,
+  },
+  ...CODINGS.flatMap(([coding, encode]): Case[] => [
+    {
+      name: `JSON in ${coding}`,
+      head: ["Content-Type: application/json", `Content-Encoding: ${coding}`],
+      body: encode(JSON_BODY),
+      framing: "length",
+      writes: 10,
+      decoded: JSON_BODY,
+    },
+    {
+      name: `chunked JSON in ${coding}`,
+      head: ["Content-Type: application/json", `content-encoding: ${coding}`],
+      body: encode(JSON_BODY),
+      decoded: JSON_BODY,
+    },
+    {
+      name: `a stream in ${coding}`,
+      head: [SSE, `Content-Encoding: ${coding}`],
+      body: encode(STREAM),
+      writes: 1,
+      decoded: STREAM,
+    },
+  ]),
+  {
+    name: "JSON in an unknown coding",
+    head: ["Content-Type: application/json", "Content-Encoding: snappy"],
+    body: JSON_BODY,
+    framing: "length",
+  },
+  {
+    name: "JSON in a coding that it is not of",
+    head: ["Content-Type: application/json", "Content-Encoding: gzip"],
+    body: JSON_BODY,
+    framing: "length",
+  },
+  {
+    name: "JSON in a coding that stops short",
+    head: ["Content-Type: application/json", "Content-Encoding: br"],
+    body: zlib.brotliCompressSync(JSON_BODY).subarray(0, -4),
+    framing: "length",
+  },
+  {
+    name: "JSON in two codings",
+    head: ["Content-Type: application/json", "Content-Encoding: gzip, gzip"],
+    body: zlib.gzipSync(zlib.gzipSync(JSON_BODY)),
+    framing: "length",
+  },
+  {
+    name: "headers of every kind",
+    head: [
+      "Content-Type: application/json",
+      "Set-Cookie: a=1; Path=/",
+      "set-cookie: b=2",
+      "SET-COOKIE: a=1; Path=/",
+      "request-id: req_1",
+      "anthropic-ratelimit-requests-remaining: 5",
+      "x-empty:",
+      "x-latin1: caf\xe9 \xff",
+      "X-RateLimit-Limit: 1",
+      "Server: cloudflare",
+      "Via: 1.1 google",
+      "!#$%&'*+-.^_`|~: odd",
+    ],
+    body: JSON_BODY,
+    framing: "length",
+  },
+];
+
+function headOf({ head, status = "200 OK", framing = "chunked", body, trailers }: Case): Buffer {
+  const lines = [`HTTP/1.1 ${status}`, ...head];
+  if (framing === "length") lines.push(`Content-Length: ${body.length}`);
+  if (framing === "chunked" || trailers !== undefined) lines.push("Transfer-Encoding: chunked");
+  return Buffer.from(`${lines.join("\r\n")}\r\n\r\n`, "latin1");
+}
+
+function wireOf(one: Case): Buffer[] {
+  const { body, framing = "chunked", writes, trailers = "" } = one;
+  const size = writes ?? Math.max(1, body.length);
+  const isChunked = framing === "chunked" || trailers !== "";
+  const bytes = isChunked ? chunked(body, [size], trailers) : body;
+  // 1-byte chunks take several bytes on the wire; long bodies are not cut into a million writes.
+  const step = Math.max(size, Math.ceil(bytes.length / 2_000));
+  const cut: Buffer[] = [headOf(one)];
+  for (let at = 0; at < bytes.length; at += step) cut.push(bytes.subarray(at, at + step));
+  return cut;
+}
+
+async function replay(call: UpstreamCall, one: Case): Promise<void> {
+  await call.received;
+  for (const piece of wireOf(one)) await call.write(piece);
+  if (one.framing === "close" && one.method !== "HEAD" && one.status === undefined) await call.end();
+}
+
+/** Headers as lines, less those that TokenMan adds and those that are each hop's own. */
+const OURS = /^(x-tokenman-|connection:|keep-alive:|transfer-encoding:)/i;
+function linesOf(reply: WireReply): string[] {
+  const lines: string[] = [];
+  for (let index = 0; index < reply.headers.length; index += 2)
+    lines.push(`${reply.headers[index]}: ${reply.headers[index + 1]}`);
+  return lines.filter((line) => !OURS.test(line));
+}
+
+function assertIdentical(reply: WireReply, one: Case, way: Way): void {
+  const where = `${one.name}, ${way}`;
+  assert.equal(reply.broken, false, where);
+  assert.equal(`${reply.status} ${reply.reason}`, one.status ?? "200 OK", where);
+  const coded = one.head.some((line) => /^content-encoding:/i.test(line));
+  const isMapped = way === "mapped" && one.head.includes(SSE);
+  if (isMapped && coded && one.decoded !== undefined) assertSameBytes(reply.body, one.decoded, where);
+  else assertSameBytes(reply.body, one.body, where);
+  const sent = [...one.head, ...(one.framing === "length" ? [`Content-Length: ${one.body.length}`] : [])]
+    .map((line) => line.replace(/^([^:]+):\s*/, "$1: "))
+    .filter((line) => !OURS.test(line))
+    // What a plugin may change, even if it does not, goes out decoded and of unknown length.
+    .filter((line) => !isMapped || !/^content-(encoding|length):/i.test(line));
+  assert.deepEqual(linesOf(reply), sent, where);
+  const bodiless = one.method === "HEAD" || ["204 No Content", "304 Not Modified"].includes(one.status ?? "");
+  const framing = bodiless ? "none" : one.framing === "length" && !isMapped ? "length" : "chunked";
+  assert.equal(reply.framing, framing, where);
+  const trailers: string[] = [];
+  for (let index = 0; index < reply.trailers.length; index += 2)
+    trailers.push(`${reply.trailers[index]}: ${reply.trailers[index + 1]}\r\n`);
+  assert.equal(trailers.join(""), one.trailers ?? "", where);
+}
+
+describe("a reply that no plugin changes arrives as it was sent:", () => {
+  let relay: Relay;
+  let client: WireClient;
+  const looks = looking();
+  before(async () => {
+    relay = await startRelay({ plugins: [looks.plugin], config: looks.config });
+    client = await relay.client();
+  });
+  after(async () => {
+    client[Symbol.dispose]();
+    await relay[Symbol.asyncDispose]();
+  });
+
+  for (const one of CASES) {
+    it(one.name, async () => {
+      const { method = "POST" } = one;
+      for (const way of WAYS) {
+        relay.upstream.next((call) => replay(call, one));
+        const lines = ["x-api-key: k", `X-Tokenman-Project: ${way}`];
+        const reply = await client.ask(
+          requestBytes({ method, lines, ...(method === "POST" && { body: BODY }) }),
+          method,
+        );
+        assertIdentical(reply, one, way);
+        if (way === "plain") continue;
+        const look = await looks.next();
+        assert.equal(look.way, way);
+        if (one.decoded === undefined) continue;
+        assert.equal(look.end, "complete", way);
+        assert.equal(look.truncated, false, way);
+        assertSameBytes(look.bytes, one.decoded, `${one.name}, the copy, ${way}`);
+      }
+    });
+  }
+
+  it("a head that comes byte by byte", async () => {
+    const head = "HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 2\r\n\r\n{}";
+    relay.upstream.next(async (call) => {
+      await call.received;
+      for (const character of head) await call.write(character);
+    });
+    const reply = await client.ask(requestBytes({ lines: ["x-api-key: k"], body: BODY }));
+    assert.equal(`${reply.status} ${reply.reason}`, "200 OK");
+    assert.deepEqual(linesOf(reply), ["X-A: b", "Content-Length: 2"]);
+    assert.equal(reply.body.toString(), "{}");
+  });
+});
+
+describe("an event", () => {
+  for (const way of WAYS) {
+    for (const coding of ["identity", "gzip"]) {
+      // A ping that waited for the next event would wait for ever: the upstream sends that one only when the client has the ping.
+      it(`passes at once, pings too: ${way}, ${coding}`, async () => {
+        const { plugin, config } = looking();
+        await using relay = await startRelay({ plugins: [plugin], config });
+        using client = await relay.client();
+        const receipts = EVENTS.slice(0, 5).map(() => gate());
+        const sent: Buffer[] = [];
+        relay.upstream.next(async (call) => {
+          await call.received;
+          const lines = [
+            SSE,
+            "Transfer-Encoding: chunked",
+            ...(coding === "gzip" ? ["Content-Encoding: gzip"] : []),
+          ];
+          await call.write(`HTTP/1.1 200 OK\r\n${lines.join("\r\n")}\r\n\r\n`);
+          const gzip = zlib.createGzip();
+          const parts: Buffer[] = [];
+          gzip.on("data", (part) => parts.push(part));
+          for (const [index, receipt] of receipts.entries()) {
+            let bytes: Buffer = Buffer.from(EVENTS[index]!);
+            if (coding === "gzip") {
+              gzip.write(bytes);
+              await new Promise<void>((resolve) => gzip.flush(zlib.constants.Z_SYNC_FLUSH, resolve));
+              bytes = Buffer.concat(parts.splice(0));
+            }
+            sent.push(bytes);
+            await call.write(chunked(bytes, [bytes.length]).subarray(0, -5));
+            await receipt.opened;
+          }
+          if (coding === "gzip") {
+            await new Promise<void>((resolve) => gzip.once("end", resolve).end());
+            const last = Buffer.concat(parts);
+            sent.push(last);
+            await call.write(chunked(last, [last.length]).subarray(0, -5));
+          }
+          await call.write("0\r\n\r\n");
+        });
+        await client.send(
+          requestBytes({ lines: ["x-api-key: k", `X-Tokenman-Project: ${way}`], body: BODY }),
+        );
+        const isDecoded = way === "mapped";
+        let bytes = 0;
+        for (const [index, receipt] of receipts.entries()) {
+          await client.reply((reply) => {
+            const upTo = isDecoded ? Buffer.from(EVENTS.slice(0, index + 1).join("")) : Buffer.concat(sent);
+            bytes = upTo.length;
+            return reply.bodyBytes >= bytes;
+          });
+          receipt.open();
+        }
+        const reply = await client.reply();
+        assert.equal(reply.whole, true);
+        const all = isDecoded ? Buffer.from(EVENTS.slice(0, 5).join("")) : Buffer.concat(sent);
+        assertSameBytes(reply.body, all, way);
+      });
+    }
+  }
+});
+
+describe("a reply larger than server.max_response_size", () => {
+  it("passes whole; the copies stop, and are told so", async () => {
+    const looks = looking();
+    await using relay = await startRelay({
+      plugins: [looks.plugin],
+      config: `[server]\nmax_response_size = 1000000\n${looks.config}`,
+    });
+    using client = await relay.client();
+    const body = Buffer.alloc(3_000_000, "data: 0123456789\n\n");
+    for (const way of WAYS) {
+      for (const [type, coding] of [
+        [SSE, undefined],
+        ["Content-Type: application/json", undefined],
+        ["Content-Type: application/json", "Content-Encoding: gzip"],
+      ] as const) {
+        const sent = coding === undefined ? body : zlib.gzipSync(body);
+        const one: Case = {
+          name: "large",
+          head: [type, ...(coding ? [coding] : [])],
+          body: sent,
+          framing: "length",
+        };
+        relay.upstream.next((call) => replay(call, one));
+        const reply = await client.ask(
+          requestBytes({ lines: ["x-api-key: k", `X-Tokenman-Project: ${way}`], body: BODY }),
+        );
+        assert.equal(reply.status, 200);
+        assertSameBytes(reply.body, sent, `${way} ${type}`);
+        if (way === "plain") continue;
+        const look = await looks.next();
+        // Where events are rewritten the observer is in the client's own way, and sees all of it.
+        assert.equal(look.truncated, way !== "mapped" || type !== SSE, `${way} ${type}`);
+      }
+    }
+  });
+});
