@@ -5,8 +5,10 @@ import {
   type AttemptPolicy,
   type AttemptView,
   type Candidate,
+  type Dialect,
   type EventVerdict,
   headerValue,
+  type SseEvent,
   SseSplitter,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
@@ -219,14 +221,23 @@ class Driver {
       this.#keep(attempt, reply);
       this.step();
     };
-    if (source === undefined) decide({ firstEvent: undefined, errorBody: undefined });
-    else if (reply.status >= 400)
-      peekErrorBody(reply, source, (errorBody) => decide({ firstEvent: undefined, errorBody }));
-    else if (reply.streaming && policy.holdFirstEvent(this.#exchange)) {
-      peekFirstEvent(this.#exchange, reply, source, (firstEvent) =>
+    if (reply.status >= 400) {
+      peekErrorBody(reply, source ?? reply.hold(), (errorBody) =>
+        decide({ firstEvent: undefined, errorBody }),
+      );
+    } else if (reply.streaming && this.#holdsFirstEvent()) {
+      peekFirstEvent(this.#exchange, reply, source ?? reply.hold(), (firstEvent) =>
         decide({ firstEvent, errorBody: undefined }),
       );
     } else decide({ firstEvent: undefined, errorBody: undefined });
+  }
+  #holdsFirstEvent(): boolean {
+    try {
+      return this.#host.policy.holdFirstEvent(this.#exchange);
+    } catch (error) {
+      this.#finish(undefined, error);
+      return false;
+    }
   }
   #keep(attempt: AttemptState, reply: KernelReply): void {
     const earlier = this.#kept;
@@ -345,7 +356,7 @@ function peekFirstEvent(
   source.peek(({ chunks, ended, full, error }: HeldBody) => {
     for (; seen < chunks.length && verdict === undefined; seen++) {
       splitter.push(chunks[seen]!, (event) => {
-        verdict ??= dialect.judgeEvent(event);
+        verdict ??= judge(dialect, event);
       });
     }
     if (error !== undefined && verdict === undefined) {
@@ -355,4 +366,13 @@ function peekFirstEvent(
     look(verdict);
     return true;
   });
+}
+
+/** A dialect is a plugin's: one that fails has no opinion. */
+function judge(dialect: Dialect, event: SseEvent): EventVerdict {
+  try {
+    return dialect.judgeEvent(event);
+  } catch {
+    return { kind: "content" };
+  }
 }

@@ -239,6 +239,21 @@ export class KernelReply implements Reply {
     };
   }
 
+  /** Holds the body back, to be looked at before it is passed on. */
+  hold(): PushSource {
+    const source = this.#source;
+    const held = new PushSource({ resume: () => source.resume(), abort: () => source.abort() });
+    this.#source = held;
+    source.start({
+      data: (chunk) => {
+        if (!held.push(chunk)) source.pause();
+      },
+      end: (trailers) => held.finish(trailers),
+      fail: (error) => held.fail(error),
+    });
+    return held;
+  }
+
   /** A plugin's response tap begins: what is attached is its own. */
   enter(plugin: PluginHandle): ReplyMark {
     this.#current = plugin;
