@@ -1,5 +1,6 @@
+import type { Kernel } from "../kernel/kernel.ts";
 import { describeFailure } from "./failure.ts";
-import { createLog } from "./log.ts";
+import { atLevelOf, createLog } from "./log.ts";
 import { tellStarter } from "./messages.ts";
 import { claimPidFile } from "./pid-file.ts";
 import { plannedSections } from "./planned.ts";
@@ -33,18 +34,20 @@ export async function runForeground(options: ForegroundOptions): Promise<number>
 
 async function run({ config, plugins }: ForegroundOptions): Promise<number> {
   const { raw, server } = readSettings({ config });
-  const log = createLog(server.log_level);
+  let kernel: Kernel | undefined;
+  const output = createLog(server.log_level);
+  const log = atLevelOf(output, () => kernel?.config.server.log_level);
   prepareDataDir(server.data_dir);
   const claim = claimPidFile(server.data_dir, { version: VERSION, configFile: raw.file });
   const abandon = () => {
     claim.release();
-    log.flush();
+    output.flush();
   };
   const signals = new Signals({ log, drainMs: DRAIN_MS, abandon });
   try {
     // The kernel is only in memory where it runs.
     const { createKernel } = await import("../kernel/kernel.ts");
-    const kernel = await createKernel({
+    kernel = await createKernel({
       version: VERSION,
       ...(config !== undefined && { configFile: config }),
       env: process.env,

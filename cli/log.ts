@@ -1,5 +1,6 @@
 import { fstatSync } from "node:fs";
 import { isatty } from "node:tty";
+import type { Logger } from "@tokenman/plugin-sdk";
 import pino from "pino";
 import { createRedactor, type Redactor } from "./secrets.ts";
 import { paint, takesColor } from "./terminal.ts";
@@ -48,6 +49,25 @@ export function createLog(level: LogLevel): Log {
   return log as Log;
 }
 
+/**
+ * The same log, at the level that `level` gives at the time of each line: a reload may have changed it. What a line is
+ * logged with is passed on as it is.
+ */
+export function atLevelOf(log: Log, level: () => LogLevel | undefined): Logger {
+  const method = (name: keyof Logger) => (facts: object, message?: string) => {
+    const wanted = level();
+    if (wanted !== undefined && log.level !== wanted) log.level = wanted;
+    log[name](facts, message);
+  };
+  return {
+    trace: method("trace"),
+    debug: method("debug"),
+    info: method("info"),
+    warn: method("warn"),
+    error: method("error"),
+  };
+}
+
 function isRegular(fd: number): boolean {
   try {
     return fstatSync(fd).isFile();
@@ -58,8 +78,15 @@ function isRegular(fd: number): boolean {
 
 function mask(value: unknown, redact: Redactor, depth: number): unknown {
   if (typeof value === "string") return redact(value);
+  if (depth >= MAX_DEPTH) return "[deep]";
   if (value instanceof Error) {
-    return { type: value.name, message: redact(value.message), stack: redact(value.stack ?? "") };
+    const { name, message, stack = "", cause } = value;
+    return {
+      type: name,
+      message: redact(message),
+      stack: redact(stack),
+      ...(cause !== undefined && { cause: mask(cause, redact, depth + 1) }),
+    };
   }
   if (
     typeof value !== "object" ||
@@ -68,7 +95,6 @@ function mask(value: unknown, redact: Redactor, depth: number): unknown {
   ) {
     return value;
   }
-  if (depth >= MAX_DEPTH) return "[deep]";
   if (Array.isArray(value)) return value.map((each) => mask(each, redact, depth + 1));
   return Object.fromEntries(
     Object.entries(value).map(([key, each]) => [
@@ -84,7 +110,16 @@ const STYLES = { warn: "yellow", error: "red", fatal: "red" } as const;
 
 /** "10:15:02 warn  message  key=value …": the same line for a person. */
 function readableLine(line: string, color: boolean): string {
-  const { level, time, msg = "", ...facts } = JSON.parse(line) as Record<string, unknown> & { level: string };
+  const {
+    level,
+    time,
+    msg = "",
+    err,
+    ...facts
+  } = JSON.parse(line) as Record<string, unknown> & {
+    level: string;
+    err?: { stack?: string };
+  };
   const clock = String(time).slice(11, 19);
   const style = STYLES[level as keyof typeof STYLES];
   const label = style === undefined ? level.padEnd(5) : paint(color, style, level.padEnd(5));
@@ -92,7 +127,8 @@ function readableLine(line: string, color: boolean): string {
     .map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`)
     .join(" ");
   const text = `${paint(color, "dim", clock)} ${label} ${printable(String(msg))}`;
-  return rest === "" ? `${text}\n` : `${text} ${paint(color, "dim", printable(rest))}\n`;
+  const stack = err?.stack === undefined ? "" : `\n${printable(err.stack)}`;
+  return `${text}${rest === "" ? "" : ` ${paint(color, "dim", printable(rest))}`}${stack}\n`;
 }
 
 /** A terminal obeys control characters; those of a log line come from anywhere. Line breaks stay. */

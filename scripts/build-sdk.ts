@@ -6,7 +6,9 @@
 import { execFileSync } from "node:child_process";
 import { copyFileSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { build } from "esbuild";
+import { type BuildOptions, build } from "esbuild";
+import { files } from "./build-files.ts";
+import { workers } from "./build-workers.ts";
 
 const ROOT = join(import.meta.dirname, "..");
 const PACKAGE = join(ROOT, "plugin-sdk");
@@ -23,9 +25,11 @@ interface Manifest {
 const TESTKIT = `
   import { installHost } from "./testkit/index.ts";
   export * from "./testkit/index.ts";
+  const host = async () => (await import("../cli/test-host.ts")).testHost;
   installHost({
-    version: ${JSON.stringify((readManifest(ROOT) as { version?: string }).version)},
-    start: async (options) => (await import("../cli/test-host.ts")).testHost.start(options),
+    version: ${JSON.stringify(readManifest(ROOT)["version"])},
+    start: async (options) => (await host()).start(options),
+    load: async (options) => (await host()).load(options),
   });
 `;
 
@@ -33,21 +37,28 @@ rmSync(DIST, { recursive: true, force: true });
 mkdirSync(DIST);
 
 const manifest = readManifest(PACKAGE);
-await build({
+const PARTS = "parts";
+const common: BuildOptions = {
   absWorkingDir: ROOT,
-  entryPoints: { index: "plugin-sdk/src/index.ts", testkit: "testkit-with-host" },
-  outdir: DIST,
-  chunkNames: "parts/[name]-[hash]",
+  outExtension: { ".js": ".mjs" },
   bundle: true,
-  splitting: true,
   format: "esm",
   platform: "node",
   target: "node24",
   external: [...Object.keys(manifest.dependencies ?? {}), "esbuild"],
   logLevel: "warning",
+  plugins: [files(join(DIST, PARTS))],
   banner: {
     js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
   },
+};
+await build({
+  ...common,
+  entryPoints: { index: "plugin-sdk/src/index.ts", testkit: "testkit-with-host" },
+  outdir: DIST,
+  chunkNames: `${PARTS}/[name]-[hash]`,
+  splitting: true,
+  metafile: true,
   plugins: [
     {
       name: "testkit-with-host",
@@ -60,6 +71,8 @@ await build({
         }));
       },
     },
+    files(join(DIST, PARTS)),
+    workers(join(DIST, PARTS), common),
   ],
 });
 
@@ -70,8 +83,8 @@ writeFileSync(
     {
       ...manifest,
       exports: {
-        ".": { types: "./types/src/index.d.ts", default: "./index.js" },
-        "./testkit": { types: "./types/testkit/index.d.ts", default: "./testkit.js" },
+        ".": { types: "./types/src/index.d.ts", default: "./index.mjs" },
+        "./testkit": { types: "./types/testkit/index.d.ts", default: "./testkit.mjs" },
       },
       types: "./types/src/index.d.ts",
       // The declarations speak of Node's own types.

@@ -82,6 +82,17 @@ describe("signals", () => {
   });
 });
 
+test("a reload may change the log's level", async () => {
+  await using box = new Sandbox("[watch]\nenabled = false\n");
+  const served = await box.serve();
+  box.config('log_level = "error"\n[watch]\nenabled = false\n');
+  assert.equal((await box.run("reload")).status, 0);
+  const before = served.logged();
+  served.child.kill("SIGTERM");
+  const { status, stderr } = await served.ended;
+  assert.deepEqual([status, stderr], [0, before]);
+});
+
 describe("errors that nobody catches", () => {
   const plugin = (body: string) => `
     import { definePlugin } from "@tokenman/plugin-sdk";
