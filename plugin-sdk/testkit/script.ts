@@ -46,17 +46,29 @@ export function chunkBytes(bytes: Buffer | string): Buffer {
   return Buffer.concat([Buffer.from(`${data.length.toString(16)}\r\n`), data, Buffer.from("\r\n")]);
 }
 
-/** A reply as a sequence of writes. */
-export async function* replyBytes(init: ReplyInit): AsyncGenerator<Buffer> {
+/**
+ * A reply as a sequence of writes, up to and including `bodyBytes` bytes of its body: nothing that tells its end is
+ * written where the body is longer.
+ */
+export async function* replyBytes(
+  init: ReplyInit,
+  bodyBytes = Number.POSITIVE_INFINITY,
+): AsyncGenerator<Buffer> {
   const { status, headers = [], body = "" } = init;
   const framed = ["content-length", "transfer-encoding"].some((name) => headerValue(headers, name));
   if (typeof body === "string" || Buffer.isBuffer(body)) {
     const bytes = Buffer.from(body as Buffer);
     const length = framed ? [] : ["Content-Length", String(bytes.length)];
-    yield Buffer.concat([headBytes(status, [...headers, ...length]), bytes]);
+    yield Buffer.concat([headBytes(status, [...headers, ...length]), bytes.subarray(0, bodyBytes)]);
     return;
   }
   yield headBytes(status, framed ? headers : [...headers, "Transfer-Encoding", "chunked"]);
-  for await (const bytes of body) yield framed ? bytes : chunkBytes(bytes);
+  let left = bodyBytes;
+  for await (const bytes of body) {
+    const part = bytes.subarray(0, left);
+    if (part.length > 0) yield framed ? part : chunkBytes(part);
+    left -= part.length;
+    if (part.length < bytes.length) return;
+  }
   if (!framed) yield chunkBytes("");
 }

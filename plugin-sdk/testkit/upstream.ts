@@ -5,7 +5,8 @@ import { headerValue } from "../src/headers.ts";
 import type { ReplyInit } from "../src/reply.ts";
 import { type Gate, gate } from "./gate.ts";
 import { RequestReader } from "./request-reader.ts";
-import { replyBytes, type Script, wholeReply } from "./script.ts";
+import { replyBytes, type Script } from "./script.ts";
+import { textScript } from "./vendor-reply.ts";
 
 /** A request as it came over the wire. */
 export interface RecordedRequest {
@@ -48,7 +49,7 @@ export interface UpstreamCall {
 }
 
 export interface UpstreamOptions {
-  /** What answers a request for which nothing was queued by `next`. Default: status 200 and `{}`. */
+  /** What answers a request for which nothing was queued by `next`. Default: a text in its dialect. */
   readonly script?: Script;
   /** Speaks TLS with this certificate. */
   readonly tls?: { readonly key: string | Buffer; readonly cert: string | Buffer };
@@ -100,7 +101,7 @@ class Upstream implements RecordingUpstream {
   #default: Script;
 
   constructor(options: UpstreamOptions) {
-    this.#default = options.script ?? wholeReply({ status: 200, headers: JSON_TYPE, body: "{}" });
+    this.#default = options.script ?? textScript();
     this.#scheme = options.tls === undefined ? "http" : "https";
     const accept = (socket: Socket): void => this.#accept(socket);
     // A peer that has sent FIN may still read: its connection is closed when the script is through.
@@ -271,5 +272,3 @@ function callOf(request: Recorded, socket: Socket, closed: Promise<void>): Upstr
     reset: () => void socket.resetAndDestroy(),
   };
 }
-
-const JSON_TYPE: RawHeaders = ["Content-Type", "application/json"];
