@@ -1,28 +1,53 @@
-import { Client } from "undici";
+import { buildConnector, Client } from "undici";
+import { dropContinues } from "./continues.ts";
+import { connectionBudget } from "./descriptors.ts";
 
 /** A connection is not reused after this long, so that a changed DNS record is noticed. */
 const MAX_AGE_MS = 10 * 60_000;
 const KEEP_ALIVE_MS = 60_000;
-/** Idle connections kept for one origin. */
-const MAX_IDLE = 256;
+/** Idle connections kept at the most, to all origins together. */
+const MAX_IDLE = Math.min(256, connectionBudget());
+
+type Connector = ReturnType<typeof buildConnector>;
 
 /** One HTTP/1.1 connection to an origin, used by one request at a time. */
 export class Connection {
   readonly client: Client;
   readonly createdAt = performance.now();
-  /** Requests answered since it was last connected: more than none means that the socket is a reused one. */
+  /** Requests that the present socket has carried to their end: more than none means that it is a reused one. */
   served = 0;
+  /** The present socket failed, rather than being closed. */
+  broken = false;
+  /** A request is out, and nothing of its final reply has come. */
+  waiting = false;
 
-  constructor(client: Client) {
-    this.client = client;
-    client.on("disconnect", () => {
-      this.served = 0;
+  constructor(origin: string, connect: Connector, closed: (connection: Connection) => void) {
+    this.client = new Client(origin, {
+      pipelining: 1,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      keepAliveMaxTimeout: MAX_AGE_MS,
+      maxHeaderSize: 65_536,
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      connect: (options, done) =>
+        connect(options, (...[error, socket]) => {
+          if (error !== null) {
+            done(error, null);
+            return;
+          }
+          this.served = 0;
+          this.broken = false;
+          // Before undici's own listener, which takes a reset for the regular end of a body without a length.
+          socket.on("error", () => {
+            this.broken = true;
+          });
+          dropContinues(socket, this);
+          done(null, socket);
+        }),
     });
+    this.client.on("disconnect", () => closed(this));
     // An idle connection that the peer closes is not an error of anybody's request.
-    client.on("connectionError", () => {});
-  }
-  get reused(): boolean {
-    return this.served > 0;
+    this.client.on("connectionError", () => {});
   }
 }
 
@@ -32,64 +57,77 @@ export class Connection {
  */
 export class Origin {
   readonly #origin: string;
-  readonly #connectMs: number;
-  readonly #idle: Connection[] = [];
+  readonly #connect: Connector;
+  readonly #budget: { idle: number };
+  #idle: Connection[] = [];
   #closed = false;
-  active = 0;
 
-  constructor(origin: string, connectMs: number) {
+  constructor(origin: string, connectMs: number, budget: { idle: number }) {
     this.#origin = origin;
-    this.#connectMs = connectMs;
+    this.#budget = budget;
+    this.#connect = buildConnector({
+      timeout: connectMs,
+      allowH2: false,
+      keepAlive: true,
+      keepAliveInitialDelay: 30_000,
+    });
   }
   /** An idle connection, the one used last first, or a new one. `fresh` demands a new one. */
   take(fresh = false): Connection {
-    this.active++;
     while (!fresh) {
       const connection = this.#idle.pop();
       if (connection === undefined) break;
+      this.#budget.idle--;
       if (performance.now() - connection.createdAt < MAX_AGE_MS && !connection.client.destroyed)
         return connection;
-      void connection.client.close().catch(() => {});
+      close(connection);
     }
-    return new Connection(
-      new Client(this.#origin, {
-        pipelining: 1,
-        allowH2: false,
-        keepAliveTimeout: KEEP_ALIVE_MS,
-        keepAliveMaxTimeout: MAX_AGE_MS,
-        maxHeaderSize: 65_536,
-        headersTimeout: 0,
-        bodyTimeout: 0,
-        connect: { timeout: this.#connectMs, keepAlive: true, keepAliveInitialDelay: 30_000 },
-      }),
-    );
+    return new Connection(this.#origin, this.#connect, (connection) => this.#gone(connection));
   }
+  /** A request came to its regular end: the connection can carry another one. */
   give(connection: Connection): void {
-    this.active--;
     connection.served++;
-    if (this.#closed || this.#idle.length >= MAX_IDLE) void connection.client.close().catch(() => {});
-    else this.#idle.push(connection);
+    if (this.#closed || this.#budget.idle >= MAX_IDLE) close(connection);
+    else {
+      this.#budget.idle++;
+      this.#idle.push(connection);
+    }
   }
   /** The connection is in an unknown state. */
   drop(connection: Connection): void {
-    this.active--;
     void connection.client.destroy().catch(() => {});
   }
   close(): void {
     this.#closed = true;
-    for (const connection of this.#idle.splice(0)) void connection.client.close().catch(() => {});
+    for (const connection of this.#idle) close(connection);
+    this.#budget.idle -= this.#idle.length;
+    this.#idle = [];
   }
+
+  /** A socket closed. If nobody uses the connection, there is nothing left to keep. */
+  #gone(connection: Connection): void {
+    const index = this.#idle.indexOf(connection);
+    if (index < 0) return;
+    this.#idle.splice(index, 1);
+    this.#budget.idle--;
+    close(connection);
+  }
+}
+
+function close(connection: Connection): void {
+  void connection.client.close().catch(() => {});
 }
 
 /** The connections to all origins. They outlive reloads. */
 export class Connections {
   readonly #origins = new Map<string, Origin>();
+  readonly #budget = { idle: 0 };
 
   to(origin: string, connectMs: number): Origin {
     const key = `${origin} ${connectMs}`;
     let found = this.#origins.get(key);
     if (found === undefined) {
-      found = new Origin(origin, connectMs);
+      found = new Origin(origin, connectMs, this.#budget);
       this.#origins.set(key, found);
     }
     return found;

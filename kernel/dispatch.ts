@@ -1,8 +1,10 @@
+import { STATUS_CODES } from "node:http";
 import type { Readable } from "node:stream";
 import { type ErrorCode, type ProviderTimeouts, TokenmanError } from "@tokenman/plugin-sdk";
 import type { Dispatcher } from "undici";
 import type { Connection, Connections, Origin } from "./connections.ts";
 import { PushSource } from "./source.ts";
+import { Watchdog } from "./watchdog.ts";
 
 export interface DispatchRequest {
   readonly origin: string;
@@ -50,11 +52,15 @@ class Call implements DispatchCall {
   #abort: ((reason?: Error) => void) | undefined;
   #resume: (() => void) | undefined;
   #body: PushSource | undefined;
+  #first = true;
   #aborted = false;
+  #over = false;
+  #connected = false;
+  #reused = false;
   #answered = false;
   #sent = false;
-  #reused = false;
   #retried = false;
+  readonly #watchdog = new Watchdog(() => this.#expired());
 
   constructor(origin: Origin, request: DispatchRequest, events: DispatchEvents) {
     this.#origin = origin;
@@ -65,8 +71,10 @@ class Call implements DispatchCall {
   begin(fresh: boolean): void {
     const connection = this.#origin.take(fresh);
     this.#connection = connection;
-    this.#reused = connection.reused;
-    const { method, path, headers, body, timeouts } = this.#request;
+    this.#abort = undefined;
+    this.#connected = false;
+    this.#sent = false;
+    const { method, path, headers, body } = this.#request;
     connection.client.dispatch(
       {
         origin: this.#request.origin,
@@ -74,31 +82,39 @@ class Call implements DispatchCall {
         path,
         headers: headers as string[],
         body: body ?? null,
-        headersTimeout: timeouts.headMs,
-        bodyTimeout: timeouts.idleMs,
+        headersTimeout: 0,
+        bodyTimeout: 0,
       },
       // Undici's handler types name the parsed interface only; it takes the raw one below as well, and calls that directly.
       this as unknown as Dispatcher.DispatchHandler,
     );
   }
   abort(): void {
-    if (this.#aborted) return;
+    if (this.#aborted || this.#over) return;
     this.#aborted = true;
-    this.#abort?.(new TokenmanError("TM_CLIENT_GONE"));
+    const reason = new TokenmanError("TM_CLIENT_GONE");
+    if (this.#abort !== undefined) this.#abort(reason);
+    // Not on a socket yet: undici has no other way to call a request off that waits for its connection.
+    else void this.#connection!.client.destroy(reason).catch(() => {});
   }
 
   onConnect(abort: (reason?: Error) => void): void {
     this.#abort = abort;
-    if (this.#aborted) abort(new TokenmanError("TM_CLIENT_GONE"));
+    this.#connected = true;
+    // Only now is it known which socket it is: a reused connection may have had to connect anew.
+    this.#reused = this.#connection!.served > 0;
+    this.#connection!.waiting = true;
   }
   onBodySent(): void {
     this.#sent = true;
   }
   onRequestSent(): void {
     this.#sent = true;
+    if (this.#body === undefined) this.#watchdog.watch(this.#request.timeouts.headMs);
   }
   onResponseStarted(): void {
     this.#answered = true;
+    this.#connection!.waiting = false;
   }
   onHeaders(status: number, rawHeaders: Buffer[], resume: () => void, statusText: string): boolean {
     this.#answered = true;
@@ -108,36 +124,78 @@ class Call implements DispatchCall {
       return true;
     }
     this.#resume = resume;
-    this.#body = new PushSource({ resume: () => this.#resume?.(), abort: () => this.abort() });
-    this.#events.head(status, statusText, headers, this.#body);
+    this.#watchdog.watch(this.#request.timeouts.idleMs);
+    this.#body = new PushSource({
+      resume: () => {
+        this.#watchdog.go();
+        // Not at once: undici has one parser for all, and asserts that none of its callbacks is on the stack.
+        queueMicrotask(() => {
+          if (!this.#aborted) this.#resume?.();
+        });
+      },
+      abort: () => this.abort(),
+    });
+    this.#events.head(status, wholePhrase(status, statusText), headers, this.#body);
+    // Undici takes the length in a 204 or 304, which is the resource's, for the body's, and calls the call broken.
+    if (status === 204 || status === 304) this.#body.finish(undefined);
     return true;
   }
-  #first = true;
   onData(chunk: Buffer): boolean {
     if (this.#first) {
       this.#first = false;
       this.#events.firstByte();
     }
-    return this.#body!.push(chunk);
+    this.#watchdog.touch();
+    const more = this.#body!.push(chunk);
+    if (!more) this.#watchdog.hold();
+    return more;
   }
   onComplete(trailers: Buffer[] | null): void {
-    this.#origin.give(this.#connection!);
+    const connection = this.#connection!;
+    if (connection.broken) {
+      this.#failed(
+        new TokenmanError("TM_UPSTREAM_CUT", "the connection was reset in the middle of the body"),
+      );
+      return;
+    }
+    this.#end();
+    this.#origin.give(connection);
     this.#body!.finish(trailers !== null && trailers.length > 0 ? trailers.map(latin1) : undefined);
   }
   onError(cause: Error): void {
-    const connection = this.#connection!;
-    this.#origin.drop(connection);
-    if (this.#body !== undefined) {
-      this.#body.fail(upstreamError(cause, true));
-      return;
-    }
+    if (this.#over) return;
     if (this.#mayTryAgain(cause)) {
+      this.#origin.drop(this.#connection!);
       this.#retried = true;
-      this.#sent = false;
       this.begin(true);
-      return;
-    }
-    this.#events.error(upstreamError(cause, false), this.#sent);
+    } else this.#failed(cause);
+  }
+
+  /** The head did not come in time, or the body fell silent. */
+  #expired(): void {
+    const { headMs, idleMs } = this.#request.timeouts;
+    const error =
+      this.#body === undefined
+        ? new TokenmanError("TM_UPSTREAM_TIMEOUT", `no reply's head within ${headMs} ms`)
+        : new TokenmanError("TM_UPSTREAM_IDLE", `no byte of the reply for ${idleMs} ms`);
+    this.#abort?.(error);
+  }
+  #failed(cause: Error): void {
+    this.#end();
+    this.#origin.drop(this.#connection!);
+    const error = upstreamError(
+      cause,
+      this.#body !== undefined ? "body" : this.#connected ? "head" : "connect",
+    );
+    if (this.#body !== undefined) this.#body.fail(error);
+    else this.#events.error(error, this.#sent);
+  }
+  /** The connection may serve another request from here on: no late call may reach it through this one. */
+  #end(): void {
+    this.#over = true;
+    this.#watchdog.stop();
+    this.#abort = undefined;
+    this.#resume = undefined;
   }
   #mayTryAgain(cause: Error): boolean {
     if (!this.#reused || this.#answered || this.#aborted || this.#retried) return false;
@@ -145,6 +203,12 @@ class Call implements DispatchCall {
     if (body !== undefined && !Buffer.isBuffer(body)) return false;
     return isReset(cause);
   }
+}
+
+/** Of a reason phrase that came in several reads undici keeps the last piece: the usual one is told by its end. */
+function wholePhrase(status: number, phrase: string): string {
+  const usual = STATUS_CODES[status] ?? "";
+  return phrase !== "" && usual.endsWith(phrase) ? usual : phrase;
 }
 
 function latin1(bytes: Buffer): string {
@@ -158,37 +222,26 @@ function isReset(cause: Error): boolean {
   return ["ECONNRESET", "EPIPE", "UND_ERR_SOCKET"].includes(codeOf(cause));
 }
 
-const CONNECT_CODES = new Set([
-  "ECONNREFUSED",
-  "ENOTFOUND",
-  "EAI_AGAIN",
-  "EHOSTUNREACH",
-  "ENETUNREACH",
-  "ETIMEDOUT",
-  "EADDRNOTAVAIL",
-  "EACCES",
-  "EMFILE",
-  "ENFILE",
-  "UND_ERR_CONNECT_TIMEOUT",
-]);
+/** What a call was waiting for when it failed. */
+type Phase = "connect" | "head" | "body";
 
-/** What went wrong with an upstream, in TokenMan's terms. `afterHead` tells a cut reply from none. */
-function upstreamError(cause: Error, afterHead: boolean): TokenmanError {
+/** What went wrong with an upstream, in TokenMan's terms. */
+function upstreamError(cause: Error, phase: Phase): TokenmanError {
   if (cause instanceof TokenmanError) return cause;
   const code = codeOf(cause);
-  return new TokenmanError(
-    classify(code, afterHead),
-    `${code === "" ? cause.name : code}: ${cause.message}`,
-    { cause },
-  );
+  return new TokenmanError(classify(code, phase), `${code === "" ? cause.name : code}: ${cause.message}`, {
+    cause,
+  });
 }
 
-function classify(code: string, afterHead: boolean): ErrorCode {
+function classify(code: string, phase: Phase): ErrorCode {
+  // Undici's own checks: a header or path that HTTP does not allow was never sent.
+  if (code === "UND_ERR_INVALID_ARG" || code === "UND_ERR_NOT_SUPPORTED") return "TM_BAD_REQUEST";
   if (code === "UND_ERR_HEADERS_TIMEOUT") return "TM_UPSTREAM_TIMEOUT";
   if (code === "UND_ERR_BODY_TIMEOUT") return "TM_UPSTREAM_IDLE";
-  if (afterHead) return "TM_UPSTREAM_CUT";
-  if (CONNECT_CODES.has(code)) return "TM_UPSTREAM_CONNECT";
-  if (/CERT|TLS|SSL|SELF_SIGNED|UNABLE_TO/.test(code)) return "TM_UPSTREAM_TLS";
+  if (phase === "body") return "TM_UPSTREAM_CUT";
+  if (phase === "connect")
+    return /CERT|TLS|SSL|SELF_SIGNED|UNABLE_TO/.test(code) ? "TM_UPSTREAM_TLS" : "TM_UPSTREAM_CONNECT";
   if (code.startsWith("HPE_") || code === "UND_ERR_HEADERS_OVERFLOW") return "TM_UPSTREAM_PROTOCOL";
   return "TM_UPSTREAM_RESET";
 }

@@ -1,5 +1,4 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { PassThrough, type Readable } from "node:stream";
 import { type ErrorCode, type Logger, type Outcome, TokenmanError } from "@tokenman/plugin-sdk";
 import { checkHead, hasToken, withoutToken } from "./access.ts";
 import { Bag } from "./bag.ts";
@@ -8,14 +7,18 @@ import { drive } from "./driver.ts";
 import { ExchangeState, tokenmanHeader } from "./exchange.ts";
 import { DEFAULT_PROJECT } from "./generation/index.ts";
 import { type Launch, makeLaunch } from "./launch.ts";
+import { relayedHeaders } from "./outgoing.ts";
 import { KernelReply } from "./reply.ts";
 import { announcesBody, destination, ReceivedRequest, readBody } from "./request.ts";
 import { type ClientLink, respond, type Sent } from "./respond.ts";
 import { sendError, serveRoute } from "./route-table.ts";
 import type { Serving } from "./serving.ts";
+import { Upload } from "./upload.ts";
 
-/** A decoded copy of a request's body may be this many times `max_body_size`: beyond it is a decompression bomb. */
-const MAX_EXPANSION = 8;
+/** The bound of a decoded copy where `max_body_size` sets none. */
+const MAX_DECODED_BYTES = 256 * 1024 * 1024;
+/** How long a client that has its reply may go on sending the rest of its request. */
+const REST_MS = 5_000;
 
 export interface IntakeHost {
   readonly connections: Connections;
@@ -29,8 +32,8 @@ export interface IntakeHost {
 export class Intake {
   readonly #host: IntakeHost;
   readonly #active = new Bag<ExchangeState>();
-  /** The bodies of exchanges that stream through unread, until an attempt takes them. */
-  readonly #uploads = new WeakMap<ExchangeState, Readable>();
+  /** The bodies of exchanges that stream through unread. */
+  readonly #uploads = new WeakMap<ExchangeState, Upload>();
   readonly #launch: Launch;
   #idle: (() => void) | undefined;
 
@@ -39,7 +42,7 @@ export class Intake {
     this.#launch = makeLaunch({
       connections: host.connections,
       informational: (exchange, status, headers) => relayInformation(exchange.link, status, headers),
-      upload: (exchange) => this.#uploads.get(exchange),
+      upload: (exchange) => this.#uploads.get(exchange)?.take(),
     });
   }
   get active(): number {
@@ -82,6 +85,7 @@ export class Intake {
         headers = withoutToken(headers, token, formats);
       }
       if (typeof route === "object") {
+        if (expects) response.writeContinue();
         void serveRoute(route, message, response, (cause) =>
           this.#host.log.error({ err: cause, path: place.path }, "a route failed"),
         );
@@ -90,6 +94,7 @@ export class Intake {
       const classified = serving.dialects.classify(message.method ?? "GET", place.path, headers);
       const request = new ReceivedRequest(message, place, classified.path, headers);
       const project = place.project ?? DEFAULT_PROJECT;
+      const pipeline = serving.generation.pipelineFor(project);
       serving.generation.lease();
       const exchange = new ExchangeState({
         project,
@@ -97,7 +102,7 @@ export class Intake {
         dialect: classified.dialect,
         format: classified.format,
         home: {
-          pipeline: serving.generation.pipelineFor(project),
+          pipeline,
           maxResponseBytes: serving.limits.maxResponseBytes,
           streamIdleMs: serving.limits.streamIdleMs,
           formats,
@@ -123,13 +128,13 @@ export class Intake {
       response,
       socket: message.socket,
       legacy: message.httpVersion === "1.0",
-      onClose: undefined,
+      sender: undefined,
     };
     exchange.link = link;
     const held = this.#active.add(exchange);
     response.on("close", () => {
       if (!response.writableFinished) exchange.clientLeft();
-      link.onClose?.();
+      link.sender?.clientClosed();
     });
     let outcome: Outcome;
     try {
@@ -142,10 +147,12 @@ export class Intake {
         expects ? () => response.writeContinue() : undefined,
       );
       const unread = !message.complete && announcesBody(message);
-      if (unread) discardRest(message, this.#uploads.has(exchange));
+      // The client must be able to send all of its request in order to come to its reply.
+      if (unread) readRest(message, this.#uploads.get(exchange));
       const close = this.#host.draining() || (unread && (expects || reply.status === 408));
       const sent = await respond(exchange, reply, link, { writeTimeoutMs: serving.limits.writeMs, close });
-      outcome = this.#outcome(exchange, reply, sent);
+      outcome = this.#outcome(exchange, reply, sent, response.headersSent);
+      if (!message.complete && !message.destroyed) boundRest(message);
     } catch (cause) {
       this.#host.log.error({ err: cause, exchange: exchange.id }, "an exchange failed inside the kernel");
       response.destroy();
@@ -180,10 +187,10 @@ export class Intake {
           { maxBytes: limits.maxBodyBytes, stallMs: limits.readMs },
           ready,
         );
-        await request.take(body, limits.maxBodyBytes * MAX_EXPANSION || Number.MAX_SAFE_INTEGER);
+        await request.take(body, limits.maxBodyBytes || MAX_DECODED_BYTES);
       } else {
         ready?.();
-        this.#uploads.set(exchange, uploadOf(message));
+        this.#uploads.set(exchange, new Upload(message, limits.readMs));
       }
     } catch (cause) {
       reply = refusalOf(exchange, cause);
@@ -205,7 +212,7 @@ export class Intake {
     return answered instanceof Promise ? await answered : answered;
   }
 
-  #outcome(exchange: ExchangeState, reply: KernelReply, sent: Sent): Outcome {
+  #outcome(exchange: ExchangeState, reply: KernelReply, sent: Sent, headSent: boolean): Outcome {
     const base = {
       status: reply.status,
       origin: reply.origin,
@@ -217,11 +224,10 @@ export class Intake {
     if (cutBy !== undefined && sent.end !== "whole")
       return { ...base, kind: "failed", code: cutBy, message: undefined };
     if (sent.end === "aborted") {
-      const seen = sent.bytes > 0 || sent.firstByteMs !== undefined;
       return {
         ...base,
         kind: "aborted",
-        status: seen ? reply.status : 499,
+        status: headSent ? reply.status : 499,
         code: "TM_CLIENT_GONE",
         message: undefined,
       };
@@ -275,7 +281,7 @@ export class Intake {
       this.#host.log.error({ err: cause }, "a request failed at the door");
     response.setHeader("Connection", "close");
     const path = (message.url ?? "/").split("?", 1)[0]!.replace(/^\/p\/[^/]*/, "");
-    const { format } = serving.dialects.classify(message.method ?? "GET", path, headers);
+    const format = this.#formatOf(message, path, headers, serving);
     if (format === undefined) {
       sendError(response, error);
       return;
@@ -284,55 +290,34 @@ export class Intake {
     response.writeHead(shaped.status, [...(shaped.headers ?? [])]);
     response.end(shaped.body);
   }
+  /** A dialect that fails over a request is the reason why some come here: it is not asked twice. */
+  #formatOf(message: IncomingMessage, path: string, headers: readonly string[], serving: Serving) {
+    try {
+      return serving.dialects.classify(message.method ?? "GET", path, headers).format;
+    } catch {
+      return undefined;
+    }
+  }
 }
 
-/** How long what is left of an unwanted body is read, so that the client comes to read its reply. */
-const DISCARD_MS = 5_000;
-
-/**
- * Reads and drops the rest of a body, for a while. Closing at once would reset the connection and could destroy the
- * reply before the client has read it.
- */
-function discardRest(message: IncomingMessage, isUpload: boolean): void {
-  const bound = setTimeout(() => message.socket.destroy(), DISCARD_MS);
-  bound.unref();
-  const stop = (): void => clearTimeout(bound);
-  message.once("end", stop);
-  message.once("close", stop);
-  message.on("error", stop);
-  if (!isUpload) message.resume();
+/** Reads and drops the rest of a body that nobody wants. */
+function readRest(message: IncomingMessage, upload: Upload | undefined): void {
+  message.on("error", () => {});
+  // An upload that an attempt took is read by that, as long as its provider wants it.
+  if (upload === undefined) message.resume();
+  else upload.drop();
 }
-
-/**
- * A body that streams through. Not the message itself: the HTTP client destroys the body of a request that ended
- * early, and with it would go the client's socket before the reply was relayed.
- */
-function uploadOf(message: IncomingMessage): Readable {
-  const upload = new PassThrough();
-  upload.on("error", () => {});
-  upload.on("close", () => {
-    message.unpipe(upload);
-    message.resume();
-  });
-  message.on("error", (cause) => upload.destroy(cause));
-  message.on("close", () => {
-    if (!message.complete) upload.destroy(new TokenmanError("TM_CLIENT_GONE"));
-  });
-  return message.pipe(upload);
+/** A client that has its reply and goes on sending may do so for a while, to have its connection for the next request. */
+function boundRest(message: IncomingMessage): void {
+  const bound = setTimeout(() => message.socket.destroy(), REST_MS);
+  message.once("close", () => clearTimeout(bound));
 }
 
 /** 1xx replies go on to the client where it can take them; they never fail an exchange. */
 function relayInformation(link: ClientLink | undefined, status: number, headers: readonly string[]): void {
-  if (link === undefined || link.legacy || link.response.headersSent || status === 100 || status === 101)
-    return;
-  const fields: Record<string, string | string[]> = {};
-  for (let index = 0; index + 1 < headers.length; index += 2) {
-    const name = headers[index]!;
-    const earlier = fields[name];
-    fields[name] = earlier === undefined ? headers[index + 1]! : [earlier, headers[index + 1]!].flat();
-  }
+  if (link === undefined || link.legacy || link.response.headersSent || status === 101) return;
   try {
-    link.response.writeInformation(status, fields);
+    link.response.writeInformation(status, relayedHeaders(headers) as string[]);
   } catch {
     // A 1xx that cannot be written is dropped: the final reply is what counts.
   }

@@ -27,8 +27,11 @@ export interface ClientLink {
   readonly response: ServerResponse;
   readonly socket: Socket;
   readonly legacy: boolean;
-  /** Called once when the response closed, finished or not. */
-  onClose: (() => void) | undefined;
+  /**
+   * Told once when the response closed, finished or not. An object and not a callback: a closure a request in this place
+   * made V8 keep half of all garbage through its scavenges (measured: 5 ms each in place of 0.4).
+   */
+  sender: { clientClosed(): void } | undefined;
 }
 
 export interface RespondOptions {
@@ -93,7 +96,7 @@ class Sender implements BodySink {
       this.#flow.abort();
       return;
     }
-    this.#link.onClose = () => this.#clientClosed();
+    this.#link.sender = this;
     const headers = this.#head();
     const { status, origin } = this.#reply;
     response.sendDate = origin !== "provider";
@@ -211,10 +214,10 @@ class Sender implements BodySink {
     this.#break(new TokenmanError("TM_CLIENT_STALLED", message));
     this.#flow.abort();
   }
-  #clientClosed(): void {
+  clientClosed(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#link.onClose = undefined;
+    this.#link.sender = undefined;
     if (!this.#link.response.writableFinished) this.#flow.abort();
     this.#finish();
   }
