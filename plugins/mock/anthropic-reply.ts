@@ -58,7 +58,7 @@ function message({ body, prompt }: ReplyFacts): Json {
 }
 
 function contentBlock({ answer, body }: ReplyFacts): Json {
-  if (answer.kind === "text") return { type: "text", text: answer.text, citations: null };
+  if (answer.kind === "text") return { type: "text", text: answer.text };
   const input: unknown = JSON.parse(answer.args);
   return {
     type: "tool_use",

@@ -31,7 +31,7 @@ describe("mock through @anthropic-ai/sdk", () => {
   it("answers, and counts what count_tokens counts", async () => {
     const params = { model: "mock", messages: say("hello there"), system: "be good" };
     const message = await anthropic.messages.create({ ...params, max_tokens: 100 });
-    assert.deepEqual(message.content, [{ type: "text", text: "hello there", citations: null }]);
+    assert.deepEqual(message.content, [{ type: "text", text: "hello there" }]);
     assert.equal(message.stop_reason, "end_turn");
     const counted = await anthropic.messages.countTokens(params);
     assert.equal(counted.input_tokens, message.usage.input_tokens);
