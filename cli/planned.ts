@@ -25,11 +25,6 @@ export const plannedSections: readonly SectionSpec[] = [
     about: "What is counted, and for how long it is kept.",
     perProject: false,
     schema: z.strictObject({
-      retention_days: z
-        .int()
-        .min(0)
-        .default(30)
-        .describe("Days that requests stay in the database. 0 keeps them all."),
       cache_ttl_seconds: seconds().default(300).describe("Seconds the response cache keeps an answer."),
     }),
   }),

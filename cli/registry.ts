@@ -10,6 +10,10 @@ const MODULES: Readonly<Record<string, () => Promise<{ readonly default: Plugin 
   health: () => import("../plugins/health/index.ts"),
   "access-log": () => import("../plugins/access-log/index.ts"),
   watch: () => import("../plugins/watch/index.ts"),
+  store: () => import("../plugins/store/index.ts"),
+  recorder: () => import("../plugins/recorder/index.ts"),
+  tokenizer: () => import("../plugins/tokenizer/index.ts"),
+  pricing: () => import("../plugins/pricing/index.ts"),
 };
 
 /** What TokenMan brings along. */
@@ -20,6 +24,6 @@ export const firstParty: FirstPartyRegistry = {
     if (load === undefined) throw new RangeError(`no first-party plugin is named "${name}"`);
     return (await load()).default;
   },
-  defaultOrder: ["access-log", "watch"],
+  defaultOrder: ["store", "recorder", "access-log", "watch", "tokenizer", "pricing"],
   alwaysOn: ["anthropic", "openai", "mock", "router", "health"],
 };

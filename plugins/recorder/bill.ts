@@ -1,0 +1,166 @@
+import type {
+  Attempt,
+  CostByKind,
+  Exchange,
+  LedgerBill,
+  LedgerSaving,
+  PriceQuery,
+  Pricing,
+  Tokenizer,
+  Usage,
+} from "@tokenman/plugin-sdk";
+import type { OutputSample } from "./output-sample.ts";
+
+const NOTHING: LedgerBill = Object.freeze({
+  usage: undefined,
+  cost: undefined,
+  estimated: false,
+  unpriced: undefined,
+});
+
+/** Without a tokenizer: bytes of text to a token, as English and code come out on the average. */
+const BYTES_PER_TOKEN = 4;
+
+/** Works out what attempts used and cost. */
+export class Biller {
+  readonly #pricing: Pricing | undefined;
+  readonly #tokenizer: Tokenizer | undefined;
+
+  constructor(pricing: Pricing | undefined, tokenizer: Tokenizer | undefined) {
+    this.#pricing = pricing;
+    this.#tokenizer = tokenizer;
+  }
+
+  /**
+   * The bill of an attempt that has ended. At once where the provider told its usage, or billed nothing; a promise
+   * where tokens must be counted, as for a stream that broke off.
+   */
+  bill(
+    exchange: Exchange,
+    attempt: Attempt,
+    sample: OutputSample | undefined,
+  ): LedgerBill | Promise<LedgerBill> {
+    const { result, status, usage } = attempt;
+    if (exchange.dialect?.generates !== true || result === undefined || result.kind === "skipped")
+      return NOTHING;
+    if (result.kind === "error") {
+      return result.bytesSent
+        ? { ...NOTHING, unpriced: "the request was sent, and its reply never came" }
+        : NOTHING;
+    }
+    if (status === undefined)
+      return { ...NOTHING, unpriced: "the request was called off before its reply came" };
+    if (usage?.complete === true) return this.#priced(exchange, attempt, usage, false);
+    // Vendors do not bill what they refuse; a redirect is no answer.
+    if (usage === undefined && (status < 200 || status > 299)) return NOTHING;
+    if (sample === undefined && usage === undefined)
+      return { ...NOTHING, unpriced: "the reply told no usage" };
+    return this.#estimated(exchange, attempt, usage, sample);
+  }
+
+  /** What the provider's own prompt cache saved, or lost: against the same tokens at the price of plain input. */
+  providerCacheSaving(
+    exchange: Exchange,
+    attempt: Attempt,
+    { usage, cost }: LedgerBill,
+  ): LedgerSaving | undefined {
+    if (usage === undefined || cost === undefined) return undefined;
+    const { cacheReadTokens, cacheWrite5mTokens, cacheWrite1hTokens } = usage;
+    const cached = cacheReadTokens + cacheWrite5mTokens + cacheWrite1hTokens;
+    if (cached === 0) return undefined;
+    const rates = this.#queries(exchange, attempt, usage)
+      .map((query) => this.#pricing?.rates(query))
+      .find((found) => found !== undefined);
+    if (rates === undefined) return undefined;
+    const paid = cost.cacheRead + cost.cacheWrite5m + cost.cacheWrite1h;
+    return {
+      kind: "provider-cache",
+      plugin: "provider",
+      tokens: 0,
+      nanoUsd: Math.round(cached * rates.input) - paid,
+    };
+  }
+
+  async #estimated(
+    exchange: Exchange,
+    attempt: Attempt,
+    known: Usage | undefined,
+    sample: OutputSample | undefined,
+  ): Promise<LedgerBill> {
+    const model = sentModel(exchange, attempt) ?? "";
+    const input = known === undefined ? await this.#input(exchange) : undefined;
+    if (known === undefined && input === undefined)
+      return { ...NOTHING, unpriced: "the reply told no usage, and nobody counts tokens" };
+    const output = sample === undefined ? 0 : await this.#output(model, sample);
+    const usage: Usage = {
+      source: "estimate",
+      inputTokens: known?.inputTokens ?? input ?? 0,
+      cacheReadTokens: known?.cacheReadTokens ?? 0,
+      cacheWrite5mTokens: known?.cacheWrite5mTokens ?? 0,
+      cacheWrite1hTokens: known?.cacheWrite1hTokens ?? 0,
+      // What the provider has told so far is the least it can be.
+      outputTokens: Math.max(known?.outputTokens ?? 0, output),
+      reasoningTokens: known?.reasoningTokens ?? 0,
+      serverTools: known?.serverTools ?? {},
+      serviceTier: known?.serviceTier,
+      model: known?.model,
+      complete: false,
+    };
+    return this.#priced(exchange, attempt, usage, true);
+  }
+  async #input(exchange: Exchange): Promise<number | undefined> {
+    try {
+      return (await this.#tokenizer?.estimate(exchange))?.tokens;
+    } catch {
+      return undefined;
+    }
+  }
+  async #output(model: string, sample: OutputSample): Promise<number> {
+    const text = sample.text();
+    let tokens = Math.ceil(Buffer.byteLength(text) / BYTES_PER_TOKEN);
+    try {
+      tokens = (await this.#tokenizer?.count(model, [{ text }]))?.[0] ?? tokens;
+    } catch {
+      // The count by length stands.
+    }
+    return Math.ceil(tokens * sample.scale);
+  }
+
+  #priced(exchange: Exchange, attempt: Attempt, usage: Usage, estimated: boolean): LedgerBill {
+    if (this.#pricing === undefined)
+      return { usage, cost: undefined, estimated, unpriced: "no plugin knows prices" };
+    let reason = "the model is not named";
+    for (const query of this.#queries(exchange, attempt, usage)) {
+      const price = this.#pricing.price(query, usage);
+      if (price.priced) return { usage, cost: wholeCost(price.cost), estimated, unpriced: undefined };
+      reason = price.reason;
+    }
+    return { usage, cost: undefined, estimated, unpriced: reason };
+  }
+  /** By the model's name as the provider gave it, which is the exact one; else by the one that was sent. */
+  #queries(exchange: Exchange, attempt: Attempt, usage: Usage): PriceQuery[] {
+    const models = new Set([usage.model, sentModel(exchange, attempt)]);
+    const { provider, startedAt } = attempt;
+    return [...models].flatMap((model) =>
+      model === undefined ? [] : [{ model, provider: provider.name, format: provider.format, at: startedAt }],
+    );
+  }
+}
+
+/** The model's name as it was sent upstream. */
+export function sentModel(exchange: Exchange, attempt: Attempt): string | undefined {
+  return attempt.candidate.model ?? exchange.description?.model;
+}
+
+/** Whole nano-dollars whose total is their sum, whoever priced them. */
+function wholeCost(cost: CostByKind): CostByKind {
+  const whole = {
+    input: Math.round(cost.input),
+    cacheRead: Math.round(cost.cacheRead),
+    cacheWrite5m: Math.round(cost.cacheWrite5m),
+    cacheWrite1h: Math.round(cost.cacheWrite1h),
+    output: Math.round(cost.output),
+    serverTools: Math.round(cost.serverTools),
+  };
+  return { ...whole, total: Object.values(whole).reduce((sum, part) => sum + part, 0) };
+}

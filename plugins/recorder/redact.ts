@@ -1,0 +1,31 @@
+import type { Exchange } from "@tokenman/plugin-sdk";
+
+/** The shapes of the vendors' keys and of bearer tokens, each bounded, so that none of them is slow on any text. */
+const KEYS = [
+  /\b(?:sk|pk|rk|gsk|xai|fw|pplx)-[A-Za-z0-9_-]{12,256}/g,
+  /\bAIza[A-Za-z0-9_-]{30,64}/g,
+  /\beyJ[A-Za-z0-9_-]{10,4096}\.[A-Za-z0-9_-]{10,4096}\.[A-Za-z0-9_-]{0,1024}/g,
+  /\b(?:Bearer|bearer) [A-Za-z0-9._~+/=-]{12,4096}/g,
+];
+const GONE = "[key]";
+
+/** Takes keys out of texts that are to be kept: those of this exchange, and whatever looks like one. */
+export function redactor(exchange: Exchange): (text: string) => string {
+  const own = new Set<string>();
+  if (exchange.credential !== undefined) own.add(exchange.credential.secret);
+  for (const { candidate } of exchange.attempts) {
+    if (candidate.credential.kind === "key") own.add(candidate.credential.secret.reveal());
+  }
+  own.delete("");
+  return (text) => {
+    let clean = text;
+    for (const secret of own) clean = clean.replaceAll(secret, GONE);
+    for (const key of KEYS) clean = clean.replace(key, GONE);
+    return clean;
+  };
+}
+
+/** As {@link redactor}, for bytes: keys are ASCII, and all other bytes stay what they are. */
+export function redactBytes(bytes: Buffer, redact: (text: string) => string): Buffer {
+  return Buffer.from(redact(bytes.toString("latin1")), "latin1");
+}

@@ -1,0 +1,62 @@
+import type { BudgetWindow, LedgerBegin, LedgerEnd, Reservation } from "@tokenman/plugin-sdk";
+import type { Retention } from "./prune.ts";
+
+/** What the writer is started with. */
+export interface WriterSettings {
+  readonly file: string;
+  readonly bootId: string;
+  readonly synchronous: "normal" | "full";
+  readonly retention: Retention;
+}
+
+/** One thing to write, or to be told. Those with a `call` are answered. */
+export type Operation =
+  | { readonly kind: "begin"; readonly row: LedgerBegin }
+  /** `bodies` is the position of its bodies in the message. */
+  | { readonly kind: "end"; readonly row: LedgerEnd; readonly bodies?: number }
+  | { readonly kind: "reserve"; readonly call: number; readonly reservation: Reservation }
+  | {
+      readonly kind: "settle";
+      readonly call: number;
+      readonly id: string;
+      readonly spent: number;
+      readonly at: number;
+    }
+  | { readonly kind: "used"; readonly call: number; readonly windows: readonly BudgetWindow[] }
+  | { readonly kind: "flush"; readonly call: number };
+
+export interface Batch {
+  /** JSON of a list of {@link Operation}: copying one text between threads is cheaper than copying objects. */
+  readonly operations: string;
+  readonly bodies: readonly {
+    readonly request?: Uint8Array;
+    readonly response?: Uint8Array;
+    readonly truncated: boolean;
+  }[];
+}
+
+export type ToWriter =
+  | { readonly kind: "batch"; readonly batch: Batch }
+  | { readonly kind: "retention"; readonly retention: Retention }
+  /** Write what there is, say goodbye, and end. */
+  | { readonly kind: "close" };
+
+export type FromWriter =
+  | { readonly kind: "open"; readonly error?: WireError }
+  | { readonly kind: "answer"; readonly call: number; readonly value?: unknown; readonly error?: WireError }
+  /** So many rows were written, and so many given up. */
+  | { readonly kind: "done"; readonly written: number; readonly lost: number }
+  | { readonly kind: "state"; readonly failing: string | undefined }
+  | {
+      readonly kind: "log";
+      readonly level: "info" | "warn" | "error";
+      readonly facts: object;
+      readonly message: string;
+    }
+  | { readonly kind: "closed" };
+
+/** An error on its way between threads. */
+export interface WireError {
+  readonly code: string;
+  readonly message: string;
+}

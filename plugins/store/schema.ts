@@ -1,0 +1,190 @@
+import { FIGURES } from "./figures.ts";
+
+/** A step from one version of the schema to the next. Never change one that was released: append. */
+export type Migration = string;
+
+const figures = FIGURES.map(([column]) => `  ${column} INTEGER NOT NULL DEFAULT 0`).join(",\n");
+
+const byTime = (name: string) => `CREATE TABLE ${name} (
+  at INTEGER PRIMARY KEY,
+${figures}
+) STRICT;`;
+
+const byName = (name: string) => `CREATE TABLE ${name} (
+  at INTEGER NOT NULL,
+  project INTEGER NOT NULL,
+  provider INTEGER NOT NULL,
+  model INTEGER NOT NULL,
+${figures},
+  PRIMARY KEY (at, project, provider, model)
+) WITHOUT ROWID, STRICT;`;
+
+/**
+ * Version 1. Names of project, model and so on are ids of `text`; outcome, origin, cache, result, kind and hook are
+ * positions in codes.ts; money is in nano-dollars, durations are in microseconds; `request.id` is a time key
+ * (time-key.ts). Rollups count minutes, hours and days since the epoch, by the time at which an exchange began.
+ */
+const first: Migration = `
+CREATE TABLE text (
+  id INTEGER PRIMARY KEY,
+  kind INTEGER NOT NULL,
+  value TEXT NOT NULL,
+  UNIQUE (kind, value)
+) STRICT;
+
+CREATE TABLE boot (
+  id INTEGER PRIMARY KEY,
+  uuid TEXT NOT NULL UNIQUE,
+  host TEXT NOT NULL,
+  pid INTEGER NOT NULL,
+  started_at INTEGER NOT NULL,
+  seen_at INTEGER NOT NULL,
+  ended_at INTEGER
+) STRICT;
+
+CREATE TABLE request (
+  id INTEGER PRIMARY KEY,
+  uuid BLOB NOT NULL,
+  boot INTEGER NOT NULL,
+  project INTEGER NOT NULL,
+  session INTEGER NOT NULL,
+  client INTEGER NOT NULL,
+  method INTEGER NOT NULL,
+  path INTEGER NOT NULL,
+  dialect INTEGER,
+  model INTEGER,
+  stream INTEGER NOT NULL,
+  outcome INTEGER NOT NULL,
+  status INTEGER,
+  origin INTEGER,
+  code INTEGER,
+  provider INTEGER,
+  sent_model INTEGER,
+  cache INTEGER,
+  duration_us INTEGER,
+  first_byte_us INTEGER,
+  bytes_sent INTEGER,
+  input INTEGER,
+  cache_read INTEGER,
+  cache_write_5m INTEGER,
+  cache_write_1h INTEGER,
+  output INTEGER,
+  reasoning INTEGER,
+  cost INTEGER,
+  estimated INTEGER,
+  unpriced INTEGER
+) STRICT;
+CREATE INDEX request_open ON request (boot) WHERE outcome = 0;
+CREATE INDEX request_project ON request (project);
+CREATE INDEX request_session ON request (session);
+CREATE INDEX request_model ON request (model) WHERE model IS NOT NULL;
+CREATE INDEX request_sent_model ON request (sent_model) WHERE sent_model IS NOT NULL;
+CREATE INDEX request_provider ON request (provider) WHERE provider IS NOT NULL;
+CREATE INDEX request_status ON request (status) WHERE status >= 400;
+CREATE INDEX request_outcome ON request (outcome) WHERE outcome > 1;
+
+CREATE TABLE attempt (
+  request INTEGER NOT NULL,
+  number INTEGER NOT NULL,
+  after_ms INTEGER NOT NULL,
+  provider INTEGER NOT NULL,
+  model INTEGER,
+  result INTEGER NOT NULL,
+  body_end INTEGER,
+  bytes_sent INTEGER,
+  status INTEGER,
+  code INTEGER,
+  said TEXT,
+  head_us INTEGER,
+  first_byte_us INTEGER,
+  duration_us INTEGER NOT NULL,
+  answered_model INTEGER,
+  tier INTEGER,
+  complete INTEGER,
+  exact INTEGER,
+  input INTEGER,
+  cache_read INTEGER,
+  cache_write_5m INTEGER,
+  cache_write_1h INTEGER,
+  output INTEGER,
+  reasoning INTEGER,
+  server_tools TEXT,
+  cost_input INTEGER,
+  cost_cache_read INTEGER,
+  cost_cache_write_5m INTEGER,
+  cost_cache_write_1h INTEGER,
+  cost_output INTEGER,
+  cost_server_tools INTEGER,
+  cost INTEGER,
+  estimated INTEGER NOT NULL,
+  unpriced INTEGER,
+  PRIMARY KEY (request, number)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE saving (
+  request INTEGER NOT NULL,
+  number INTEGER NOT NULL,
+  kind INTEGER NOT NULL,
+  plugin INTEGER NOT NULL,
+  tokens INTEGER NOT NULL,
+  nano_usd INTEGER,
+  PRIMARY KEY (request, number)
+) WITHOUT ROWID, STRICT;
+
+-- plugin, hook and microseconds of each tap, as varints
+CREATE TABLE timing (
+  request INTEGER PRIMARY KEY,
+  taps BLOB NOT NULL
+) STRICT;
+
+-- zstd
+CREATE TABLE body (
+  request INTEGER PRIMARY KEY,
+  sent BLOB,
+  received BLOB,
+  truncated INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE failure (
+  request INTEGER PRIMARY KEY,
+  error TEXT NOT NULL
+) STRICT;
+CREATE VIRTUAL TABLE failure_search USING fts5 (error, content = 'failure', content_rowid = 'request');
+CREATE TRIGGER failure_added AFTER INSERT ON failure BEGIN
+  INSERT INTO failure_search (rowid, error) VALUES (new.request, new.error);
+END;
+CREATE TRIGGER failure_gone AFTER DELETE ON failure BEGIN
+  INSERT INTO failure_search (failure_search, rowid, error) VALUES ('delete', old.request, old.error);
+END;
+
+${byTime("minutely_total")}
+${byTime("hourly_total")}
+${byTime("daily_total")}
+${byName("hourly")}
+${byName("daily")}
+
+CREATE TABLE reservation (
+  id TEXT PRIMARY KEY,
+  exchange TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  nano_usd INTEGER NOT NULL,
+  spent INTEGER,
+  settled_at INTEGER,
+  windows TEXT NOT NULL,
+  until INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE INDEX reservation_until ON reservation (until);
+
+CREATE TABLE budget_window (
+  scope TEXT NOT NULL,
+  period TEXT NOT NULL,
+  start INTEGER NOT NULL,
+  until INTEGER NOT NULL,
+  used INTEGER NOT NULL,
+  PRIMARY KEY (scope, period, start)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX budget_window_until ON budget_window (until);
+`;
+
+/** In order; the schema's version is how many of them a database has been through. */
+export const MIGRATIONS: readonly Migration[] = [first];

@@ -1,0 +1,112 @@
+import type {
+  BudgetWindow,
+  Ledger,
+  LedgerBegin,
+  LedgerDimension,
+  LedgerEnd,
+  LedgerEvent,
+  LedgerFigures,
+  LedgerFilter,
+  LedgerGroup,
+  LedgerOnly,
+  LedgerPage,
+  LedgerPoint,
+  LedgerRange,
+  LedgerRecord,
+  LedgerState,
+  Logger,
+  Reservation,
+  ReserveResult,
+} from "@tokenman/plugin-sdk";
+import type { WriterSettings } from "./messages.ts";
+import type { Retention } from "./prune.ts";
+import { Readers } from "./readers.ts";
+import { WriterThread } from "./writer-thread.ts";
+
+/** The ledger in SQLite: one thread that writes, a few that read. */
+export class SqliteLedger implements Ledger {
+  readonly #writer: WriterThread;
+  readonly #readers: Readers;
+  readonly #watchers = new Set<(event: LedgerEvent) => void>();
+
+  private constructor(writer: WriterThread, readers: Readers) {
+    this.#writer = writer;
+    this.#readers = readers;
+  }
+
+  /** Opens or makes the database. Rejects with TM_LEDGER_SCHEMA; a disk that cannot be written is a state, not an error. */
+  static async open(settings: WriterSettings, log: Logger): Promise<SqliteLedger> {
+    return new SqliteLedger(await WriterThread.start(settings, log), new Readers(settings.file));
+  }
+  async close(): Promise<void> {
+    await Promise.all([this.#writer.close(), this.#readers.close()]);
+  }
+
+  get state(): LedgerState {
+    return this.#writer.state;
+  }
+  set retention(retention: Retention) {
+    this.#writer.retention = retention;
+  }
+
+  begin(row: LedgerBegin): void {
+    this.#writer.begin(row);
+    for (const watch of this.#watchers) watch({ kind: "begin", row });
+  }
+  end(row: LedgerEnd): void {
+    this.#writer.end(row);
+    for (const watch of this.#watchers) watch({ kind: "end", row });
+  }
+  reserve(reservation: Reservation): Promise<ReserveResult> {
+    return this.#writer.reserve(reservation);
+  }
+  settle(id: string, spentNanoUsd: number, at: number): Promise<void> {
+    return this.#writer.settle(id, spentNanoUsd, at);
+  }
+  used(windows: readonly BudgetWindow[]): Promise<readonly number[]> {
+    return this.#writer.used(windows);
+  }
+  flush(): Promise<void> {
+    return this.#writer.flush();
+  }
+  watch(watcher: (event: LedgerEvent) => void): () => void {
+    // A function of its own, so that the same watcher can be there twice.
+    const own = (event: LedgerEvent): void => watcher(event);
+    this.#watchers.add(own);
+    return () => void this.#watchers.delete(own);
+  }
+
+  page(
+    filter: LedgerFilter,
+    options?: { readonly cursor?: string; readonly limit?: number },
+  ): Promise<LedgerPage> {
+    return this.#readers.ask("page", filter, options) as Promise<LedgerPage>;
+  }
+  async request(id: string): Promise<LedgerRecord | undefined> {
+    const found = (await this.#readers.ask("request", id)) as LedgerRecord | undefined;
+    // Buffers arrive from another thread as plain byte arrays.
+    if (found?.bodies === undefined) return found;
+    const { request, response, truncated } = found.bodies;
+    return { ...found, bodies: { request: buffer(request), response: buffer(response), truncated } };
+  }
+  totals(range: LedgerRange, only?: LedgerOnly): Promise<LedgerFigures & LedgerRange> {
+    return this.#readers.ask("totals", range, only) as Promise<LedgerFigures & LedgerRange>;
+  }
+  history(range: LedgerRange, stepMs: number, only?: LedgerOnly): Promise<readonly LedgerPoint[]> {
+    return this.#readers.ask("history", range, stepMs, only) as Promise<readonly LedgerPoint[]>;
+  }
+  groups(
+    dimension: LedgerDimension,
+    range: LedgerRange,
+    options?: LedgerOnly & { readonly limit?: number },
+  ): Promise<readonly LedgerGroup[]> {
+    return this.#readers.ask("groups", dimension, range, options) as Promise<readonly LedgerGroup[]>;
+  }
+  read<T>(sql: string, parameters?: readonly (string | number | bigint | null)[]): Promise<readonly T[]> {
+    return this.#readers.ask("read", sql, parameters) as Promise<readonly T[]>;
+  }
+}
+
+function buffer(bytes: Uint8Array | undefined): Buffer | undefined {
+  return bytes === undefined ? undefined : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

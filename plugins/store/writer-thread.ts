@@ -1,0 +1,247 @@
+import { Worker } from "node:worker_threads";
+import {
+  type BudgetWindow,
+  type LedgerBegin,
+  type LedgerEnd,
+  type LedgerState,
+  type Logger,
+  type Reservation,
+  type ReserveResult,
+  TokenmanError,
+} from "@tokenman/plugin-sdk";
+import type { Batch, FromWriter, Operation, ToWriter, WriterSettings } from "./messages.ts";
+import type { Retention } from "./prune.ts";
+import { asError } from "./wire-error.ts";
+
+/** How long rows wait for others to share their way to the writer. */
+const GATHER_MS = 10;
+/** Rows on their way to a writer that does not keep up; further ones are given up. */
+const MAX_ON_THE_WAY = 50_000;
+/** How long a reservation, settlement or flush may take. */
+const ANSWER_MS = 15_000;
+const RESTART_MS = 1_000;
+const CLOSE_MS = 10_000;
+
+type CallOperation = Extract<Operation, { readonly call: number }>;
+/** Distributes over the union, which `Omit` does not. */
+type Asked = CallOperation extends infer O ? (O extends CallOperation ? Omit<O, "call"> : never) : never;
+
+interface Call {
+  resolve(value: unknown): void;
+  reject(error: Error): void;
+  readonly timer: NodeJS.Timeout;
+}
+
+/** The writer, seen from the thread that proxies: nothing here waits for a disk. */
+export class WriterThread {
+  readonly #settings: WriterSettings;
+  #log: Logger;
+  #worker: Worker | undefined;
+  #gathered: string[] = [];
+  #bodies: Batch["bodies"][number][] = [];
+  #gatheredRows = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #soon: NodeJS.Immediate | undefined;
+  readonly #calls = new Map<number, Call>();
+  #lastCall = 0;
+  /** Rows handed over and not yet reported as written or lost. */
+  #onTheWay = 0;
+  #lost = 0;
+  #failing: string | undefined;
+  #closed: (() => void) | undefined;
+  #isClosing = false;
+  #restart: NodeJS.Timeout | undefined;
+
+  private constructor(settings: WriterSettings, log: Logger) {
+    this.#settings = settings;
+    this.#log = log;
+  }
+
+  /** Resolves when the database is open, or is known not to open now. Rejects with TM_LEDGER_SCHEMA. */
+  static async start(settings: WriterSettings, log: Logger): Promise<WriterThread> {
+    const thread = new WriterThread(settings, log);
+    await thread.#start();
+    return thread;
+  }
+
+  get state(): LedgerState {
+    return { lost: this.#lost, waiting: this.#onTheWay + this.#gatheredRows, failing: this.#failing };
+  }
+  set retention(retention: Retention) {
+    this.#post({ kind: "retention", retention });
+  }
+
+  begin(row: LedgerBegin): void {
+    this.#row(JSON.stringify({ kind: "begin", row } satisfies Operation));
+  }
+  end({ bodies, ...rest }: LedgerEnd): void {
+    const row: LedgerEnd = { ...rest, bodies: undefined };
+    if (bodies === undefined) {
+      this.#row(JSON.stringify({ kind: "end", row } satisfies Operation));
+      return;
+    }
+    const { request, response, truncated } = bodies;
+    this.#row(JSON.stringify({ kind: "end", row, bodies: this.#bodies.length } satisfies Operation));
+    this.#bodies.push({ truncated, ...(request && { request }), ...(response && { response }) });
+  }
+  reserve(reservation: Reservation): Promise<ReserveResult> {
+    return this.#ask({ kind: "reserve", reservation }) as Promise<ReserveResult>;
+  }
+  async settle(id: string, spent: number, at: number): Promise<void> {
+    await this.#ask({ kind: "settle", id, spent, at });
+  }
+  used(windows: readonly BudgetWindow[]): Promise<readonly number[]> {
+    return this.#ask({ kind: "used", windows }) as Promise<readonly number[]>;
+  }
+  async flush(): Promise<void> {
+    if (this.#worker === undefined) return;
+    await this.#ask({ kind: "flush" });
+  }
+
+  /** Writes what there is. Resolves when the database is closed, or did not close in time. */
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    clearTimeout(this.#restart);
+    this.#handOver();
+    const worker = this.#worker;
+    if (worker !== undefined) {
+      const closed = new Promise<void>((resolve) => {
+        this.#closed = resolve;
+      });
+      this.#post({ kind: "close" });
+      const late = setTimeout(() => {
+        this.#log.error({ rows: this.#onTheWay }, "the ledger did not close in time");
+        this.#closed?.();
+      }, CLOSE_MS);
+      await closed;
+      clearTimeout(late);
+      await worker.terminate();
+    }
+    this.#rejectAll("the ledger is closed");
+  }
+
+  #row(operation: string): void {
+    if (this.#onTheWay + this.#gatheredRows >= MAX_ON_THE_WAY || this.#isClosing) {
+      this.#lost++;
+      return;
+    }
+    this.#gathered.push(operation);
+    this.#gatheredRows++;
+    this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
+  }
+  #ask(asked: Asked): Promise<unknown> {
+    if (this.#worker === undefined || this.#isClosing)
+      return Promise.reject(new TokenmanError("TM_LEDGER_UNAVAILABLE", "the ledger's writer does not run"));
+    return new Promise((resolve, reject) => {
+      const call = ++this.#lastCall;
+      const timer = setTimeout(() => {
+        this.#calls.delete(call);
+        reject(
+          new TokenmanError("TM_LEDGER_UNAVAILABLE", `the ledger did not answer within ${ANSWER_MS} ms`),
+        );
+      }, ANSWER_MS);
+      this.#calls.set(call, { resolve, reject, timer });
+      this.#gathered.push(JSON.stringify({ ...asked, call }));
+      // Those asked in the same turn go together, and share a commit.
+      this.#soon ??= setImmediate(this.#handOver);
+    });
+  }
+  readonly #handOver = (): void => {
+    clearTimeout(this.#timer);
+    clearImmediate(this.#soon);
+    this.#timer = undefined;
+    this.#soon = undefined;
+    if (this.#gathered.length === 0) return;
+    if (this.#worker === undefined) {
+      // Between a writer's crash and the next one rows wait here; `#row` bounds them.
+      if (!this.#isClosing) this.#timer = setTimeout(this.#handOver, RESTART_MS);
+      return;
+    }
+    const batch: Batch = { operations: `[${this.#gathered.join(",")}]`, bodies: this.#bodies };
+    this.#onTheWay += this.#gatheredRows;
+    this.#gathered = [];
+    this.#bodies = [];
+    this.#gatheredRows = 0;
+    this.#post({ kind: "batch", batch });
+  };
+  #post(message: ToWriter): void {
+    this.#worker?.postMessage(message);
+  }
+
+  #start(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const worker = new Worker(new URL("./writer-worker.ts", import.meta.url), {
+        workerData: this.#settings,
+        name: "ledger writer",
+        // Its work is small batches; a small young generation keeps its share of the memory small.
+        resourceLimits: { maxYoungGenerationSizeMb: 8 },
+      });
+      this.#worker = worker;
+      worker.on("message", (message: FromWriter) => {
+        if (message.kind !== "open") this.#receive(message);
+        else if (message.error === undefined) resolve();
+        else {
+          this.#isClosing = true;
+          reject(asError(message.error));
+        }
+      });
+      worker.on("error", (cause) => {
+        this.#log.error({ err: cause }, "the ledger's writer failed");
+        reject(new TokenmanError("TM_LEDGER_UNAVAILABLE", "the ledger's writer failed", { cause }));
+      });
+      worker.on("exit", () => this.#ended(worker));
+    });
+  }
+  #receive(message: Exclude<FromWriter, { readonly kind: "open" }>): void {
+    switch (message.kind) {
+      case "answer": {
+        const call = this.#calls.get(message.call);
+        if (call === undefined) return;
+        this.#calls.delete(message.call);
+        clearTimeout(call.timer);
+        if (message.error === undefined) call.resolve(message.value);
+        else call.reject(asError(message.error));
+        return;
+      }
+      case "done":
+        this.#onTheWay -= message.written + message.lost;
+        this.#lost += message.lost;
+        return;
+      case "state":
+        this.#failing = message.failing;
+        return;
+      case "log":
+        this.#log[message.level](message.facts, message.message);
+        return;
+      case "closed":
+        this.#closed?.();
+    }
+  }
+  /** A writer that dies takes with it what it had not written; another one takes over. */
+  #ended(worker: Worker): void {
+    if (this.#worker !== worker) return;
+    this.#worker = undefined;
+    this.#closed?.();
+    if (this.#isClosing) return;
+    this.#lost += this.#onTheWay;
+    this.#log.error({ lost: this.#onTheWay }, "the ledger's writer ended; another one is started");
+    this.#onTheWay = 0;
+    this.#failing = "the writer ended";
+    this.#rejectAll("the ledger's writer ended");
+    this.#restart = setTimeout(() => {
+      this.#start().then(
+        () => {
+          this.#failing = undefined;
+        },
+        () => undefined,
+      );
+    }, RESTART_MS);
+  }
+  #rejectAll(reason: string): void {
+    for (const { reject, timer } of this.#calls.values()) {
+      clearTimeout(timer);
+      reject(new TokenmanError("TM_LEDGER_UNAVAILABLE", reason));
+    }
+    this.#calls.clear();
+  }
+}

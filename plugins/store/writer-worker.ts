@@ -1,0 +1,96 @@
+import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import type { Batch, FromWriter, Operation, ToWriter, WriterSettings } from "./messages.ts";
+import { wireError } from "./wire-error.ts";
+import { type Work, Writer } from "./writer.ts";
+
+/** How long a row waits for others to share its commit. */
+const GROUP_MS = 20;
+/** So many are a group. */
+const GROUP_SIZE = 500;
+const RETRY_MS = 1_000;
+const TEND_MS = 10_000;
+const PRUNE_MS = 10 * 60_000;
+/** Between two batches, so that rows and reservations come in between. */
+const PRUNE_PAUSE_MS = 50;
+/** Those wait for nobody; several that are there at once still share a commit. */
+const PROMPT: ReadonlySet<Operation["kind"]> = new Set(["reserve", "settle", "used", "flush"]);
+
+const port = parentPort!;
+const tell = (message: FromWriter): void => port.postMessage(message);
+const writer = new Writer({ ...(workerData as WriterSettings), tell });
+
+let timer: NodeJS.Timeout | undefined;
+
+function commit(): void {
+  clearTimeout(timer);
+  timer = undefined;
+  writer.commit();
+  if (writer.waiting > 0) timer = setTimeout(commit, RETRY_MS);
+}
+
+function take({ operations, bodies }: Batch): boolean {
+  const work = (JSON.parse(operations) as Operation[]).map((operation): Work => {
+    const own =
+      operation.kind === "end" && operation.bodies !== undefined ? bodies[operation.bodies] : undefined;
+    return {
+      operation,
+      bodies: own && { request: own.request, response: own.response, truncated: own.truncated },
+    };
+  });
+  writer.take(work);
+  return work.some(({ operation }) => PROMPT.has(operation.kind));
+}
+
+function receive(first: ToWriter): void {
+  let prompt = false;
+  let closing = false;
+  for (let message: ToWriter | undefined = first; message !== undefined; message = next()) {
+    if (message.kind === "batch") prompt = take(message.batch) || prompt;
+    else if (message.kind === "retention") writer.retention = message.retention;
+    else closing = true;
+  }
+  if (closing) close();
+  else if (prompt || (writer.waiting >= GROUP_SIZE && !writer.failing)) commit();
+  else if (writer.waiting > 0) timer ??= setTimeout(commit, GROUP_MS);
+}
+
+function next(): ToWriter | undefined {
+  return receiveMessageOnPort(port)?.message as ToWriter | undefined;
+}
+
+function close(): void {
+  clearTimeout(timer);
+  for (const each of [tending, pruning, pause]) clearTimeout(each);
+  writer.close();
+  tell({ kind: "closed" });
+  port.close();
+}
+
+let tending: NodeJS.Timeout | undefined;
+let pruning: NodeJS.Timeout | undefined;
+let pause: NodeJS.Timeout | undefined;
+
+function tend(): void {
+  while (writer.tend());
+  tending = setTimeout(tend, TEND_MS);
+}
+function prune(): void {
+  if (writer.prune()) {
+    pause = setTimeout(prune, PRUNE_PAUSE_MS);
+    return;
+  }
+  writer.optimize();
+  pruning = setTimeout(prune, PRUNE_MS);
+}
+
+try {
+  writer.open();
+  tell({ kind: "open" });
+  port.on("message", receive);
+  // After the answer to `open`: the first request does not wait for it.
+  tending = setTimeout(tend, 0);
+  pruning = setTimeout(prune, TEND_MS);
+} catch (cause) {
+  tell({ kind: "open", error: wireError(cause) });
+  port.close();
+}

@@ -1,0 +1,336 @@
+import type { DatabaseSync } from "node:sqlite";
+import { TokenmanError } from "@tokenman/plugin-sdk";
+import { Boots } from "./boots.ts";
+import { Budget } from "./budget.ts";
+import { Dictionary } from "./dictionary.ts";
+import type { FromWriter, Operation, WriterSettings } from "./messages.ts";
+import { moveAside, openForWriting } from "./open.ts";
+import { pruneSome, type Retention, shrinkSome } from "./prune.ts";
+import { Rollup } from "./rollup.ts";
+import { type BodyBytes, Rows } from "./rows.ts";
+import type { Migration } from "./schema.ts";
+import { messageOf, type Trouble, troubleOf } from "./sqlite-error.ts";
+import { wireError } from "./wire-error.ts";
+
+/** How long one commit waits for another process that writes. */
+const BUSY_MS = 1_000;
+/** Rows kept for a disk that may have room again; older ones are given up. */
+const MAX_WAITING = 2_000;
+
+/** An operation with the bodies that came with it. */
+export interface Work {
+  readonly operation: Operation;
+  readonly bodies: BodyBytes | undefined;
+}
+
+export interface WriterOptions extends WriterSettings {
+  readonly migrations?: readonly Migration[];
+  readonly tell: (message: FromWriter) => void;
+}
+
+interface Tables {
+  readonly db: DatabaseSync;
+  readonly texts: Dictionary;
+  readonly rollup: Rollup;
+  readonly rows: Rows;
+  readonly budget: Budget;
+  readonly boots: Boots;
+}
+
+/**
+ * The one writer: takes operations and commits them in groups. What cannot be written waits, in bounded number, while
+ * traffic goes on; reservations never wait for a disk, they are refused. Synchronous: lives in a thread of its own.
+ */
+export class Writer {
+  readonly #options: WriterOptions;
+  readonly #tell: (message: FromWriter) => void;
+  #retention: Retention;
+  #tables: Tables | undefined;
+  #waiting: Work[] = [];
+  #failing: string | undefined;
+
+  constructor(options: WriterOptions) {
+    this.#options = options;
+    this.#tell = options.tell;
+    this.#retention = options.retention;
+  }
+
+  /** Opens the database. Throws TM_LEDGER_SCHEMA; any other failure leaves the writer failing, and it tries again. */
+  open(): void {
+    try {
+      this.#open();
+    } catch (cause) {
+      if (cause instanceof TokenmanError) throw cause;
+      this.#fail(cause);
+    }
+  }
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+  get failing(): boolean {
+    return this.#failing !== undefined;
+  }
+  set retention(retention: Retention) {
+    this.#retention = retention;
+  }
+
+  take(work: readonly Work[]): void {
+    for (const each of work) this.#waiting.push(each);
+  }
+
+  /** Commits all that waits. Afterwards nothing that has a caller waits any more. */
+  commit(): void {
+    if (this.#waiting.length === 0) return;
+    try {
+      if (this.#tables === undefined) this.#open();
+      this.#commitAll(this.#waiting);
+      this.#recover();
+    } catch (cause) {
+      const trouble = troubleOf(cause);
+      if (trouble === "statement") this.#commitOneByOne();
+      else if (trouble !== "corrupt" || !this.#startAnew(cause)) this.#postpone(cause, trouble);
+    }
+  }
+
+  /** What has to be done now and then: sign of life, rows of the dead, what is too old. True: call again soon. */
+  tend(): boolean {
+    const tables = this.#tables;
+    if (tables === undefined) {
+      this.commit();
+      return false;
+    }
+    try {
+      tables.boots.heartbeat();
+      const interrupted = this.#transaction(tables, () => tables.boots.interruptDead(tables.rollup));
+      if (interrupted > 0)
+        this.#log(
+          "info",
+          { interrupted },
+          "requests that a process left open when it died are marked interrupted",
+        );
+      return interrupted > 0;
+    } catch (cause) {
+      this.#log("warn", { err: messageOf(cause) }, "the ledger could not be tended");
+      return false;
+    }
+  }
+  /** Removes a batch of what is too old. True: there may be more. */
+  prune(): boolean {
+    if (this.#tables === undefined) return false;
+    const { db, texts } = this.#tables;
+    try {
+      const more = pruneSome(db, this.#retention, Date.now());
+      texts.forget();
+      if (!more) shrinkSome(db);
+      return more;
+    } catch (cause) {
+      this.#log("warn", { err: messageOf(cause) }, "old requests could not be removed from the ledger");
+      return false;
+    }
+  }
+  optimize(): void {
+    try {
+      this.#tables?.db.exec("PRAGMA optimize");
+    } catch {
+      // It is a hint about indexes; the next time will do.
+    }
+  }
+
+  /** Writes what there is, gives up what cannot be written, and closes. */
+  close(): void {
+    this.commit();
+    if (this.#waiting.length > 0) {
+      this.#giveUp(this.#waiting.length);
+      this.#log(
+        "error",
+        { lost: this.#waiting.length },
+        "rows of the ledger could not be written before the end",
+      );
+      this.#waiting = [];
+    }
+    const tables = this.#tables;
+    this.#tables = undefined;
+    if (tables === undefined) return;
+    try {
+      tables.boots.ended();
+      this.optimize();
+    } catch (cause) {
+      this.#log("warn", { err: messageOf(cause) }, "the end could not be noted in the ledger");
+    }
+    tables.db.close();
+  }
+
+  #open(): void {
+    const { file, synchronous, bootId, migrations } = this.#options;
+    const { db, setAside } = openForWriting({
+      file,
+      busyMs: BUSY_MS,
+      synchronous,
+      ...(migrations !== undefined && { migrations }),
+    });
+    try {
+      if (setAside !== undefined) this.#sayAside(setAside);
+      const boots = new Boots(db, bootId);
+      const texts = new Dictionary(db);
+      const rollup = new Rollup(db);
+      const rows = new Rows(db, texts, rollup, boots.id);
+      this.#tables = { db, texts, rollup, rows, budget: new Budget(db, rollup), boots };
+    } catch (cause) {
+      db.close();
+      throw cause;
+    }
+  }
+
+  #transaction<T>(tables: Tables, run: () => T): T {
+    const { db, texts, rollup, budget } = tables;
+    db.exec("BEGIN IMMEDIATE");
+    try {
+      const value = run();
+      rollup.write();
+      db.exec("COMMIT");
+      return value;
+    } catch (cause) {
+      // Some errors, a full disk among them, have rolled it back already.
+      if (db.isTransaction) db.exec("ROLLBACK");
+      texts.forget();
+      rollup.forget();
+      budget.forget();
+      throw cause;
+    }
+  }
+  #commitAll(work: readonly Work[]): void {
+    const tables = this.#tables!;
+    const answers: FromWriter[] = [];
+    let rows = 0;
+    this.#transaction(tables, () => {
+      for (const each of work) {
+        if (isRow(each)) rows++;
+        const { operation } = each;
+        const value = apply(tables, each);
+        if ("call" in operation) answers.push({ kind: "answer", call: operation.call, value });
+      }
+    });
+    this.#waiting = this.#waiting.slice(work.length);
+    for (const answer of answers) this.#tell(answer);
+    if (rows > 0) this.#tell({ kind: "done", written: rows, lost: 0 });
+  }
+  /** One of them cannot be written, whatever the disk does: it must not take the others with it. */
+  #commitOneByOne(): void {
+    for (const each of [...this.#waiting]) {
+      try {
+        this.#commitAll([each]);
+      } catch (cause) {
+        const trouble = troubleOf(cause);
+        if (trouble !== "statement") {
+          this.#postpone(cause, trouble);
+          return;
+        }
+        this.#waiting.shift();
+        const { operation } = each;
+        this.#log("error", { err: messageOf(cause), operation: operation.kind }, "the ledger refuses a row");
+        if ("call" in operation) this.#refuse(operation.call, cause);
+        if (isRow(each)) this.#giveUp(1);
+      }
+    }
+  }
+  /** Keeps rows for later; whoever waits for an answer gets a refusal. */
+  #postpone(cause: unknown, trouble: Trouble): void {
+    this.#fail(cause);
+    const kept: Work[] = [];
+    for (const each of this.#waiting) {
+      const { operation } = each;
+      if (operation.kind === "flush") this.#tell({ kind: "answer", call: operation.call });
+      // A settlement must not be lost: it is answered when it is written.
+      else if (operation.kind === "settle") kept.push(each);
+      else if ("call" in operation) this.#refuse(operation.call, cause);
+      // Bodies are the first to go where there is no room.
+      else kept.push({ operation, bodies: undefined });
+    }
+    const over = Math.max(0, kept.length - MAX_WAITING);
+    for (const { operation } of kept.slice(0, over))
+      if ("call" in operation) this.#refuse(operation.call, cause);
+    if (over > 0) this.#giveUp(kept.slice(0, over).filter(isRow).length);
+    this.#waiting = kept.slice(over);
+    if (trouble !== "busy") this.#closeBroken();
+  }
+  /** Sets a database aside that turned out damaged, and goes on with a new one. */
+  #startAnew(cause: unknown): boolean {
+    this.#closeBroken();
+    try {
+      this.#log("error", { err: messageOf(cause) }, "the ledger's file is damaged");
+      this.#sayAside(moveAside(this.#options.file));
+      this.#open();
+      this.#commitAll(this.#waiting);
+      this.#recover();
+      return true;
+    } catch (second) {
+      this.#log("error", { err: messageOf(second) }, "no new ledger could be begun");
+      return false;
+    }
+  }
+  #closeBroken(): void {
+    try {
+      this.#tables?.db.close();
+    } catch {
+      // What is broken may not close; it is let go of all the same.
+    }
+    this.#tables = undefined;
+  }
+  #fail(cause: unknown): void {
+    const said = messageOf(cause);
+    if (this.#failing === said) return;
+    this.#failing = said;
+    this.#tell({ kind: "state", failing: said });
+    this.#log(
+      "error",
+      { err: said, file: this.#options.file },
+      "the ledger cannot be written; requests go on, and the newest rows wait for it",
+    );
+  }
+  #recover(): void {
+    if (this.#failing === undefined) return;
+    this.#failing = undefined;
+    this.#tell({ kind: "state", failing: undefined });
+    this.#log("info", {}, "the ledger can be written again");
+  }
+  #refuse(call: number, cause: unknown): void {
+    this.#tell({ kind: "answer", call, error: wireError(cause) });
+  }
+  #giveUp(rows: number): void {
+    this.#tell({ kind: "done", written: 0, lost: rows });
+  }
+  #sayAside(file: string): void {
+    this.#log(
+      "error",
+      { file },
+      "the ledger's file could not be read; it was set aside, and a new one begun",
+    );
+  }
+  #log(level: "info" | "warn" | "error", facts: object, message: string): void {
+    this.#tell({ kind: "log", level, facts, message });
+  }
+}
+
+function isRow({ operation: { kind } }: Work): boolean {
+  return kind === "begin" || kind === "end";
+}
+
+function apply({ rows, budget }: Tables, { operation, bodies }: Work): unknown {
+  switch (operation.kind) {
+    case "begin":
+      rows.begin(operation.row);
+      return undefined;
+    case "end":
+      rows.end(operation.row, bodies);
+      return undefined;
+    case "reserve":
+      return budget.reserve(operation.reservation);
+    case "settle":
+      budget.settle(operation.id, operation.spent, operation.at);
+      return undefined;
+    case "used":
+      return budget.used(operation.windows);
+    case "flush":
+      return undefined;
+  }
+}
