@@ -101,7 +101,7 @@ class Driver {
       this.#finish(undefined, error);
       return;
     }
-    if (decision.kind === "try" && this.#exchange.attempts.length < MAX_ATTEMPTS)
+    if (decision.kind === "try" && this.#exchange.attempts.length < MAX_ATTEMPTS && !this.#spent)
       this.#try(decision.candidate, decision.delayMs ?? 0);
     else if (this.#live.size > 0 || this.#starting > 0) {
       // Live attempts are left to run, whether the policy waits for them or has no further one to begin.
@@ -115,9 +115,16 @@ class Driver {
       exchange: this.#exchange,
       attempts: this.#exchange.attempts,
       live: [...this.#live],
-      untried: this.#exchange.candidates.filter((candidate) => !this.#tried.has(candidate)),
+      untried: this.#spent
+        ? []
+        : this.#exchange.candidates.filter((candidate) => !this.#tried.has(candidate)),
       elapsedMs: performance.now() - this.#began,
     };
+  }
+  /** A body that streams through is not kept: once an attempt had it, there is none for another one. */
+  get #spent(): boolean {
+    const { request, attempts } = this.#exchange;
+    return request.rawBody === undefined && attempts.some(({ result }) => result?.kind !== "skipped");
   }
   #later(ms: number, run: () => void): void {
     clearTimeout(this.#timer);
@@ -318,6 +325,8 @@ const SAYS: Readonly<Partial<Record<TokenmanError["code"], string>>> = {
   TM_UPSTREAM_RESET: "The provider closed the connection before answering",
   TM_UPSTREAM_PROTOCOL: "The provider's answer was not understood",
   TM_UPSTREAM_TIMEOUT: "The provider did not answer in time",
+  TM_BAD_REQUEST: "The request cannot be written as HTTP",
+  TM_BODY_TIMEOUT: "The request body stalled before the provider had it",
   TM_KEY_UNAVAILABLE: "The provider's key could not be resolved",
   TM_EDIT_CONFLICT: "The plugins' changes to this request contradict each other",
 };

@@ -69,6 +69,8 @@ function sendOut(
     throw new TokenmanError("TM_NO_PROVIDER", `provider ${provider.name} has neither api_base nor answer()`);
   const base = apiBase(provider.apiBase);
   const upload = exchange.request.rawBody === undefined ? host.upload(exchange) : undefined;
+  if (upload === undefined && exchange.request.rawBody === undefined)
+    throw new TokenmanError("TM_INTERNAL", "a body that streams through was to be sent twice");
   const outgoing = upload === undefined ? exchange.outgoingBody(attempt) : undefined;
   if (outgoing?.edited === true) attempt.headers = withoutCoding(attempt.headers);
   const call = dispatch(
@@ -190,13 +192,23 @@ function apiBase(base: string): { origin: string; prefix: string } {
   return found;
 }
 
-/** The provider's base before the client's path. A base that ends in `/v1` takes the place of the path's own. */
+/**
+ * The provider's base before the client's path. A base that ends in `/v1` takes the place of the path's own. Throws
+ * TM_BAD_REQUEST for a path that would leave the folder of the base.
+ */
 function joinPath(prefix: string, request: { readonly target: string; readonly path: string }): string {
   const query = request.target.indexOf("?");
   const path = query < 0 ? request.path : request.path + request.target.slice(query);
   if (prefix === "") return path;
+  if (DOTS.test(request.path))
+    throw new TokenmanError(
+      "TM_BAD_REQUEST",
+      "the path has a dot segment, and leads out of the provider's base",
+    );
   return prefix.endsWith("/v1") && path.startsWith("/v1/") ? prefix + path.slice(3) : prefix + path;
 }
+/** A "." or ".." between slashes, in any of the spellings that servers read as one. */
+const DOTS = /[/\\](?:\.|%2e){1,2}(?:[/\\]|%2f|%5c|$)|%(?:2f|5c)(?:\.|%2e){1,2}(?:[/\\]|%2f|%5c|$)/i;
 
 const CODED = new Set(["content-encoding", "content-md5", "digest", "repr-digest", "content-digest"]);
 function withoutCoding(headers: readonly string[]): readonly string[] {

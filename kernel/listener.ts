@@ -5,12 +5,15 @@ import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { type Logger, TokenmanError } from "@tokenman/plugin-sdk";
 import type { ServerConfig } from "./config/index.ts";
+import { connectionBudget } from "./descriptors.ts";
 
 const MAX_HEADER_BYTES = 64 * 1024;
 /** Node checks header time-outs this often, so this is how exact they are. */
 const CHECK_INTERVAL_MS = 1_000;
-/** File descriptors left for everything that is not a connection. */
-const SPARE_DESCRIPTORS = 128;
+/** How long a client that was answered before its request was complete may go on sending. */
+const LINGER_MS = 5_000;
+/** How long a client whose bytes are not HTTP may take to read that. */
+const REFUSED_MS = 1_000;
 
 export interface ListenerOptions {
   readonly name: "proxy" | "dashboard";
@@ -24,6 +27,8 @@ export interface ListenerOptions {
 export class Listener {
   readonly #options: ListenerOptions;
   readonly #server: Server;
+  /** The response to the last request that came on each connection. */
+  readonly #answers = new WeakMap<Duplex, ServerResponse>();
   #dropped = 0;
 
   constructor(options: ListenerOptions) {
@@ -31,28 +36,32 @@ export class Listener {
     const { server } = options;
     const settings: http.ServerOptions = {
       maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: server.read_timeout * 1000,
+      headersTimeout: Math.round(server.read_timeout * 1000),
       // A slow upload is legal: its stalls are bounded where the body is read, its length in time is not.
       requestTimeout: 0,
-      keepAliveTimeout: server.idle_timeout * 1000,
+      keepAliveTimeout: Math.round(server.idle_timeout * 1000),
       connectionsCheckingInterval: CHECK_INTERVAL_MS,
-      requireHostHeader: false,
       noDelay: true,
+      // Other protocols (h2c) are an offer that a server may ignore: the request is good as it is.
+      shouldUpgradeCallback: (message) => /^websocket$/i.test(message.headers.upgrade?.trim() ?? ""),
     };
     this.#server = server.tls_enabled
       ? https.createServer({ ...settings, ...certificate(server) })
       : http.createServer(settings);
     this.#server.maxHeadersCount = 0;
     this.#server.maxConnections = maxConnections(options);
-    this.#server.on("request", (message, response) => options.handle(message, response, false));
-    this.#server.on("checkContinue", (message, response) => options.handle(message, response, true));
+    this.#server.on(server.tls_enabled ? "secureConnection" : "connection", (socket: Socket) =>
+      this.#linger(socket),
+    );
+    this.#server.on("request", (message, response) => this.#take(message, response, false));
+    this.#server.on("checkContinue", (message, response) => this.#take(message, response, true));
     this.#server.on("checkExpectation", (_message, response) => {
       response.writeHead(417, { Connection: "close" });
       response.end();
     });
     this.#server.on("upgrade", (_message, socket) => refuseUpgrade(socket));
     this.#server.on("connect", (_message, socket) => refuseRaw(socket, 405, "Method Not Allowed"));
-    this.#server.on("clientError", clientError);
+    this.#server.on("clientError", (cause, socket) => this.#clientError(cause, socket));
     this.#server.on("drop", () => this.#tooMany());
   }
 
@@ -92,6 +101,47 @@ export class Listener {
     this.#server.close();
   }
 
+  #take(message: IncomingMessage, response: ServerResponse, expects: boolean): void {
+    this.#answers.set(message.socket, response);
+    // A response whose client is gone says so by an event that would end the process if nobody listened.
+    response.on("error", ignore);
+    // The parser lets HTTP/0.9 and HTTP/2.0 through.
+    if (message.httpVersionMajor !== 1) {
+      response.writeHead(505, { Connection: "close" });
+      response.end();
+      return;
+    }
+    this.#options.handle(message, response, expects);
+  }
+  /**
+   * Closing a socket on which the client still sends resets the connection, and the reset overtakes the reply: the
+   * client would not learn why it was refused. So this side ends, and what still comes is read and dropped for a while.
+   */
+  #linger(socket: Socket): void {
+    const destroySoon = socket.destroySoon.bind(socket);
+    socket.destroySoon = () => {
+      const message = this.#answers.get(socket)?.req;
+      if (message === undefined || message.complete || socket.destroyed) {
+        destroySoon();
+        return;
+      }
+      socket.end();
+      const bound = setTimeout(() => socket.destroy(), LINGER_MS);
+      message.once("close", () => socket.destroy());
+      socket.once("close", () => clearTimeout(bound));
+    };
+  }
+  /** What llhttp refuses: the client learns it in HTTP, if it still can, and the connection ends. */
+  #clientError(cause: NodeJS.ErrnoException, socket: Duplex): void {
+    const answer = this.#answers.get(socket);
+    // Once a reply is on its way (or an earlier one of a pipelining client), nothing may be put in the middle of it.
+    const isAnswering =
+      answer !== undefined && !answer.writableFinished && (answer.headersSent || answer.socket === null);
+    if (cause.code === "ECONNRESET" || !socket.writable || isAnswering) socket.destroy();
+    else if (cause.code === "HPE_HEADER_OVERFLOW") refuseRaw(socket, 431, "Request Header Fields Too Large");
+    else if (cause.code === "ERR_HTTP_REQUEST_TIMEOUT") refuseRaw(socket, 408, "Request Timeout");
+    else refuseRaw(socket, 400, "Bad Request");
+  }
   #tooMany(): void {
     this.#dropped++;
     // Once for each power of two: a flood must not flood the log.
@@ -117,19 +167,9 @@ function certificate(server: ServerConfig): { cert: Buffer; key: Buffer } {
 }
 
 function maxConnections({ name, server }: ListenerOptions): number {
-  const descriptors = descriptorLimit();
-  // An exchange takes two: the client's connection and the provider's.
-  const most = Math.max(16, Math.floor((descriptors - SPARE_DESCRIPTORS) / 2));
+  const most = connectionBudget();
   if (name === "dashboard") return Math.min(256, most);
   return server.max_connections === 0 ? most : Math.min(server.max_connections, most);
-}
-function descriptorLimit(): number {
-  try {
-    const line = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync("/proc/self/limits", "utf8"));
-    return line === null || line[1] === "unlimited" ? 65_536 : Number(line[1]);
-  } catch {
-    return 10_240;
-  }
 }
 
 function listenError(
@@ -151,16 +191,6 @@ function listenError(
   });
 }
 
-/** What llhttp refuses: the client learns it in HTTP, if it still can, and the connection ends. */
-function clientError(cause: NodeJS.ErrnoException, socket: Duplex): void {
-  if (cause.code === "ECONNRESET" || !socket.writable) {
-    socket.destroy();
-    return;
-  }
-  if (cause.code === "HPE_HEADER_OVERFLOW") refuseRaw(socket, 431, "Request Header Fields Too Large");
-  else if (cause.code === "ERR_HTTP_REQUEST_TIMEOUT") refuseRaw(socket, 408, "Request Timeout");
-  else refuseRaw(socket, 400, "Bad Request");
-}
 function refuseUpgrade(socket: Duplex): void {
   const body = JSON.stringify({
     error: { code: "TM_UPGRADE_REQUIRED", message: "WebSocket is not spoken here; use HTTP." },
@@ -168,10 +198,12 @@ function refuseUpgrade(socket: Duplex): void {
   refuseRaw(socket, 426, "Upgrade Required", body, "Content-Type: application/json\r\n");
 }
 function refuseRaw(socket: Duplex, status: number, reason: string, body = "", headers = ""): void {
-  socket.on("error", () => {});
+  socket.on("error", ignore);
   socket.end(
     `HTTP/1.1 ${status} ${reason}\r\n${headers}Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   );
   // The peer may never close its side.
-  setTimeout(() => (socket as Socket).destroy(), 1_000).unref();
+  const bound = setTimeout(() => socket.destroy(), REFUSED_MS);
+  socket.once("close", () => clearTimeout(bound));
 }
+function ignore(): void {}
