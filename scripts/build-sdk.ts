@@ -1,18 +1,18 @@
 /**
- * `make sdk`: builds the publishable `@tokenman/plugin-sdk` into plugin-sdk/dist: ES modules, declarations, README,
- * licence, and a package.json that exports the built files. The test kit brings a whole TokenMan along to run plugins
- * in; it is a part of its own, loaded by the first test that starts one.
+ * `make sdk`: builds the publishable `@tokenman/plugin-sdk` into plugin-sdk/dist, or into the folder that is given: ES
+ * modules, declarations, README, licence, and a package.json that exports the built files. The test kit brings a whole
+ * TokenMan along to run plugins in; it is a part of its own, loaded by the first test that starts one.
  */
 import { execFileSync } from "node:child_process";
 import { copyFileSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { type BuildOptions, build } from "esbuild";
 import { files } from "./build-files.ts";
 import { workers } from "./build-workers.ts";
 
 const ROOT = join(import.meta.dirname, "..");
 const PACKAGE = join(ROOT, "plugin-sdk");
-const DIST = join(PACKAGE, "dist");
+const DIST = resolve(process.argv[2] ?? join(PACKAGE, "dist"));
 
 interface Manifest {
   readonly name: string;
@@ -34,7 +34,7 @@ const TESTKIT = `
 `;
 
 rmSync(DIST, { recursive: true, force: true });
-mkdirSync(DIST);
+mkdirSync(DIST, { recursive: true });
 
 const manifest = readManifest(PACKAGE);
 const PARTS = "parts";
@@ -104,16 +104,16 @@ function declarations(): void {
   writeFileSync(
     config,
     JSON.stringify({
-      extends: "../../tsconfig.json",
+      extends: join(ROOT, "tsconfig.json"),
       compilerOptions: {
         noEmit: false,
         declaration: true,
         emitDeclarationOnly: true,
-        rootDir: "..",
-        outDir: "types",
-        types: ["node"],
+        rootDir: PACKAGE,
+        outDir: join(DIST, "types"),
+        typeRoots: [join(ROOT, "node_modules", "@types")],
       },
-      include: ["../src", "../testkit"],
+      include: [join(PACKAGE, "src"), join(PACKAGE, "testkit")],
       exclude: [],
     }),
   );

@@ -1,20 +1,8 @@
 import assert from "node:assert/strict";
-import { execFileSync, spawnSync } from "node:child_process";
-import {
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { globSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-
-const ROOT = join(import.meta.dirname, "..", "..");
+import { type OutsideProject, outsideProject } from "../support/outside.ts";
 
 const PLUGIN = `
 import { definePlugin, withHeader, z } from "@tokenman/plugin-sdk";
@@ -39,10 +27,22 @@ const TEST = `
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { TokenmanErrors } from "@tokenman/plugin-sdk";
-import { startKernel } from "@tokenman/plugin-sdk/testkit";
+import {
+  assertBytesEqual, assertPrefixStable, conversation, faults, providersAt, recordingUpstream, runPlugin, sendRequest,
+  startKernel, throughKernel,
+} from "@tokenman/plugin-sdk/testkit";
 import stamp from "./plugin.ts";
 
-test("the stamp is on the reply", async () => {
+const body = '{"model": "gpt-test",  "messages": []}';
+
+test("one plugin, without sockets", async () => {
+  await using run = await runPlugin(stamp, { config: { text: "alone" } });
+  const { reply, upstream } = await run.send({ path: "/v1/chat/completions", body });
+  assert.ok(reply.headers.includes("alone"));
+  assertBytesEqual(upstream[0]!.body, body);
+});
+
+test("a whole TokenMan with its mock provider", async () => {
   await using kernel = await startKernel({ plugins: [stamp], config: '[plugins.configs.stamp]\\ntext = "packed"' });
   const reply = await fetch(kernel.proxy + "/v1/chat/completions", {
     method: "POST",
@@ -50,8 +50,17 @@ test("the stamp is on the reply", async () => {
     body: JSON.stringify({ model: "mock", messages: [{ role: "user", content: "Hello!" }] }),
   });
   assert.equal(reply.headers.get("x-stamp"), "packed");
-  const body = (await reply.json()) as { choices: { message: { content: string } }[] };
-  assert.equal(body.choices[0]?.message.content, "Hello!");
+  const answer = (await reply.json()) as { choices: { message: { content: string } }[] };
+  assert.equal(answer.choices[0]?.message.content, "Hello!");
+});
+
+test("a whole TokenMan before a recording upstream, and its faults", async () => {
+  await using upstream = await recordingUpstream();
+  await using kernel = await startKernel({ plugins: [stamp], config: providersAt(upstream.url) });
+  await assertPrefixStable(conversation({ dialect: "anthropic-messages", seed: 1 }), throughKernel(kernel, upstream));
+  upstream.next(faults.status(529));
+  const reply = await sendRequest(kernel.proxy + "/v1/messages", { headers: ["X-Api-Key", "k"], body });
+  assert.equal(reply.status, 529);
 });
 
 test("errors of the kernel are those of the SDK", async () => {
@@ -60,107 +69,31 @@ test("errors of the kernel are those of the SDK", async () => {
 `;
 
 describe("the packed SDK in a project outside of the repository", () => {
-  let project: string;
-
+  let project: OutsideProject;
   before(() => {
-    project = mkdtempSync(join(tmpdir(), "outside-"));
-    // A copy: another test may build, too.
-    const sources = join(project, "sources");
-    for (const part of [
-      "package.json",
-      "tsconfig.json",
-      "LICENSE",
-      "plugin-sdk",
-      "kernel",
-      "cli",
-      "plugins",
-      "scripts",
-    ]) {
-      cpSync(join(ROOT, part), join(sources, part), {
-        recursive: true,
-        filter: (path) => !/[/\\](node_modules|dist)$/.test(path),
-      });
-    }
-    linkPackages(
-      join(sources, "node_modules"),
-      readdirSync(join(ROOT, "node_modules")).filter((name) => name !== "@tokenman"),
-    );
-    mkdirSync(join(sources, "node_modules", "@tokenman"));
-    symlinkSync("../../plugin-sdk", join(sources, "node_modules", "@tokenman", "plugin-sdk"));
-    execFileSync(process.execPath, [join(sources, "scripts", "build-sdk.ts")], {
-      cwd: sources,
-      stdio: ["ignore", "ignore", "inherit"],
-    });
-
-    const dist = join(sources, "plugin-sdk", "dist");
-    const packed = execFileSync("npm", ["pack", "--silent", "--pack-destination", project], {
-      cwd: dist,
-      encoding: "utf8",
-    }).trim();
-    const target = join(project, "node_modules", "@tokenman", "plugin-sdk");
-    mkdirSync(target, { recursive: true });
-    execFileSync("tar", ["xzf", join(project, packed), "--strip-components=1", "-C", target]);
-    rmSync(sources, { recursive: true });
-    // What npm would have fetched: the package's dependencies, and what the project itself needs to compile.
-    const { dependencies } = JSON.parse(readFileSync(join(target, "package.json"), "utf8")) as {
-      dependencies: object;
-    };
-    linkPackages(join(project, "node_modules"), [
-      ...Object.keys(dependencies),
-      "typescript",
-      "@typescript",
-      "@types",
-      "undici-types",
-    ]);
-
-    writeFileSync(join(project, "package.json"), '{ "type": "module" }');
-    writeFileSync(join(project, "plugin.ts"), PLUGIN);
-    writeFileSync(join(project, "plugin.test.ts"), TEST);
+    project = outsideProject();
+    project.write({ "plugin.ts": PLUGIN, "plugin.test.ts": TEST });
   });
-  after(() => rmSync(project, { recursive: true, force: true }));
+  after(() => project.remove());
 
   test("type-checks strictly, its own declarations included", () => {
-    const compilerOptions = {
-      module: "nodenext",
-      target: "es2024",
-      lib: ["es2024", "esnext"],
-      types: ["node"],
-      strict: true,
-      noEmit: true,
-      allowImportingTsExtensions: true,
-      skipLibCheck: false,
-    };
-    writeFileSync(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["*.ts"] }));
-    const tsc = join(project, "node_modules", "typescript", "bin", "tsc");
-    const { status, stdout } = spawnSync(process.execPath, [tsc, "-p", project], { encoding: "utf8" });
-    assert.equal(status, 0, stdout);
+    assert.equal(project.typeCheck(), "");
   });
 
-  test("runs a plugin in a whole TokenMan", () => {
-    const { status, stdout } = spawnSync(
-      process.execPath,
-      ["--test", "--test-reporter=tap", "plugin.test.ts"],
-      {
-        cwd: project,
-        encoding: "utf8",
-        env: { ...process.env, NODE_TEST_CONTEXT: undefined },
-        timeout: 60_000,
-      },
-    );
-    assert.equal(status, 0, stdout);
-    assert.match(stdout, /# pass 2\n/);
+  test("its declarations name no source files, and nothing in it names the place where it was built", () => {
+    const installed = join(project.folder, "node_modules", "@tokenman", "plugin-sdk");
+    const names = globSync("**/*.{ts,mjs,json,md}", { cwd: installed });
+    assert.ok(names.length > 30);
+    for (const name of names) {
+      const text = readFileSync(join(installed, name), "utf8");
+      assert.ok(!text.includes(join(import.meta.dirname, "..", "..")), name);
+      if (name.endsWith(".d.ts")) assert.doesNotMatch(text, /(from |import\()"[^"]+\.ts"/, name);
+    }
+  });
+
+  test("runs one plugin, and a whole TokenMan", () => {
+    const { status, report } = project.test("plugin.test.ts");
+    assert.equal(status, 0, report);
+    assert.match(report, /# pass 4\n/);
   });
 });
-
-function linkPackages(folder: string, names: readonly string[]): void {
-  mkdirSync(folder, { recursive: true });
-  for (const name of names) {
-    const source = join(ROOT, "node_modules", name);
-    mkdirSync(join(folder, name, ".."), { recursive: true });
-    try {
-      symlinkSync(source, join(folder, name));
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-    }
-  }
-}
