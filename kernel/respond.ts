@@ -114,7 +114,7 @@ class Sender implements BodySink {
     // The head waits a turn for the first bytes, to leave in one packet with them; a silent body does not hold it back.
     if (this.#bytes === 0 && !this.#ended) {
       setImmediate(() => {
-        if (this.#bytes === 0 && !this.#ended && !this.#closed) response.flushHeaders();
+        if (this.#bytes === 0 && !this.#ended && !this.#closed) flushHead(response);
       });
     }
   }
@@ -175,7 +175,7 @@ class Sender implements BodySink {
     // A pipelined reply whose turn has not come has no socket yet: what is destroyed is its turn.
     if (!response.headersSent || response.socket === null || error.code === "TM_CLIENT_STALLED") destroy();
     else {
-      response.flushHeaders();
+      flushHead(response);
       // Queued behind all that was written before it.
       setImmediate(() => socket.write("", destroy));
     }
@@ -244,6 +244,11 @@ function sendableReason(status: number, received: string | undefined): string {
   if (/^[\t\x20-\x7e]*$/.test(received)) return received;
   const bytes = Buffer.from(received).toString("latin1");
   return /^[\t\x20-\x7e\x80-\xff]*$/.test(bytes) ? bytes : usual;
+}
+
+/** Sends the head now. Node's own flushHeaders would write a head with bytes above 0x7f as UTF-8. */
+function flushHead(response: ServerResponse): void {
+  response.write("", "latin1");
 }
 
 function addTrailers(response: ServerResponse, trailers: readonly string[]): void {

@@ -360,6 +360,24 @@ describe("a reply that no plugin changes arrives as it was sent:", () => {
   });
 });
 
+it("a head that comes long before its body arrives at once, and byte for byte", async () => {
+  await using relay = await startRelay();
+  using client = await relay.client();
+  const headSeen = gate();
+  relay.upstream.next(async (call) => {
+    await call.received;
+    await call.write(Buffer.from("HTTP/1.1 200 OK\r\nX-A: caf\xe9\r\nContent-Length: 2\r\n\r\n", "latin1"));
+    await headSeen.opened;
+    await call.write("{}");
+  });
+  await client.send(requestBytes({ lines: ["x-api-key: k"], body: BODY }));
+  const early = await client.reply(() => true);
+  assert.equal(early.bodyBytes, 0);
+  assert.deepEqual(early.values("x-a"), ["caf\xe9"]);
+  headSeen.open();
+  assert.equal((await client.reply()).body.toString(), "{}");
+});
+
 describe("an event", () => {
   for (const way of WAYS) {
     for (const coding of ["identity", "gzip"]) {
