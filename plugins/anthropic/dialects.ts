@@ -2,6 +2,7 @@ import { type Dialect, headerValue, type UsageReader } from "@tokenman/plugin-sd
 import { describe } from "./description.ts";
 import { judgeError } from "./errors.ts";
 import { judgeEvent } from "./events.ts";
+import { outputText } from "./output-text.ts";
 import { segments } from "./segments.ts";
 import { MessageUsage } from "./usage.ts";
 
@@ -18,6 +19,7 @@ export const messages: Dialect = Object.freeze({
   segments,
   usageReader: () => new MessageUsage(),
   judgeEvent,
+  outputText,
   judgeError,
 } satisfies Dialect);
 

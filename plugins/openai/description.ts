@@ -3,6 +3,7 @@ import {
   type JsonNode,
   parsedOf,
   type RequestDescription,
+  recordOf,
   textOf,
   topLevelOf,
 } from "@tokenman/plugin-sdk";
@@ -15,6 +16,7 @@ const WANTED: ReadonlySet<string> = new Set([
   "tools",
   "functions",
   "web_search_options",
+  "stream_options",
   ...CAPS,
 ]);
 
@@ -35,7 +37,7 @@ export function describe(body: Buffer): RequestDescription | undefined {
   return top === undefined ? undefined : new OpenAiDescription(top);
 }
 
-class OpenAiDescription implements RequestDescription {
+export class OpenAiDescription implements RequestDescription {
   readonly model: string | undefined;
   readonly modelPointer: string | undefined;
   readonly stream: boolean;
@@ -50,6 +52,17 @@ class OpenAiDescription implements RequestDescription {
     const cap = CAPS.find((name) => countOf(parsedOf(top.get(name))) !== undefined);
     this.maxOutputTokens = cap === undefined ? undefined : countOf(parsedOf(top.get(cap)));
     this.#top = top;
+  }
+
+  /** What the request says about usage in its stream. "other" is a value that is no object. */
+  get streamOptions(): "absent" | "null" | "silent" | "asked" | "declined" | "other" {
+    const node = this.#top.get("stream_options");
+    if (node === undefined) return "absent";
+    if (node.kind === "null") return "null";
+    const options = recordOf(parsedOf(node));
+    if (options === undefined) return "other";
+    if (!Object.hasOwn(options, "include_usage")) return "silent";
+    return options["include_usage"] === true ? "asked" : "declined";
   }
 
   /** Worked out at first use: tool definitions are a large part of an agent's body. */

@@ -2,6 +2,7 @@ import { type Dialect, headerValue, type UsageReader } from "@tokenman/plugin-sd
 import { describe } from "./description.ts";
 import { judgeError } from "./errors.ts";
 import { judgeChatEvent, judgeResponsesEvent } from "./events.ts";
+import { chatText, responsesText } from "./output-text.ts";
 import { chatSegments, embeddingSegments, responsesSegments } from "./segments.ts";
 import { ChatUsage, ResponsesUsage } from "./usage.ts";
 
@@ -18,6 +19,7 @@ export const chat: Dialect = Object.freeze({
   segments: chatSegments,
   usageReader: () => new ChatUsage(),
   judgeEvent: judgeChatEvent,
+  outputText: chatText,
   judgeError,
 } satisfies Dialect);
 
@@ -31,6 +33,7 @@ export const responses: Dialect = Object.freeze({
   segments: responsesSegments,
   usageReader: () => new ResponsesUsage(),
   judgeEvent: judgeResponsesEvent,
+  outputText: responsesText,
   judgeError,
 } satisfies Dialect);
 
