@@ -260,6 +260,8 @@ describe("a request's target", () => {
       await using relay = await startRelay({ prefix });
       using client = await relay.client();
       for (const target of TARGETS) {
+        // Behind a base with a path, dots could lead out of it: that is refused.
+        if (prefix !== "" && target.includes("/../")) continue;
         for (const project of ["", "/p/side.project_1-x"]) {
           const method = target.startsWith("/v1/messages") ? "POST" : "GET";
           const body = method === "POST" ? { body: plain } : {};
