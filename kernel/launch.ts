@@ -163,8 +163,10 @@ function usageObserver(dialect: Dialect, attempt: AttemptState, reply: KernelRep
     return {
       event(event) {
         reader.event(event);
-        if (attempt.terminal !== true && dialect.judgeEvent(event).kind === "terminal")
-          attempt.terminal = true;
+        if (attempt.terminal === true) return;
+        const verdict = dialect.judgeEvent(event);
+        if (verdict.kind === "terminal") attempt.terminal = true;
+        else if (verdict.kind === "error") attempt.streamError ??= verdict;
       },
       end: (_end, truncated) => {
         // Nobody saw the end of a copy that stopped at its cap.
