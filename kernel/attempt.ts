@@ -1,14 +1,15 @@
-import type {
-  Attempt,
-  AttemptResult,
-  BodyEnd,
-  Candidate,
-  EventVerdict,
-  JsonPatch,
-  Provider,
-  RawHeaders,
-  Usage,
-  UsageReader,
+import {
+  type Attempt,
+  type AttemptResult,
+  type BodyEnd,
+  type Candidate,
+  type EventVerdict,
+  type JsonPatch,
+  type Provider,
+  type RawHeaders,
+  TokenmanError,
+  type Usage,
+  type UsageReader,
 } from "@tokenman/plugin-sdk";
 import { Cancellation } from "./cancellation.ts";
 import { Edits } from "./edits.ts";
@@ -62,6 +63,8 @@ export class AttemptState extends Slots implements Attempt {
   }
   patch(patches: readonly JsonPatch[]): void {
     const { plugin } = this.#exchange.callOn("beforeUpstream");
+    if (this.result !== undefined)
+      throw new TokenmanError("TM_EDIT_IMPOSSIBLE", `${plugin.name} changed an attempt that was called off`);
     this.#edits ??= new Edits(this.#exchange.editableBody(), this.#exchange.id);
     this.#edits.patch(patches, plugin);
   }
@@ -92,6 +95,8 @@ export class AttemptState extends Slots implements Attempt {
     this.#exchange.attemptEnded(this);
   }
   bodyEnded(end: BodyEnd): void {
+    // A provider in this process waits for its signal; over HTTP this is known already.
+    if (end !== "complete") this.cancel();
     this.end({ kind: "reply", status: this.status ?? 0, body: end });
   }
 }

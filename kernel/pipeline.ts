@@ -216,6 +216,11 @@ function tapBeforeUpstream(
   next: Done<VerdictOf>,
 ): void {
   const { plugin, fn } = tap;
+  // Called off while another plugin was asked: nobody has to prepare for what will not be sent.
+  if (attempt.result !== undefined) {
+    next(null);
+    return;
+  }
   if (plugin.quarantined !== undefined) {
     if (plugin.onError === "open") next(null);
     else next(null, { by: plugin, answer: quarantinedReply(plugin, exchange) });

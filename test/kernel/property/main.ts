@@ -1,0 +1,25 @@
+/** Runs seeds: `node main.ts [--exchanges N] SEED…`. Exits with 1 at the first that fails, and says how. */
+import { parseArgs } from "node:util";
+import { runSeed } from "./world.ts";
+
+const { values, positionals } = parseArgs({
+  options: { exchanges: { type: "string", default: "120" } },
+  allowPositionals: true,
+});
+process.on("unhandledRejection", (reason) => {
+  console.error("unhandled rejection:", reason);
+  process.exit(1);
+});
+process.on("uncaughtException", (error) => {
+  console.error("uncaught exception:", error);
+  process.exit(1);
+});
+for (const seed of positionals.map(Number)) {
+  try {
+    await runSeed({ seed, exchanges: Number(values.exchanges) });
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    process.exit(1);
+  }
+}
+process.exit(0);

@@ -1,0 +1,277 @@
+import assert from "node:assert/strict";
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import type { AttemptResult } from "@tokenman/plugin-sdk";
+import { Random } from "../../sdk/random.ts";
+import { type RunningKernel, runKernel } from "../../support/running-kernel.ts";
+import { actor, HOOK_MS, planned, router, witness } from "./actors.ts";
+import { ask, type Seen } from "./client.ts";
+import { type Expected, expectedOf } from "./model.ts";
+import { ACTORS, type Actor, type Closed, failureOf, type Plan, Planner } from "./plan.ts";
+import { type Run, Runs } from "./run.ts";
+import { startUpstream, type Upstream } from "./upstream.ts";
+
+export interface WorldOptions {
+  readonly seed: number;
+  /** How many exchanges. */
+  readonly exchanges: number;
+  readonly concurrency?: number;
+}
+
+/** Runs a seed's plans against a kernel. Rejects with an AssertionError that names the seed and the plan. */
+export async function runSeed({ seed, exchanges, concurrency = 16 }: WorldOptions): Promise<void> {
+  const random = new Random(seed);
+  const closed: Closed = new Set(ACTORS.filter(() => random.chance(0.4)));
+  const planner = new Planner(random);
+  const plans = Array.from({ length: exchanges }, (_, number) => planner.plan(number));
+  const runs = new Runs();
+  const generations = { made: new Set<number>(), gone: new Set<number>() };
+  const delay = monitorEventLoopDelay({ resolution: 10 });
+  delay.enable();
+  await using upstream = await startUpstream(runs);
+  const kernel = await runKernel(
+    [
+      witness(runs, generations),
+      ...ACTORS.map((name) => actor(name, closed.has(name), runs)),
+      planned(runs),
+      router(runs, upstream.url),
+    ],
+    '[projects.none]\ndisable = ["policy"]\n',
+  );
+  try {
+    const queue = plans.values();
+    await Promise.all(
+      Array.from({ length: concurrency }, async () => {
+        for (const plan of queue) {
+          const run = runs.add(plan);
+          const seen = await ask(kernel.proxy, run);
+          await within(run.settled, run, "is never settled");
+          await nextTurns();
+          const slow = delay.max / 1e6 > HOOK_MS / 2;
+          if (!(slow && timedOutByChance(run, kernel)))
+            inPlan(seed, run, closed, () => check(run, seen, closed));
+        }
+      }),
+    );
+    await idle(kernel, upstream, generations, seed);
+    await shutDown(kernel, runs, plans.length, seed);
+    for (const run of runs.all) inPlan(seed, run, closed, () => checkOnce(run));
+    assert.deepEqual(generations.gone, generations.made, `seed ${seed}: every generation is disposed of`);
+    const inside = kernel.logged.filter(({ message }) => /inside the kernel|at the door/.test(message ?? ""));
+    assert.deepEqual(inside, [], `seed ${seed}: nothing fails inside the kernel`);
+  } finally {
+    delay.disable();
+    await kernel[Symbol.asyncDispose]();
+  }
+}
+
+/** What holds in every outcome. */
+function checkOnce({ calls, outcomes, exchange, generations, observers, late, plan }: Run): void {
+  assert.equal(outcomes.length, 1, "settled exactly once");
+  assert.equal(calls[0], "start");
+  assert.equal(calls.filter((call) => call === "start").length, 1, "begun once");
+  const ends = calls.filter((call) => call.startsWith("attemptEnd")).sort();
+  const attempts = exchange!.attempts.map(({ number }) => `attemptEnd ${number}`).sort();
+  assert.deepEqual(ends, attempts, "every attempt ends once");
+  assert.deepEqual(calls.slice(calls.indexOf("settled") + 1), [], "nothing comes after settled");
+  for (const { result } of exchange!.attempts) assert.ok(result, "every attempt has a result");
+  const firstResponse = calls.findIndex((call) => call.startsWith("response"));
+  if (firstResponse >= 0) {
+    const later = calls.slice(firstResponse).filter((call) => call.startsWith("before"));
+    assert.deepEqual(later, [], "no attempt begins once there is a reply");
+    assert.equal(calls.filter((call) => call === "response witness").length, 1);
+  }
+  assert.equal(generations.size, 1, "one generation serves an exchange");
+  for (const { ends, dropped } of observers)
+    if (!dropped && plan.leavesAfterMs === undefined)
+      assert.equal(ends, 1, "an observer is told of the end once");
+  assert.deepEqual(late, [], "a hook that was given up does nothing more");
+}
+
+function check(run: Run, seen: Seen, closed: Closed): void {
+  checkOnce(run);
+  const { plan, calls, exchange } = run;
+  const [outcome] = run.outcomes;
+  assert.ok(outcome !== undefined && exchange !== undefined);
+  if (seen.requestId !== undefined) assert.equal(seen.requestId, exchange.id);
+  if (plan.leavesAfterMs !== undefined) {
+    // When it leaves, and how far all had come then, is a matter of chance.
+    if (outcome.kind === "aborted") assert.equal(outcome.code, "TM_CLIENT_GONE");
+    return;
+  }
+  const winner = seen.provider === undefined ? undefined : Number(seen.provider.slice(1));
+  const expected = expectedOf(plan, closed, winner ?? winnerOf(run));
+  const list = (hook: string) => ["witness", ...expected[hook as "request"]].map((name) => `${hook} ${name}`);
+  assert.deepEqual(
+    calls.filter((call) => call.startsWith("request")),
+    list("request"),
+  );
+  assert.deepEqual(
+    calls.filter((call) => call.startsWith("response")),
+    [...expected.response.map((name) => `response ${name}`), "response witness"],
+    "those that the request passed see the reply, last to first",
+  );
+  checkAttempts(run, expected);
+  checkClient(seen, expected);
+  assert.deepEqual([outcome.kind, outcome.code], [expected.kind, expected.code]);
+  if (expected.kind === "aborted") assert.ok(outcome.status === 499 || outcome.status === expected.status);
+  else assert.equal(outcome.status, expected.status);
+  if (expected.kind !== "aborted") assert.equal(outcome.bytesSent >= Buffer.byteLength(seen.body), true);
+}
+
+/** Where a hedge's reply was not the client's in the end, the attempt that had it knows. */
+function winnerOf({ exchange }: Run): number | undefined {
+  const index = exchange!.attempts.findIndex(
+    ({ result, status }) => result?.kind === "reply" && status === 200,
+  );
+  return index < 0 ? undefined : index;
+}
+
+function checkAttempts({ plan, calls, arrivals, exchange }: Run, expected: Expected): void {
+  const { attempts } = expected;
+  assert.equal(exchange!.attempts.length, attempts.length, "number of attempts");
+  for (const [index, { provider, before, result, sent, tags }] of attempts.entries()) {
+    const number = index + 1;
+    const actual = exchange!.attempts[index]!;
+    assert.equal(actual.provider.name, `p${provider}`);
+    const all = ["witness", ...before].map((name) => `before ${number} ${name}`);
+    const asked = calls.filter((call) => call.startsWith(`before ${number} `));
+    // A hedge that is called off is not asked about any further.
+    const due = result === "cancelled" && plan.policy === "hedge" ? all.slice(0, asked.length) : all;
+    assert.deepEqual(asked, due, "every attempt is asked about anew");
+    const arrived = arrivals.filter((arrival) => arrival.provider === provider);
+    if (sent === undefined) assert.deepEqual(arrived, [], "what is skipped is not sent");
+    for (const arrival of arrived)
+      assert.deepEqual(arrival, { provider, body: sent, tags }, "the provider gets the edits, and its own");
+    if (plan.policy === "hedge") {
+      checkHedged(actual.result, result);
+      continue;
+    }
+    assert.equal(actual.result?.kind, result);
+    if (sent !== undefined) assert.ok(arrived.length > 0);
+  }
+}
+
+function checkHedged(actual: AttemptResult | undefined, expected: string): void {
+  if (expected === "reply") assert.equal(actual?.kind, "reply");
+  else assert.notEqual(actual?.kind, "skipped");
+  if (expected === "cancelled" && actual?.kind === "reply")
+    assert.equal(actual.body, "aborted", "the reply that lost is called off");
+}
+
+function checkClient(seen: Seen, expected: Expected): void {
+  if (expected.status === undefined) {
+    assert.equal(seen.whole, false);
+    return;
+  }
+  assert.deepEqual([seen.status, seen.provider], [expected.status, expected.provider]);
+  assert.deepEqual(seen.tags, expected.tags);
+  const broken = expected.kind === "partial" || expected.kind === "aborted";
+  assert.equal(seen.whole, !broken, broken ? "a break stays visible" : "the reply comes whole");
+  if (expected.body === undefined) assert.equal(JSON.parse(seen.body).error.code, expected.code);
+  else if (expected.whole) assert.equal(seen.body, expected.body);
+  else assert.ok(expected.body.startsWith(seen.body), `${seen.body} begins ${expected.body}`);
+}
+
+/** Whether a hook that was to pass was cut off: on a machine that is too busy, that says nothing. */
+function timedOutByChance({ plan, exchange }: Run, { logged }: RunningKernel): boolean {
+  return logged.some(({ facts }) => {
+    const { plugin, hook, exchange: id, err } = facts as Record<string, unknown>;
+    if (id !== exchange?.id || (err as { code?: string } | undefined)?.code !== "TM_PLUGIN_TIMEOUT")
+      return false;
+    const name = plugin as Actor;
+    const acts = hook === "request" ? [plan.request] : hook === "response" ? [plan.response] : plan.before;
+    return !acts.some((actions) => failureOf(actions[name]) === "hang");
+  });
+}
+
+/** When nobody asks any more, nothing is held any more. */
+async function idle(
+  kernel: RunningKernel,
+  upstream: Upstream,
+  generations: { readonly made: Set<number>; readonly gone: Set<number> },
+  seed: number,
+): Promise<void> {
+  const until = performance.now() + 5_000;
+  const free = () =>
+    kernel.kernel.status().activeExchanges === 0 &&
+    kernel.kernel.generation.leases === 0 &&
+    upstream.busy === 0 &&
+    generations.gone.size === generations.made.size - 1;
+  while (!free() && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.equal(kernel.kernel.status().activeExchanges, 0, `seed ${seed}: no exchange is left`);
+  assert.equal(kernel.kernel.generation.leases, 0, `seed ${seed}: every lease was given back`);
+  assert.equal(upstream.busy, 0, `seed ${seed}: every provider was called off`);
+  assert.equal(
+    generations.gone.size,
+    generations.made.size - 1,
+    `seed ${seed}: old generations are disposed of`,
+  );
+}
+
+/** Exchanges that are under way in a shutdown without a drain are broken off, and settled as such. */
+async function shutDown(
+  { kernel, proxy }: RunningKernel,
+  runs: Runs,
+  from: number,
+  seed: number,
+): Promise<void> {
+  const calm = Object.fromEntries(ACTORS.map((name) => [name, "pass"])) as Record<Actor, "pass">;
+  const silent: Omit<Plan, "number"> = {
+    policy: "hedge",
+    stream: true,
+    providers: ["silent", "silent"],
+    request: calm,
+    before: [calm, calm],
+    response: calm,
+    leavesAfterMs: undefined,
+  };
+  const under = [0, 1, 2].map((index) => runs.add({ ...silent, number: from + index }));
+  const hanging = runs.add({ ...silent, number: from + 3, request: { ...calm, c: "hang" } });
+  const replies = [...under, hanging].map((run) => ask(proxy, run));
+  while (under.some(({ arrivals }) => arrivals.length < 2) || !hanging.calls.includes("request c"))
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  await kernel.shutdown({ drainMs: 0, reason: "planned" });
+  for (const seen of await Promise.all(replies))
+    assert.equal(seen.whole, false, `seed ${seed}: broken off visibly`);
+  for (const run of [...under, hanging]) {
+    await within(run.settled, run, "is never settled");
+    const { kind, code } = run.outcomes[0]!;
+    assert.deepEqual(
+      [kind, code],
+      ["failed", "TM_SHUTTING_DOWN"],
+      `seed ${seed}: a shutdown is what ended it`,
+    );
+  }
+}
+
+async function within(promise: Promise<void>, run: Run, what: string): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new assert.AssertionError({ message: describe(run, what) })), 10_000);
+  });
+  try {
+    await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** What comes a turn after `settled`, and should not, is seen by then. */
+async function nextTurns(): Promise<void> {
+  for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+function inPlan(seed: number, run: Run, closed: Closed, test: () => void): void {
+  try {
+    test();
+  } catch (cause) {
+    const said = cause instanceof Error ? cause.message : String(cause);
+    const refuses = `closed: ${[...closed].join(" ") || "none"}`;
+    throw new assert.AssertionError({ message: `seed ${seed}, ${refuses}: ${describe(run, said)}` });
+  }
+}
+
+function describe({ plan, calls, outcomes, exchange, arrivals }: Run, said: string): string {
+  const results = exchange?.attempts.map(({ result }) => result);
+  return `exchange ${plan.number}: ${said}\n${JSON.stringify({ plan, calls, outcomes, results, arrivals }, null, 1)}`;
+}
