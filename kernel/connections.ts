@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import { buildConnector, Client } from "undici";
 import { dropContinues } from "./continues.ts";
 import { connectionBudget } from "./descriptors.ts";
@@ -20,6 +21,8 @@ export class Connection {
   broken = false;
   /** A request is out, and nothing of its final reply has come. */
   waiting = false;
+  /** The socket that is being connected. */
+  #connecting: Socket | undefined;
 
   constructor(origin: string, connect: Connector, closed: (connection: Connection) => void) {
     this.client = new Client(origin, {
@@ -29,8 +32,9 @@ export class Connection {
       maxHeaderSize: 65_536,
       headersTimeout: 0,
       bodyTimeout: 0,
-      connect: (options, done) =>
-        connect(options, (...[error, socket]) => {
+      connect: (options, done) => {
+        const connected: Parameters<Connector>[1] = (...[error, socket]) => {
+          this.#connecting = undefined;
           if (error !== null) {
             done(error, null);
             return;
@@ -43,11 +47,19 @@ export class Connection {
           });
           dropContinues(socket, this);
           done(null, socket);
-        }),
+        };
+        // Its type does not say so, but it returns the socket.
+        this.#connecting = connect(options, connected) as unknown as Socket;
+      },
     });
     this.client.on("disconnect", () => closed(this));
     // An idle connection that the peer closes is not an error of anybody's request.
     this.client.on("connectionError", () => {});
+  }
+  /** Ends it at once; what is under way fails with `reason`. Undici alone would let a socket go on connecting. */
+  destroy(reason?: Error): void {
+    void this.client.destroy(reason ?? null).catch(() => {});
+    this.#connecting?.destroy();
   }
 }
 
@@ -95,7 +107,7 @@ export class Origin {
   }
   /** The connection is in an unknown state. */
   drop(connection: Connection): void {
-    void connection.client.destroy().catch(() => {});
+    connection.destroy();
   }
   close(): void {
     this.#closed = true;

@@ -95,7 +95,7 @@ class Call implements DispatchCall {
     const reason = new TokenmanError("TM_CLIENT_GONE");
     if (this.#abort !== undefined) this.#abort(reason);
     // Not on a socket yet: undici has no other way to call a request off that waits for its connection.
-    else void this.#connection!.client.destroy(reason).catch(() => {});
+    else this.#connection!.destroy(reason);
   }
 
   onConnect(abort: (reason?: Error) => void): void {
