@@ -1,7 +1,7 @@
 /**
  * The import rule. Plugins, and examples as third parties' plugins, know the SDK and their own dependencies: never each
- * other, never the kernel. The kernel knows the SDK and no plugin. The SDK knows neither; its test kit alone may hold
- * the kernel, which it runs. `web` runs in a browser and talks HTTP. The CLI puts everything together.
+ * other, never the kernel. The kernel knows the SDK and no plugin. The SDK knows neither: its test kit is handed the host
+ * that runs kernels. `web` runs in a browser and talks HTTP. The CLI puts everything together.
  */
 import { globSync, readFileSync } from "node:fs";
 import { isBuiltin } from "node:module";
@@ -49,7 +49,7 @@ export function importViolations(root: string): Violation[] {
         return { name: "kernel", folders: [], sdk: true, packages: own };
       case "plugin-sdk":
         return second === "testkit"
-          ? { name: "plugin-sdk/testkit", folders: ["plugin-sdk/src", "kernel"], sdk: true, packages: own }
+          ? { name: "plugin-sdk/testkit", folders: ["plugin-sdk/src"], sdk: false, packages: sdkOwn }
           : { name: "plugin-sdk/src", folders: [], sdk: false, packages: sdkOwn };
       case "web":
         return { name: "web", folders: [], sdk: false, packages: new Set() };

@@ -36,7 +36,7 @@ describe("the import rule", () => {
     ["examples/x/index.ts", ["@tokenman/plugin-sdk", "node:fs"]],
     ["kernel/load/x.ts", ["@tokenman/plugin-sdk", "../flow.ts", "undici"]],
     ["plugin-sdk/src/x.ts", ["./y.ts", "zod", "node:buffer"]],
-    ["plugin-sdk/testkit/x.ts", ["../src/index.ts", "../../kernel/kernel.ts"]],
+    ["plugin-sdk/testkit/x.ts", ["../src/index.ts", "./y.ts", "zod", "node:net"]],
     ["cli/x.ts", ["../kernel/kernel.ts", "../plugins/a/index.ts", "pino", "@tokenman/plugin-sdk"]],
     ["test/x.ts", ["../kernel/kernel.ts", "../plugins/a/index.ts"]],
   ];
@@ -62,6 +62,7 @@ describe("the import rule", () => {
     ["examples/x/index.ts", ["../../kernel/kernel.ts", "../../plugins/a/index.ts", "../y/index.ts", "pino"]],
     ["kernel/x.ts", ["../plugins/a/index.ts", "../cli/main.ts", "../plugin-sdk/src/sse.ts", "left-pad"]],
     ["plugin-sdk/src/x.ts", ["../testkit/index.ts", "../../kernel/flow.ts", "pino", "@tokenman/plugin-sdk"]],
+    ["plugin-sdk/testkit/x.ts", ["../../kernel/kernel.ts", "../../cli/test-host.ts", "undici"]],
     ["web/app.ts", ["../kernel/flow.ts", "@tokenman/plugin-sdk", "pino"]],
     ["cli/x.ts", ["../test/support/x.ts", "../scripts/build.ts"]],
   ];

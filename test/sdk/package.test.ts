@@ -68,11 +68,19 @@ test("errors of the kernel are those of the SDK", async () => {
 });
 `;
 
+/** The TypeScript of the package's own page, block by block. */
+function codeOf(page: string): string[] {
+  const text = readFileSync(join(import.meta.dirname, "..", "..", "plugin-sdk", page), "utf8");
+  return [...text.matchAll(/```ts\n(.*?)```/gs)].map(([, code]) => code!);
+}
+
 describe("the packed SDK in a project outside of the repository", () => {
   let project: OutsideProject;
   before(() => {
     project = outsideProject();
     project.write({ "plugin.ts": PLUGIN, "plugin.test.ts": TEST });
+    const [hello = "", , tests = ""] = codeOf("README.md");
+    project.write({ "hello.ts": hello, "hello.test.ts": tests });
   });
   after(() => project.remove());
 
@@ -95,5 +103,11 @@ describe("the packed SDK in a project outside of the repository", () => {
     const { status, report } = project.test("plugin.test.ts");
     assert.equal(status, 0, report);
     assert.match(report, /# pass 4\n/);
+  });
+
+  test("the plugin and the tests of its page work as they stand there", () => {
+    const { status, report } = project.test("hello.test.ts");
+    assert.equal(status, 0, report);
+    assert.match(report, /# pass 3\n/);
   });
 });
