@@ -21,7 +21,7 @@ import { Edits, SegmentState } from "./edits.ts";
 import { uuidv7 } from "./id.ts";
 import type { Pipeline } from "./pipeline.ts";
 import type { PluginHandle } from "./plugin-handle.ts";
-import { markRefusal, type RefusalError } from "./reply.ts";
+import { markRefusal, type RefusalError } from "./reply-init.ts";
 import type { ClientLink } from "./respond.ts";
 import { Slots } from "./slots.ts";
 import { type CallOwner, currentCall, type TapCall } from "./tap-call.ts";

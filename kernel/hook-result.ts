@@ -3,7 +3,8 @@ import { type Candidate, type RawHeaders, TokenmanError } from "@tokenman/plugin
 import type { AttemptState } from "./attempt.ts";
 import type { ExchangeState } from "./exchange.ts";
 import type { VerdictOf } from "./pipeline.ts";
-import { isReplyInit, KernelReply, type ReplyMark } from "./reply.ts";
+import { KernelReply, type ReplyMark } from "./reply.ts";
+import { isReplyInit } from "./reply-init.ts";
 import type { Tapped } from "./tap-call.ts";
 
 /** The reply in what a tap returned; undefined where it gave none. Throws TM_PLUGIN_RESULT. */

@@ -5,7 +5,8 @@ import type { Connections } from "./connections.ts";
 import { dispatch } from "./dispatch.ts";
 import type { ExchangeState } from "./exchange.ts";
 import { relayedHeaders, withCredential } from "./outgoing.ts";
-import { isReplyInit, KernelReply } from "./reply.ts";
+import { KernelReply } from "./reply.ts";
+import { isReplyInit } from "./reply-init.ts";
 import type { PushSource } from "./source.ts";
 
 /** What becomes of a launched attempt: a reply, or a failure before there was one. Exactly one of them, once. */

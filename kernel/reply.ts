@@ -1,8 +1,6 @@
 import {
-  type ErrorCode,
   type EventTransform,
   headerValue,
-  type PublicError,
   type RawHeaders,
   type Reply,
   type ReplyInit,
@@ -16,39 +14,25 @@ import type { Cancellation } from "./cancellation.ts";
 import { contentCoding, decodeBody, isKnownCoding } from "./codec.ts";
 import { Flow, type FlowOptions } from "./flow.ts";
 import type { PluginHandle } from "./plugin-handle.ts";
+import {
+  bodySource,
+  followingBody,
+  headOf,
+  type Refusal,
+  type RefusalError,
+  type ReplyHead,
+  refusalIn,
+} from "./reply-init.ts";
 import { ShareBuffer } from "./share.ts";
-import { type BodySource, BufferSource, IterableSource, PushSource } from "./source.ts";
+import { type BodySource, BufferSource, PushSource } from "./source.ts";
 import type { Step } from "./steps.ts";
 import { currentCall } from "./tap-call.ts";
-
-/** Marks a reply made by `ex.refuse`: the exchange's outcome is "refused" with this code. */
-const REFUSAL: unique symbol = Symbol("refusal");
-/** Marks the body of a joined {@link SharedReply}, which is followed without a generator in between. */
-const SHARED: unique symbol = Symbol("shared");
-
-export interface Refusal {
-  readonly code: ErrorCode;
-  readonly message: string;
-}
-type MarkedInit = ReplyInit & { readonly [REFUSAL]?: Refusal };
-type SharedBody = AsyncIterable<Buffer> & { readonly [SHARED]?: () => BodySource };
 
 /** What a reply needs of its exchange. */
 export interface ReplyOwner {
   readonly maxResponseBytes: number;
   refuse(error: RefusalError): ReplyInit;
 }
-export type RefusalError = Omit<PublicError, "status"> & {
-  readonly status?: number;
-  readonly code: ErrorCode;
-};
-
-export interface ReplyHead {
-  readonly status: number;
-  readonly statusText?: string | undefined;
-  readonly headers: RawHeaders;
-}
-
 /** What `rollback` restores when a plugin failed in its response hook. */
 export interface ReplyMark {
   readonly status: number;
@@ -75,9 +59,6 @@ const FRAMING: ReadonlySet<string> = new Set([
   "repr-digest",
   "content-digest",
 ]);
-const HOP: ReadonlySet<string> = new Set(["connection", "transfer-encoding"]);
-const LENGTH: ReadonlySet<string> = new Set([...HOP, "content-length"]);
-
 /** A reply on its way to the client: a head, a source of bytes, and the steps that plugins attached. */
 export class KernelReply implements Reply {
   status: number;
@@ -130,7 +111,7 @@ export class KernelReply implements Reply {
   /** The reply that a plugin gave. */
   static from(init: ReplyInit | KernelReply, owner: ReplyOwner, plugin: PluginHandle): KernelReply {
     if (init instanceof KernelReply) return init;
-    const refusal = (init as MarkedInit)[REFUSAL];
+    const refusal = refusalIn(init);
     return new KernelReply(headOf(init), bodySource(init, plugin.name), {
       origin: "plugin",
       plugin: plugin.name,
@@ -150,10 +131,10 @@ export class KernelReply implements Reply {
   }
   /** An error of TokenMan's own, in the client's dialect. */
   static refusal(owner: ReplyOwner, error: RefusalError): KernelReply {
-    const init = owner.refuse(error) as MarkedInit;
+    const init = owner.refuse(error);
     return new KernelReply(headOf(init), bodySource(init, "kernel"), {
       origin: "kernel",
-      refusal: init[REFUSAL],
+      refusal: refusalIn(init),
       maxBytes: owner.maxResponseBytes,
     });
   }
@@ -230,11 +211,7 @@ export class KernelReply implements Reply {
     return {
       join: () => {
         if (!buffer.joinable) return undefined;
-        const body: SharedBody = {
-          [SHARED]: () => buffer.join(),
-          [Symbol.asyncIterator]: () => iterate(buffer.join()),
-        };
-        return { ...head, body };
+        return { ...head, body: followingBody(buffer) };
       },
     };
   }
@@ -359,80 +336,4 @@ function endBody(source: BodySource, steps: readonly Step[], options: FlowOption
   const flow = new Flow(source, steps, options);
   flow.start({ data() {}, end() {}, fail() {} });
   flow.abort();
-}
-
-/** Whether a plugin's value is usable as a reply. */
-export function isReplyInit(value: unknown): value is ReplyInit {
-  if (typeof value !== "object" || value === null) return false;
-  const { status, headers, body } = value as Record<string, unknown>;
-  if (!Number.isInteger(status) || (status as number) < 200 || (status as number) > 599) return false;
-  if (headers !== undefined) {
-    if (!Array.isArray(headers) || headers.length % 2 !== 0) return false;
-    if (headers.some((part) => typeof part !== "string")) return false;
-  }
-  if (body === undefined || typeof body === "string" || Buffer.isBuffer(body)) return true;
-  return typeof (body as AsyncIterable<Buffer>)[Symbol.asyncIterator] === "function";
-}
-
-/** Marks a refusal, for the outcome. */
-export function markRefusal(init: ReplyInit, refusal: Refusal): ReplyInit {
-  return { ...init, [REFUSAL]: refusal } as MarkedInit;
-}
-
-function headOf(init: ReplyInit): ReplyHead {
-  // A shared body is as long as its head says.
-  const isShared = init.body !== undefined && (init.body as SharedBody)[SHARED] !== undefined;
-  const headers = withoutHeaders(init.headers ?? [], isShared ? HOP : LENGTH);
-  if (init.body === undefined || typeof init.body === "string" || Buffer.isBuffer(init.body)) {
-    const length = init.body === undefined ? 0 : Buffer.byteLength(init.body);
-    return { status: init.status, headers: [...headers, "content-length", String(length)] };
-  }
-  return { status: init.status, headers };
-}
-
-function bodySource(init: ReplyInit, owner: string): BodySource {
-  const { body } = init;
-  if (body === undefined) return new BufferSource(Buffer.alloc(0));
-  if (typeof body === "string") return new BufferSource(Buffer.from(body));
-  if (Buffer.isBuffer(body)) return new BufferSource(body);
-  const shared = (body as SharedBody)[SHARED];
-  if (shared !== undefined) return shared();
-  return new IterableSource(body, (cause) =>
-    cause instanceof TokenmanError
-      ? cause
-      : new TokenmanError("TM_UPSTREAM_CUT", `${owner} broke off its answer`, { cause }),
-  );
-}
-
-async function* iterate(source: BodySource): AsyncGenerator<Buffer> {
-  const chunks: Buffer[] = [];
-  let wake: (() => void) | undefined;
-  let ended = false;
-  let failure: Error | undefined;
-  source.start({
-    data: (chunk) => {
-      chunks.push(chunk);
-      wake?.();
-    },
-    end: () => {
-      ended = true;
-      wake?.();
-    },
-    fail: (error) => {
-      failure = error;
-      wake?.();
-    },
-  });
-  try {
-    for (;;) {
-      for (let chunk = chunks.shift(); chunk !== undefined; chunk = chunks.shift()) yield chunk;
-      if (failure !== undefined) throw failure;
-      if (ended) return;
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-      });
-    }
-  } finally {
-    source.abort();
-  }
 }
