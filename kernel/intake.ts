@@ -309,8 +309,15 @@ function readRest(message: IncomingMessage, upload: Upload | undefined): void {
 }
 /** A client that has its reply and goes on sending may do so for a while, to have its connection for the next request. */
 function boundRest(message: IncomingMessage): void {
-  const bound = setTimeout(() => message.socket.destroy(), REST_MS);
-  message.once("close", () => clearTimeout(bound));
+  const { socket } = message;
+  const bound = setTimeout(() => socket.destroy(), REST_MS);
+  const stop = (): void => {
+    clearTimeout(bound);
+    socket.off("close", stop);
+  };
+  message.once("close", stop);
+  // A message whose reply is out does not hear of the end of its connection.
+  socket.once("close", stop);
 }
 
 /** 1xx replies go on to the client where it can take them; they never fail an exchange. */
