@@ -57,18 +57,32 @@ function tiles(base: number, each: number): ImageRule {
 }
 const TILES_85 = tiles(85, 170);
 
-/** OpenAI, patches: one for each 32-pixel square, scaled down to a budget of them, times the model's factor (same page). */
+/**
+ * OpenAI, patches: one for each 32-pixel square, times the model's factor. An image of more than the budget is scaled down to
+ * it, and further until whole patches fit one of its sides (same page).
+ */
 function squares(budget: number, factor: number): ImageRule {
   return {
     name: `patches ${budget} ${factor}`,
     tokens(size, detail) {
       const most = detail === "original" ? Math.max(budget, 10_000) : budget;
       if (size === undefined) return Math.ceil(budget * factor);
-      const whole = patches(size, 1, 32);
-      const shrink = Math.sqrt((most * 32 * 32) / (size.width * size.height));
-      return Math.ceil(Math.min(most, whole > most ? patches(size, shrink, 32) : whole) * factor);
+      return Math.ceil(Math.min(most, squaresOf(size, most)) * factor);
     },
   };
+}
+
+function squaresOf(size: ImageSize, most: number): number {
+  const whole = patches(size, 1, 32);
+  if (whole <= most) return whole;
+  const across = size.width / 32;
+  const down = size.height / 32;
+  const shrink = Math.sqrt(most / (across * down));
+  const fit = Math.min(
+    Math.floor(across * shrink) / (across * shrink),
+    Math.floor(down * shrink) / (down * shrink),
+  );
+  return patches(size, shrink * fit, 32);
 }
 
 const OPENAI: readonly (readonly [RegExp, ImageRule])[] = [
