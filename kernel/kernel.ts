@@ -241,6 +241,7 @@ export class Kernel {
         watched: watchedBy(raw, config, load),
         reload: (reason) => this.reload(reason),
         status: () => this.status(),
+        config: () => config.redacted(),
       },
       log,
     });

@@ -9,6 +9,7 @@ export const ERRORS = {
   TM_HOST_REFUSED: { status: 403, exit: 70, says: "the Host header names no address TokenMan serves" },
   TM_ORIGIN_REFUSED: { status: 403, exit: 70, says: "a web page of another origin may not do this" },
   TM_UNAUTHORIZED: { status: 401, exit: 77, says: "the TokenMan token is missing or wrong" },
+  TM_BAD_QUERY: { status: 400, exit: 64, says: "a query parameter is not what the path takes" },
   TM_NOT_FOUND: { status: 404, exit: 70, says: "no such path" },
   TM_METHOD_NOT_ALLOWED: { status: 405, exit: 70, says: "the path exists, but not with this method" },
   TM_BODY_TOO_LARGE: { status: 413, exit: 70, says: "the request body is over server.max_body_size" },

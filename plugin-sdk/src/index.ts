@@ -14,6 +14,7 @@ export * from "./ledger.ts";
 export * from "./log.ts";
 export * from "./plugin.ts";
 export * from "./pricing.ts";
+export * from "./prometheus.ts";
 export * from "./provider.ts";
 export * from "./reply.ts";
 export * from "./service.ts";

@@ -145,6 +145,8 @@ export interface HostInfo {
   /** Builds a new generation and swaps it in. Resolves when done; never rejects. */
   reload(reason: string): Promise<ReloadEvent>;
   status(): HostStatus;
+  /** The whole config of this generation, with its defaults, without the secrets in it. A fresh object each time. */
+  config(): Readonly<Record<string, unknown>>;
 }
 
 /** What plugins contributed to a generation. Complete from `ready` on. */
