@@ -3,7 +3,6 @@ import { isIP } from "node:net";
 import {
   type Format,
   headerValue,
-  headerValues,
   type RawHeaders,
   TokenmanError,
   withoutHeaders,
@@ -24,12 +23,8 @@ export interface AccessRules {
  * TM_ORIGIN_REFUSED, and TM_BAD_REQUEST for what proxies and servers read differently (request smuggling).
  */
 export function checkHead(headers: RawHeaders, rules: AccessRules): void {
-  const hosts = headerValues(headers, "host");
-  if (hosts.length > 1)
-    throw new TokenmanError("TM_BAD_REQUEST", "The request has more than one Host header.");
-  if (headerValues(headers, "content-length").length > 1)
-    throw new TokenmanError("TM_BAD_REQUEST", "The request has more than one Content-Length header.");
-  const host = hosts[0];
+  const host = single(headers, "host", "Host");
+  single(headers, "content-length", "Content-Length");
   if (host !== undefined && !isOurs(host, rules)) {
     throw new TokenmanError(
       "TM_HOST_REFUSED",
@@ -45,6 +40,19 @@ export function checkHead(headers: RawHeaders, rules: AccessRules): void {
   }
 }
 
+/** A header's value. Throws TM_BAD_REQUEST where it stands more than once. */
+function single(headers: RawHeaders, lower: string, name: string): string | undefined {
+  let value: string | undefined;
+  for (let index = 0; index + 1 < headers.length; index += 2) {
+    const found = headers[index]!;
+    if (found.length !== lower.length || found.toLowerCase() !== lower) continue;
+    if (value !== undefined)
+      throw new TokenmanError("TM_BAD_REQUEST", `The request has more than one ${name} header.`);
+    value = headers[index + 1]!;
+  }
+  return value;
+}
+
 /** The name in a Host header, lower case, without its port and brackets; undefined where it is none. */
 export function hostName(host: string): string | undefined {
   const match = /^(?:\[([0-9a-f:.]+)\]|([^:[\]/@\s]+))(?::\d{1,5})?$/i.exec(host.trim());
@@ -52,6 +60,10 @@ export function hostName(host: string): string | undefined {
 }
 
 function isOurs(host: string, { allowedHosts }: AccessRules): boolean {
+  // What nearly every request says.
+  if (host.startsWith("127.0.0.1:") || host.startsWith("localhost:")) {
+    if (/^[^:]*:\d{1,5}$/.test(host)) return true;
+  }
   const name = hostName(host);
   if (name === undefined) return false;
   return isIP(name) !== 0 || name === "localhost" || name.endsWith(".localhost") || allowedHosts.has(name);

@@ -1,37 +1,74 @@
 import type { Candidate } from "@tokenman/plugin-sdk";
-import { connectionNamed, type Format, isHopByHop, type RawHeaders, speaks } from "@tokenman/plugin-sdk";
+import {
+  connectionNamed,
+  type Format,
+  isHopByHop,
+  type RawHeaders,
+  speaks,
+  withoutHeaders,
+} from "@tokenman/plugin-sdk";
 
-const HOST = "host";
-const LENGTH = "content-length";
-const EXPECT = "expect";
+/** What becomes of a header at this hop, whatever `Connection` says. */
+type Fate = "keep" | "drop" | "connection" | "length";
+
+/** Spellings seen so far: a client sends the same names each time, and looking one up costs less than folding its case. */
+const fates = new Map<string, Fate>();
+/** A hostile client could send ever new spellings. */
+const MAX_SPELLINGS = 2_048;
+
+function fateOf(name: string): Fate {
+  let fate = fates.get(name);
+  if (fate === undefined) {
+    const lower = name.toLowerCase();
+    const isDropped =
+      lower === "host" || lower === "expect" || lower.startsWith("x-tokenman-") || isHopByHop(lower);
+    fate =
+      lower === "connection"
+        ? "connection"
+        : lower === "content-length"
+          ? "length"
+          : isDropped
+            ? "drop"
+            : "keep";
+    if (fates.size < MAX_SPELLINGS) fates.set(name, fate);
+  }
+  return fate;
+}
 
 /**
  * The headers to send upstream: as the client sent them, less the hop's own (Host, Content-Length, Connection and what
  * it names), less TokenMan's. Host and Content-Length are written by the HTTP client.
  */
 export function forwardedHeaders(headers: RawHeaders): string[] {
-  const named = connectionNamed(headers);
   const kept: string[] = [];
+  let isNamed = false;
   for (let index = 0; index + 1 < headers.length; index += 2) {
     const name = headers[index]!;
-    const lower = name.toLowerCase();
-    if (lower === HOST || lower === LENGTH || lower === EXPECT || isHopByHop(lower)) continue;
-    if (lower.startsWith("x-tokenman-") || named.has(lower)) continue;
-    kept.push(name, headers[index + 1]!);
+    const fate = fateOf(name);
+    if (fate === "keep") kept.push(name, headers[index + 1]!);
+    else if (fate === "connection") isNamed = true;
   }
-  return kept;
+  return isNamed ? withoutNamed(kept, headers) : kept;
 }
 
 /** A reply's headers less the upstream hop's own. Content-Length stays: it describes the body, which is relayed. */
 export function relayedHeaders(headers: RawHeaders): string[] {
-  const named = connectionNamed(headers);
   const kept: string[] = [];
+  let isNamed = false;
   for (let index = 0; index + 1 < headers.length; index += 2) {
-    const lower = headers[index]!.toLowerCase();
-    if (isHopByHop(lower) || (named.has(lower) && lower !== LENGTH)) continue;
-    kept.push(headers[index]!, headers[index + 1]!);
+    const name = headers[index]!;
+    const fate = fateOf(name);
+    if (fate === "connection") isNamed = true;
+    else if (fate !== "drop" || !isHopByHop(name)) kept.push(name, headers[index + 1]!);
   }
-  return kept;
+  return isNamed ? withoutNamed(kept, headers) : kept;
+}
+
+/** Takes out what the message's Connection headers name, but never the length of its body. */
+function withoutNamed(kept: string[], headers: RawHeaders): string[] {
+  const named = new Set(connectionNamed(headers));
+  named.delete("content-length");
+  return [...withoutHeaders(kept, named)];
 }
 
 /**

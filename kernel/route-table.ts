@@ -18,6 +18,8 @@ export interface RouteMatch {
 /** The endpoints that plugins contributed to one port of a generation. */
 export class RouteTable {
   readonly #routes: readonly Compiled[];
+  /** Where all the routes are without parameters, a path that is none of them costs one look-up. */
+  readonly #fixed: ReadonlySet<string> | undefined;
 
   constructor(registry: RegistryView, port: "proxy" | "dashboard") {
     this.#routes = registry
@@ -27,9 +29,12 @@ export class RouteTable {
       .sort(
         (left, right) => Number(left.route.path.endsWith("/*")) - Number(right.route.path.endsWith("/*")),
       );
+    const paths = this.#routes.map(({ route }) => route.path);
+    if (!paths.some((path) => /\/[:*]/.test(path))) this.#fixed = new Set(paths);
   }
   /** The route of a method and path; "method" where the path is known with other methods only. */
   match(method: string, path: string): RouteMatch | "method" | undefined {
+    if (this.#fixed?.has(path) === false) return undefined;
     let known = false;
     for (const { route, matches, names } of this.#routes) {
       const found = matches.exec(path);

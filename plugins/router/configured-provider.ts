@@ -24,7 +24,6 @@ export class ConfiguredProvider implements Provider {
   readonly #config: ProviderConfig;
   readonly #formats: Formats;
   readonly #keyReader: KeyReader | undefined;
-  readonly #log: Logger;
   #format: string | undefined;
 
   constructor(name: string, config: ProviderConfig, isConfigured: boolean, formats: Formats, log: Logger) {
@@ -42,8 +41,10 @@ export class ConfiguredProvider implements Provider {
     this.isConfigured = isConfigured;
     this.#config = config;
     this.#formats = formats;
-    this.#log = log;
-    this.#keyReader = config.key_ref === undefined ? undefined : keyReader(config.key_ref, name, log);
+    // The environment does not change while the process runs, and asking it costs a microsecond.
+    const variable = classicVariable(name);
+    const reference = config.key_ref ?? (process.env[variable] ? `env:${variable}` : undefined);
+    this.#keyReader = reference === undefined ? undefined : keyReader(reference, name, log);
   }
 
   get format(): string {
@@ -59,9 +60,7 @@ export class ConfiguredProvider implements Provider {
 
   /** Its own key; undefined where none is configured. Throws or rejects with TM_KEY_UNAVAILABLE. */
   key(): Promise<Secret> | Secret | undefined {
-    if (this.#keyReader !== undefined) return this.#keyReader();
-    const variable = classicVariable(this.name);
-    return process.env[variable] ? keyReader(`env:${variable}`, this.name, this.#log)() : undefined;
+    return this.#keyReader?.();
   }
 }
 
