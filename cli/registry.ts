@@ -24,6 +24,6 @@ export const firstParty: FirstPartyRegistry = {
     if (load === undefined) throw new RangeError(`no first-party plugin is named "${name}"`);
     return (await load()).default;
   },
-  defaultOrder: ["store", "recorder", "access-log", "watch", "tokenizer", "pricing"],
+  defaultOrder: ["tokenizer", "pricing", "store", "recorder", "access-log", "watch"],
   alwaysOn: ["anthropic", "openai", "mock", "router", "health"],
 };
