@@ -14,6 +14,7 @@ export interface Contributions {
   readonly panel: Panel;
   readonly health: HealthCheck;
   readonly hookObserver: HookObserver;
+  readonly alertSink: AlertSink;
 }
 export type ContributionKind = keyof Contributions;
 
@@ -75,4 +76,24 @@ export interface HealthCheck {
 export interface HealthResult {
   readonly ok: boolean;
   readonly detail?: string;
+}
+
+/** Something that people want to know at once, such as a budget that is nearly spent. */
+export interface Alert {
+  /** What it is about, for machines: "budget". */
+  readonly kind: string;
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+  /** A sentence. */
+  readonly message: string;
+  readonly facts: Readonly<Record<string, string | number | boolean>>;
+}
+
+/**
+ * Passes alerts on: to a feed, a dashboard. Whoever has an alert calls all sinks of the registry. Synchronous, and must
+ * not throw.
+ */
+export interface AlertSink {
+  readonly name: string;
+  alert(alert: Alert): void;
 }

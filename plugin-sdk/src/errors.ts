@@ -90,6 +90,19 @@ export const ERRORS = {
   TM_SERVICE_DUPLICATE: { status: 500, exit: 78, says: "two plugins provide the same service" },
   TM_SERVICE_CYCLE: { status: 500, exit: 78, says: "plugins need each other's services in a circle" },
   TM_CONTRIBUTION_DUPLICATE: { status: 500, exit: 78, says: "two plugins contribute the same thing" },
+  // Limits.
+  TM_BUDGET_EXCEEDED: { status: 429, exit: 70, says: "a budget has no room for the request" },
+  TM_BUDGET_UNAVAILABLE: {
+    status: 503,
+    exit: 70,
+    says: "the budget cannot be kept at present, so nothing is spent",
+  },
+  TM_BUDGET_UNPRICED: {
+    status: 403,
+    exit: 70,
+    says: "the request has no known price, and is blocked for it",
+  },
+  TM_RATE_LIMITED: { status: 429, exit: 70, says: "a rate limit has no room for the request" },
   // The ledger.
   TM_LEDGER_SCHEMA: {
     status: 500,

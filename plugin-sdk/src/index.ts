@@ -6,6 +6,7 @@ export * from "./dialect.ts";
 export * from "./errors.ts";
 export * from "./exchange.ts";
 export * from "./format.ts";
+export * from "./glob.ts";
 export * from "./headers.ts";
 export * from "./json-index.ts";
 export * from "./json-read.ts";
