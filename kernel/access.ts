@@ -25,6 +25,9 @@ export interface AccessRules {
 export function checkHead(headers: RawHeaders, rules: AccessRules): void {
   const host = single(headers, "host", "Host");
   single(headers, "content-length", "Content-Length");
+  const coding = single(headers, "transfer-encoding", "Transfer-Encoding");
+  if (coding !== undefined && coding.trim().toLowerCase() !== "chunked")
+    throw new TokenmanError("TM_BAD_REQUEST", "The only Transfer-Encoding that is read here is chunked.");
   if (host !== undefined && !isOurs(host, rules)) {
     throw new TokenmanError(
       "TM_HOST_REFUSED",

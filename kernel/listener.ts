@@ -105,9 +105,11 @@ export class Listener {
     this.#answers.set(message.socket, response);
     // A response whose client is gone says so by an event that would end the process if nobody listened.
     response.on("error", ignore);
-    // The parser lets HTTP/0.9 and HTTP/2.0 through.
-    if (message.httpVersionMajor !== 1) {
-      response.writeHead(505, { Connection: "close" });
+    // The parser lets HTTP/0.9 and HTTP/2.0 through, and chunks in HTTP/1.0, which knows none (RFC 9112 §6.1).
+    const isOld = message.httpVersionMajor === 1 && message.httpVersionMinor === 0;
+    const isFaulty = isOld && message.headers["transfer-encoding"] !== undefined;
+    if (message.httpVersionMajor !== 1 || isFaulty) {
+      response.writeHead(isFaulty ? 400 : 505, { Connection: "close" });
       response.end();
       return;
     }
