@@ -1,15 +1,14 @@
-import {
-  type Attempt,
-  type AttemptResult,
-  type BodyEnd,
-  type Candidate,
-  type EventVerdict,
-  type JsonPatch,
-  type Provider,
-  type RawHeaders,
-  TokenmanError,
-  type Usage,
-  type UsageReader,
+import type {
+  Attempt,
+  AttemptResult,
+  BodyEnd,
+  Candidate,
+  EventVerdict,
+  JsonPatch,
+  Provider,
+  RawHeaders,
+  Usage,
+  UsageReader,
 } from "@tokenman/plugin-sdk";
 import { Cancellation } from "./cancellation.ts";
 import { Edits } from "./edits.ts";
@@ -63,8 +62,8 @@ export class AttemptState extends Slots implements Attempt {
   }
   patch(patches: readonly JsonPatch[]): void {
     const { plugin } = this.#exchange.callOn("beforeUpstream");
-    if (this.result !== undefined)
-      throw new TokenmanError("TM_EDIT_IMPOSSIBLE", `${plugin.name} changed an attempt that was called off`);
+    // Called off while the hook runs: that is not its fault, and of no consequence.
+    if (this.result !== undefined) return;
     this.#edits ??= new Edits(this.#exchange.editableBody(), this.#exchange.id);
     this.#edits.patch(patches, plugin);
   }

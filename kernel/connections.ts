@@ -2,6 +2,7 @@ import type { Socket } from "node:net";
 import { buildConnector, Client } from "undici";
 import { dropContinues } from "./continues.ts";
 import { connectionBudget } from "./descriptors.ts";
+import { Watchdog } from "./watchdog.ts";
 
 /** A connection is not reused after this long, so that a changed DNS record is noticed. */
 const MAX_AGE_MS = 10 * 60_000;
@@ -21,6 +22,8 @@ export class Connection {
   broken = false;
   /** A request is out, and nothing of its final reply has come. */
   waiting = false;
+  readonly headWatch = new Watchdog();
+  readonly bodyWatch = new Watchdog();
   /** The socket that is being connected. */
   #connecting: Socket | undefined;
 

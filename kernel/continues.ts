@@ -14,6 +14,8 @@ export function dropContinues(socket: Socket, reply: { readonly waiting: boolean
     for (;;) {
       let chunk = read(size);
       if (chunk === null || (!reply.waiting && held === undefined)) return chunk;
+      // "HTTP/1.1 1…": nearly every reply is told from one by this byte.
+      if (held === undefined && chunk[9] !== 0x31) return chunk;
       if (held !== undefined) chunk = Buffer.concat([held, chunk]);
       held = undefined;
       let at = 0;

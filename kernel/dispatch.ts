@@ -4,7 +4,7 @@ import { type ErrorCode, type ProviderTimeouts, TokenmanError } from "@tokenman/
 import type { Dispatcher } from "undici";
 import type { Connection, Connections, Origin } from "./connections.ts";
 import { PushSource } from "./source.ts";
-import { Watchdog } from "./watchdog.ts";
+import type { Watched } from "./watchdog.ts";
 
 export interface DispatchRequest {
   readonly origin: string;
@@ -44,7 +44,7 @@ export function dispatch(
 }
 
 /** Undici's handler of one call, in its raw form: header arrays as they came, no parsed objects. */
-class Call implements DispatchCall {
+class Call implements DispatchCall, Watched {
   readonly #origin: Origin;
   readonly #request: DispatchRequest;
   readonly #events: DispatchEvents;
@@ -60,7 +60,6 @@ class Call implements DispatchCall {
   #answered = false;
   #sent = false;
   #retried = false;
-  readonly #watchdog = new Watchdog(() => this.#expired());
 
   constructor(origin: Origin, request: DispatchRequest, events: DispatchEvents) {
     this.#origin = origin;
@@ -110,7 +109,7 @@ class Call implements DispatchCall {
   }
   onRequestSent(): void {
     this.#sent = true;
-    if (this.#body === undefined) this.#watchdog.watch(this.#request.timeouts.headMs);
+    if (this.#body === undefined) this.#connection!.headWatch.arm(this.#request.timeouts.headMs, this);
   }
   onResponseStarted(): void {
     this.#answered = true;
@@ -124,10 +123,12 @@ class Call implements DispatchCall {
       return true;
     }
     this.#resume = resume;
-    this.#watchdog.watch(this.#request.timeouts.idleMs);
+    const { headWatch, bodyWatch } = this.#connection!;
+    headWatch.disarm();
+    bodyWatch.arm(this.#request.timeouts.idleMs, this);
     this.#body = new PushSource({
       resume: () => {
-        this.#watchdog.go();
+        bodyWatch.go();
         // Not at once: undici has one parser for all, and asserts that none of its callbacks is on the stack.
         queueMicrotask(() => {
           if (!this.#aborted) this.#resume?.();
@@ -145,9 +146,10 @@ class Call implements DispatchCall {
       this.#first = false;
       this.#events.firstByte();
     }
-    this.#watchdog.touch();
+    const { bodyWatch } = this.#connection!;
+    bodyWatch.touch();
     const more = this.#body!.push(chunk);
-    if (!more) this.#watchdog.hold();
+    if (!more) bodyWatch.hold();
     return more;
   }
   onComplete(trailers: Buffer[] | null): void {
@@ -172,7 +174,7 @@ class Call implements DispatchCall {
   }
 
   /** The head did not come in time, or the body fell silent. */
-  #expired(): void {
+  expired(): void {
     const { headMs, idleMs } = this.#request.timeouts;
     const error =
       this.#body === undefined
@@ -193,7 +195,8 @@ class Call implements DispatchCall {
   /** The connection may serve another request from here on: no late call may reach it through this one. */
   #end(): void {
     this.#over = true;
-    this.#watchdog.stop();
+    this.#connection?.headWatch.disarm();
+    this.#connection?.bodyWatch.disarm();
     this.#abort = undefined;
     this.#resume = undefined;
   }

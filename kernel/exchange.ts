@@ -174,18 +174,15 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   async wait<T>(promise: Promise<T>): Promise<T> {
     const calls = this.#waiting();
     let waits = true;
-    const end = (): void => {
-      if (!waits) return;
-      waits = false;
-      for (const call of calls) call.go();
-    };
     for (const call of calls) call.hold();
-    // A plugin may wait for long, but not for an answer that nobody wants any more.
-    this.cancellation.onCancel(end);
+    this.cancellation.onCancel(() => {
+      if (waits) for (const call of calls) call.waitInVain();
+    });
     try {
       return await promise;
     } finally {
-      end();
+      waits = false;
+      for (const call of calls) call.go();
     }
   }
   refuse(error: RefusalError): ReplyInit {

@@ -20,7 +20,7 @@ export interface FlowOptions {
  * ways, chosen once at the start: a plain pipe; bytes straight on with a decoded copy for the observers; or, where a
  * step rewrites events, decoded events through the chain.
  */
-export class Flow implements BodySource {
+export class Flow implements BodySource, BodySink {
   readonly #source: BodySource;
   readonly #steps: readonly Step[];
   readonly #options: FlowOptions;
@@ -53,11 +53,7 @@ export class Flow implements BodySource {
     if (this.#over) return;
     this.#sink = sink;
     if (this.#steps.length > 0) this.#prepare();
-    this.#source.start({
-      data: (chunk) => this.#data(chunk),
-      end: (trailers) => this.#end(trailers),
-      fail: (error) => this.#cut(error),
-    });
+    this.#source.start(this);
   }
   #prepare(): void {
     const { coding, streaming, maxCopyBytes } = this.#options;
@@ -95,7 +91,8 @@ export class Flow implements BodySource {
     else this.#onDone = callback;
   }
 
-  #data(chunk: Buffer): void {
+  /** From the source, as `end` and `fail` are. */
+  data(chunk: Buffer): void {
     if (this.#over) return;
     for (const share of this.#shares) share.push(chunk);
     if (this.#decoder !== undefined) {
@@ -127,7 +124,7 @@ export class Flow implements BodySource {
     else if (chunk !== undefined && isWhole(pieces, chunk)) this.#sink?.data(chunk);
     else this.#sink?.data(Buffer.concat(pieces as Buffer[]));
   }
-  #end(trailers: readonly string[] | undefined): void {
+  end(trailers: readonly string[] | undefined): void {
     if (this.#over) return;
     this.#trailers = trailers;
     if (this.#decoder !== undefined) this.#decoder.end();
@@ -154,7 +151,7 @@ export class Flow implements BodySource {
     this.#finish("complete");
   }
   /** The source broke: what a decoder still holds goes on first. */
-  #cut(error: TokenmanError): void {
+  fail(error: TokenmanError): void {
     if (this.#over) return;
     this.#cutBy = error;
     if (this.#decoder !== undefined) this.#decoder.cut(() => this.#broken(error));

@@ -56,7 +56,7 @@ function settle<T>(
     done(failed, value);
   };
   owner.enter(call);
-  call.limit(plugin.hookMs, () => {
+  const expired = (): void => {
     const error = new TokenmanError(
       "TM_PLUGIN_TIMEOUT",
       `${plugin.name} did not end its ${hook} hook in ${plugin.hookMs} ms`,
@@ -64,28 +64,25 @@ function settle<T>(
     );
     plugin.failed(hook, error, owner.id);
     finish(error, undefined);
-  });
+  };
+  const ended = (value: unknown): void => {
+    if (call.over) return;
+    let checked: T;
+    try {
+      checked = check(value);
+    } catch (cause) {
+      finish(failure(call, cause), undefined);
+      return;
+    }
+    plugin.succeeded(hook);
+    finish(undefined, checked);
+  };
+  call.limit(plugin.hookMs, expired, () => ended(undefined));
   // Not promise.then: a plugin's promise may bring a `then` of its own.
-  Promise.prototype.then.call(
-    promise,
-    (value: unknown) => {
-      if (call.over) return;
-      let checked: T;
-      try {
-        checked = check(value);
-      } catch (cause) {
-        finish(failure(call, cause), undefined);
-        return;
-      }
-      plugin.succeeded(hook);
-      finish(undefined, checked);
-    },
-    (cause: unknown) => {
-      if (!call.over) finish(failure(call, cause), undefined);
-      else
-        plugin.log.debug({ plugin: plugin.name, hook, err: cause }, "a hook that was given up failed later");
-    },
-  );
+  Promise.prototype.then.call(promise, ended, (cause: unknown) => {
+    if (!call.over) finish(failure(call, cause), undefined);
+    else plugin.log.debug({ plugin: plugin.name, hook, err: cause }, "a hook that was given up failed later");
+  });
 }
 
 function failure({ plugin, hook, exchangeId }: TapCall, cause: unknown): TokenmanError {

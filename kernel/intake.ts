@@ -187,7 +187,8 @@ export class Intake {
           { maxBytes: limits.maxBodyBytes, stallMs: limits.readMs },
           ready,
         );
-        await request.take(body, limits.maxBodyBytes || MAX_DECODED_BYTES);
+        const decoding = request.take(body, limits.maxBodyBytes || MAX_DECODED_BYTES);
+        if (decoding !== undefined) await decoding;
       } else {
         ready?.();
         this.#uploads.set(exchange, new Upload(message, limits.readMs));

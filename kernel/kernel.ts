@@ -300,10 +300,11 @@ function readOrMakeKey(file: string): Buffer {
   return key;
 }
 
-/** A planned section whose plugin has come is described by the plugin. */
+/** A planned section whose plugin has come is described by the plugin. Other owners' parts of it stay. */
 function withoutReplaced(specs: readonly SectionSpec[]): SectionSpec[] {
-  const real = new Set(specs.filter((spec) => spec.planned !== true).map((spec) => spec.path));
-  return specs.filter((spec) => spec.planned !== true || spec.path === "resilience" || !real.has(spec.path));
+  const key = ({ path, owner }: SectionSpec): string => `${path} ${owner}`;
+  const real = new Set(specs.filter((spec) => spec.planned !== true).map(key));
+  return specs.filter((spec) => spec.planned !== true || !real.has(key(spec)));
 }
 
 function watchedBy(raw: RawConfig, config: Config, load: LoadResult): string[] {

@@ -11,28 +11,21 @@ import {
 /** What becomes of a header at this hop, whatever `Connection` says. */
 type Fate = "keep" | "drop" | "connection" | "length";
 
-/** Spellings seen so far: a client sends the same names each time, and looking one up costs less than folding its case. */
-const fates = new Map<string, Fate>();
-/** A hostile client could send ever new spellings. */
-const MAX_SPELLINGS = 2_048;
+const MOST_HOP_LENGTH = "proxy-authorization".length;
+/** Lengths of the names whose fate is not to be kept: most names are told by theirs, without folding their case. */
+const SPECIAL_LENGTHS: readonly boolean[] = Array.from({ length: MOST_HOP_LENGTH + 1 }, (_, length) =>
+  [2, 4, 6, 7, 10, 14, 16, 17, 18, 19].includes(length),
+);
 
 function fateOf(name: string): Fate {
-  let fate = fates.get(name);
-  if (fate === undefined) {
-    const lower = name.toLowerCase();
-    const isDropped =
-      lower === "host" || lower === "expect" || lower.startsWith("x-tokenman-") || isHopByHop(lower);
-    fate =
-      lower === "connection"
-        ? "connection"
-        : lower === "content-length"
-          ? "length"
-          : isDropped
-            ? "drop"
-            : "keep";
-    if (fates.size < MAX_SPELLINGS) fates.set(name, fate);
-  }
-  return fate;
+  const { length } = name;
+  const first = name.charCodeAt(0);
+  if ((first === 120 || first === 88) && name.toLowerCase().startsWith("x-tokenman-")) return "drop";
+  if (length > MOST_HOP_LENGTH || !SPECIAL_LENGTHS[length]) return "keep";
+  const lower = name.toLowerCase();
+  if (lower === "connection") return "connection";
+  if (lower === "content-length") return "length";
+  return lower === "host" || lower === "expect" || isHopByHop(lower) ? "drop" : "keep";
 }
 
 /**

@@ -77,6 +77,9 @@ export class KernelReply implements Reply {
   #current: PluginHandle | undefined;
   /** Its head is on the way, or nobody wants it: nothing can be attached any more. */
   #sealed = false;
+  /** The headers that `#streaming` was read from. */
+  #typedBy: RawHeaders | undefined;
+  #streaming = false;
   #whole: Promise<Buffer> | undefined;
   #decoded: Promise<Buffer> | undefined;
   /** Bodies that were replaced: they end when it is settled that they stay so. */
@@ -140,10 +143,12 @@ export class KernelReply implements Reply {
   }
 
   get streaming(): boolean {
-    return (headerValue(this.headers, "content-type") ?? "")
-      .trimStart()
-      .toLowerCase()
-      .startsWith("text/event-stream");
+    if (this.#typedBy !== this.headers) {
+      this.#typedBy = this.headers;
+      const type = headerValue(this.headers, "content-type") ?? "";
+      this.#streaming = type.trimStart().toLowerCase().startsWith("text/event-stream");
+    }
+    return this.#streaming;
   }
   get #coding(): string | undefined {
     return contentCoding(headerValue(this.headers, "content-encoding"));

@@ -64,12 +64,16 @@ export class ReceivedRequest implements ClientRequest {
   header(name: string): string | undefined {
     return headerValue(this.headers, name);
   }
-  /** Takes the body in, and a decoded copy where it is coded. */
-  async take(rawBody: Buffer, maxDecodedBytes: number): Promise<void> {
+  /** Takes the body in, and a decoded copy where it is coded; only then there is something to wait for. */
+  take(rawBody: Buffer, maxDecodedBytes: number): Promise<void> | undefined {
     this.rawBody = rawBody;
     const coding = contentCoding(this.header("content-encoding"));
     if (coding === undefined) this.body = rawBody;
-    else if (isKnownCoding(coding)) this.body = await decodeBody(rawBody, coding, maxDecodedBytes);
+    else if (isKnownCoding(coding)) return this.#decode(rawBody, coding, maxDecodedBytes);
+    return undefined;
+  }
+  async #decode(rawBody: Buffer, coding: string, maxBytes: number): Promise<void> {
+    this.body = await decodeBody(rawBody, coding, maxBytes);
   }
 }
 
@@ -103,6 +107,14 @@ export function readBody(message: IncomingMessage, limits: BodyLimits, ready?: (
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let bytes = 0;
+    let done = false;
+    const fail = (error: TokenmanError): void => {
+      if (done) return;
+      done = true;
+      clearTimeout(stall);
+      message.pause();
+      reject(error);
+    };
     const stall =
       stallMs > 0
         ? setTimeout(
@@ -110,35 +122,27 @@ export function readBody(message: IncomingMessage, limits: BodyLimits, ready?: (
             stallMs,
           )
         : undefined;
-    const stop = (): void => {
-      clearTimeout(stall);
-      message.off("data", data);
-      message.off("end", end);
-      message.off("error", gone);
-      message.off("close", gone);
-    };
-    const fail = (error: TokenmanError): void => {
-      stop();
-      message.on("error", () => {});
-      message.pause();
-      reject(error);
-    };
-    const data = (chunk: Buffer): void => {
-      stall?.refresh();
+    // The listeners stay: to take them off costs more than the calls that find it done.
+    message.on("data", (chunk: Buffer) => {
+      if (done) return;
       bytes += chunk.length;
       if (maxBytes > 0 && bytes > maxBytes) fail(tooLarge(maxBytes));
-      else chunks.push(chunk);
-    };
-    const end = (): void => {
-      stop();
+      else {
+        chunks.push(chunk);
+        stall?.refresh();
+      }
+    });
+    message.on("end", () => {
+      if (done) return;
+      done = true;
+      clearTimeout(stall);
       resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, bytes));
-    };
-    const gone = (): void =>
-      fail(new TokenmanError("TM_CLIENT_GONE", "The client left before its request was complete."));
-    message.on("data", data);
-    message.on("end", end);
-    message.on("error", gone);
-    message.on("close", gone);
+    });
+    message.on("error", () => {});
+    message.on("close", () => {
+      if (!done)
+        fail(new TokenmanError("TM_CLIENT_GONE", "The client left before its request was complete."));
+    });
   });
 }
 

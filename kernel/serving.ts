@@ -5,6 +5,7 @@ import type { Config } from "./config/index.ts";
 import { DialectTable } from "./dialect-table.ts";
 import { singleAttempt } from "./driver.ts";
 import type { Generation } from "./generation/index.ts";
+import type { Pipeline } from "./pipeline.ts";
 import { RouteTable } from "./route-table.ts";
 
 /** What the request's way needs of a generation, worked out once for it. */
@@ -41,6 +42,7 @@ export function servingOf(generation: Generation): Serving {
 function build(generation: Generation, config: Config): Serving {
   const { server, auth } = config;
   const { registry } = generation;
+  const policies = new Map<Pipeline, Policy>();
   const dashboard = config.section("dashboard") as
     | { readonly allowed_origins?: readonly string[] }
     | undefined;
@@ -62,7 +64,15 @@ function build(generation: Generation, config: Config): Serving {
       writeMs: server.write_timeout * 1000,
       streamIdleMs: server.stream_timeout * 1000,
     },
-    policy: (project) => generation.service(AttemptPolicy, project) ?? singleAttempt,
+    policy(project) {
+      const pipeline = generation.pipelineFor(project);
+      let policy = policies.get(pipeline);
+      if (policy === undefined) {
+        policy = generation.service(AttemptPolicy, project) ?? singleAttempt;
+        policies.set(pipeline, policy);
+      }
+      return policy;
+    },
   };
 }
 

@@ -40,6 +40,8 @@ export class TapCall {
   readonly exchangeId: string;
   over = false;
   #clock: HookClock | undefined;
+  #waitsInVain = false;
+  #abandon: (() => void) | undefined;
   #holds = 0;
 
   constructor({ plugin, hook }: Tapped<unknown>, exchangeId: string) {
@@ -58,10 +60,12 @@ export class TapCall {
       running = outer;
     }
   }
-  /** From now on its time runs, unless it is in `ex.wait` already. */
-  limit(ms: number, expired: () => void): void {
+  /** From now on its time runs, unless it is in `ex.wait` already. `abandon` is called where it waits in vain. */
+  limit(ms: number, expired: () => void, abandon: () => void): void {
     this.#clock = startClock(ms, expired);
     if (this.#holds > 0) this.#clock.hold();
+    this.#abandon = abandon;
+    if (this.#waitsInVain) abandon();
   }
   /** Its time stands still until as many calls of `go`. */
   hold(): void {
@@ -69,6 +73,11 @@ export class TapCall {
   }
   go(): void {
     if (--this.#holds === 0) this.#clock?.go();
+  }
+  /** It is in `ex.wait`, and nobody wants the answer any more: it is not waited for, and that is no fault of its. */
+  waitInVain(): void {
+    this.#waitsInVain = true;
+    this.#abandon?.();
   }
   end(): void {
     this.over = true;

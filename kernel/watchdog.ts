@@ -1,32 +1,37 @@
+/** Whoever is to be told that nothing happened for too long. */
+export interface Watched {
+  expired(): void;
+}
+
 /**
- * A time-out that is touched at every sign of life: one timer a call, and a touch costs a store. Own rather than the
- * HTTP client's time-outs, which make two timers and two weak references a request where the time to the head and the
- * time between bytes differ; they survive for half a second and with them, measured, half of all garbage.
+ * A time-out that is armed for one request after the other of a connection, and touched at every sign of life: its timer
+ * is made once, and to arm, touch or disarm it costs next to nothing. Own rather than the HTTP client's time-outs, which
+ * make two timers and two weak references a request where the time to the head and the time between bytes differ.
  */
 export class Watchdog {
-  readonly #expired: () => void;
+  #watched: Watched | undefined;
   #timer: NodeJS.Timeout | undefined;
   #ms = 0;
   #held = false;
 
-  constructor(expired: () => void) {
-    this.#expired = expired;
-  }
-  /** Begins to count anew; 0 never expires. */
-  watch(ms: number): void {
+  /** Counts `ms` from now on; 0 never expires. */
+  arm(ms: number, watched: Watched): void {
     this.#held = false;
+    this.#watched = ms > 0 ? watched : undefined;
+    if (ms <= 0) return;
     if (this.#timer !== undefined && this.#ms === ms) {
       this.#timer.refresh();
       return;
     }
     clearTimeout(this.#timer);
     this.#ms = ms;
-    this.#timer = ms > 0 ? setTimeout(() => this.#fire(), ms) : undefined;
+    // Not a reason for the process to go on: what is watched holds a socket.
+    this.#timer = setTimeout(() => this.#fire(), ms).unref();
   }
   touch(): void {
     this.#timer?.refresh();
   }
-  /** Whoever waits is not the one to blame: time does not count until the next `touch` or `go`. */
+  /** Whoever waits is not the one to blame: time does not count until `go`. */
   hold(): void {
     this.#held = true;
   }
@@ -35,12 +40,16 @@ export class Watchdog {
     this.#held = false;
     this.#timer?.refresh();
   }
-  stop(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+  disarm(): void {
+    this.#watched = undefined;
   }
   #fire(): void {
-    if (this.#held) this.#timer?.refresh();
-    else this.#expired();
+    const watched = this.#watched;
+    if (watched === undefined) this.#timer = undefined;
+    else if (this.#held) this.#timer?.refresh();
+    else {
+      this.#watched = undefined;
+      watched.expired();
+    }
   }
 }
