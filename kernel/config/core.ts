@@ -92,7 +92,10 @@ export const serverSchema = z
       104_857_600,
       "Bytes of a reply that are kept for inspection; the client gets all of it. 0 is no limit.",
     ),
-    max_log_body: bytes(0, "Bytes of each body that the debug log shows."),
+    max_log_body: bytes(
+      0,
+      "Bytes of each body that the debug log shows and the database keeps. With store_body, 0 is 1 MiB, and that is the most.",
+    ),
     max_stream_sessions: z.int().min(0).default(100).describe("Two-way stream sessions open at once."),
     session_ttl: seconds(3600, "Seconds after which an unused stream session is closed."),
     store_body: z.boolean().default(false).describe("Keep request and response bodies in the database."),

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { definePlugin, type HealthResult, Ledger, z } from "@tokenman/plugin-sdk";
 import { ledgerCommands } from "./commands.ts";
 import { databaseFile } from "./file.ts";
+import type { Tuning } from "./messages.ts";
 import { SqliteLedger } from "./sqlite-ledger.ts";
 
 const configSchema = z
@@ -43,12 +44,12 @@ export default definePlugin({
   async setup(ctx) {
     const { synchronous, body_retention_days: bodyDays } = ctx.config;
     const { retention_days: days } = ctx.section("metrics") as z.output<typeof metricsSchema>;
-    const retention = { days, bodyDays };
+    const tuning: Tuning = { synchronous, retention: { days, bodyDays } };
     const file = join(ctx.host.dataDir, databaseFile);
     // One writer for all generations: an old one's exchanges end while the new one's begin.
     const ledger = await ctx.keep(
-      `ledger ${synchronous} ${file}`,
-      () => SqliteLedger.open({ file, bootId: ctx.host.bootId, synchronous, retention }, ctx.log),
+      `ledger ${file}`,
+      () => SqliteLedger.open({ file, bootId: ctx.host.bootId, ...tuning }, ctx.log),
       (open) => open.close(),
     );
     ctx.provide(Ledger, ledger);
@@ -64,7 +65,7 @@ export default definePlugin({
     });
     ctx.pipeline((_config, hooks) => {
       hooks.lifecycle.for("ready").tap(() => {
-        ledger.retention = retention;
+        ledger.tune(tuning);
       });
     });
   },

@@ -1,12 +1,16 @@
 import type { BudgetWindow, LedgerBegin, LedgerEnd, Reservation } from "@tokenman/plugin-sdk";
 import type { Retention } from "./prune.ts";
 
-/** What the writer is started with. */
-export interface WriterSettings {
-  readonly file: string;
-  readonly bootId: string;
+/** What a reload may change. */
+export interface Tuning {
   readonly synchronous: "normal" | "full";
   readonly retention: Retention;
+}
+
+/** What the writer is started with. */
+export interface WriterSettings extends Tuning {
+  readonly file: string;
+  readonly bootId: string;
 }
 
 /** One thing to write, or to be told. Those with a `call` are answered. */
@@ -37,7 +41,7 @@ export interface Batch {
 
 export type ToWriter =
   | { readonly kind: "batch"; readonly batch: Batch }
-  | { readonly kind: "retention"; readonly retention: Retention }
+  | { readonly kind: "tune"; readonly tuning: Tuning }
   /** Write what there is, say goodbye, and end. */
   | { readonly kind: "close" };
 

@@ -61,7 +61,7 @@ export function openAsItIs({ file, busyMs, synchronous, migrations }: OpenOption
     // Only a database without tables takes this; it lets pruning give space back to the file system.
     db.exec("PRAGMA auto_vacuum = INCREMENTAL");
     db.exec("PRAGMA journal_mode = WAL");
-    db.exec(`PRAGMA synchronous = ${synchronous === "full" ? "FULL" : "NORMAL"}`);
+    db.exec(synchronousPragma(synchronous));
     db.exec("PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY");
     migrate(db, migrations);
     return db;
@@ -69,6 +69,10 @@ export function openAsItIs({ file, busyMs, synchronous, migrations }: OpenOption
     db.close();
     throw cause;
   }
+}
+
+export function synchronousPragma(synchronous: OpenOptions["synchronous"]): string {
+  return `PRAGMA synchronous = ${synchronous === "full" ? "FULL" : "NORMAL"}`;
 }
 
 /** Opens an existing database for queries; it cannot be written through this. */

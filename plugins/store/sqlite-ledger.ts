@@ -18,8 +18,7 @@ import type {
   Reservation,
   ReserveResult,
 } from "@tokenman/plugin-sdk";
-import type { WriterSettings } from "./messages.ts";
-import type { Retention } from "./prune.ts";
+import type { Tuning, WriterSettings } from "./messages.ts";
 import { Readers } from "./readers.ts";
 import { WriterThread } from "./writer-thread.ts";
 
@@ -45,8 +44,8 @@ export class SqliteLedger implements Ledger {
   get state(): LedgerState {
     return this.#writer.state;
   }
-  set retention(retention: Retention) {
-    this.#writer.retention = retention;
+  tune(tuning: Tuning): void {
+    this.#writer.tune(tuning);
   }
 
   begin(row: LedgerBegin): void {

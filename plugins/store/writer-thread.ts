@@ -9,8 +9,7 @@ import {
   type ReserveResult,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
-import type { Batch, FromWriter, Operation, ToWriter, WriterSettings } from "./messages.ts";
-import type { Retention } from "./prune.ts";
+import type { Batch, FromWriter, Operation, ToWriter, Tuning, WriterSettings } from "./messages.ts";
 import { asError } from "./wire-error.ts";
 
 /** How long rows wait for others to share their way to the writer. */
@@ -34,7 +33,7 @@ interface Call {
 
 /** The writer, seen from the thread that proxies: nothing here waits for a disk. */
 export class WriterThread {
-  readonly #settings: WriterSettings;
+  #settings: WriterSettings;
   #log: Logger;
   #worker: Worker | undefined;
   #gathered: string[] = [];
@@ -67,8 +66,9 @@ export class WriterThread {
   get state(): LedgerState {
     return { lost: this.#lost, waiting: this.#onTheWay + this.#gatheredRows, failing: this.#failing };
   }
-  set retention(retention: Retention) {
-    this.#post({ kind: "retention", retention });
+  tune(tuning: Tuning): void {
+    this.#settings = { ...this.#settings, ...tuning };
+    this.#post({ kind: "tune", tuning });
   }
 
   begin(row: LedgerBegin): void {

@@ -46,7 +46,7 @@ function receive(first: ToWriter): void {
   let closing = false;
   for (let message: ToWriter | undefined = first; message !== undefined; message = next()) {
     if (message.kind === "batch") prompt = take(message.batch) || prompt;
-    else if (message.kind === "retention") writer.retention = message.retention;
+    else if (message.kind === "tune") writer.tune(message.tuning);
     else closing = true;
   }
   if (closing) close();

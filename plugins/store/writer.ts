@@ -3,9 +3,9 @@ import { TokenmanError } from "@tokenman/plugin-sdk";
 import { Boots } from "./boots.ts";
 import { Budget } from "./budget.ts";
 import { Dictionary } from "./dictionary.ts";
-import type { FromWriter, Operation, WriterSettings } from "./messages.ts";
-import { moveAside, openForWriting } from "./open.ts";
-import { pruneSome, type Retention, shrinkSome } from "./prune.ts";
+import type { FromWriter, Operation, Tuning, WriterSettings } from "./messages.ts";
+import { moveAside, openForWriting, synchronousPragma } from "./open.ts";
+import { pruneSome, shrinkSome } from "./prune.ts";
 import { Rollup } from "./rollup.ts";
 import { type BodyBytes, Rows } from "./rows.ts";
 import type { Migration } from "./schema.ts";
@@ -16,6 +16,7 @@ import { wireError } from "./wire-error.ts";
 const BUSY_MS = 1_000;
 /** Rows kept for a disk that may have room again; older ones are given up. */
 const MAX_WAITING = 2_000;
+const MAX_JUMP_MS = 3_600_000;
 
 /** An operation with the bodies that came with it. */
 export interface Work {
@@ -44,7 +45,7 @@ interface Tables {
 export class Writer {
   readonly #options: WriterOptions;
   readonly #tell: (message: FromWriter) => void;
-  #retention: Retention;
+  #tuning: Tuning;
   #tables: Tables | undefined;
   #waiting: Work[] = [];
   #failing: string | undefined;
@@ -52,7 +53,7 @@ export class Writer {
   constructor(options: WriterOptions) {
     this.#options = options;
     this.#tell = options.tell;
-    this.#retention = options.retention;
+    this.#tuning = options;
   }
 
   /** Opens the database. Throws TM_LEDGER_SCHEMA; any other failure leaves the writer failing, and it tries again. */
@@ -70,8 +71,9 @@ export class Writer {
   get failing(): boolean {
     return this.#failing !== undefined;
   }
-  set retention(retention: Retention) {
-    this.#retention = retention;
+  tune(tuning: Tuning): void {
+    this.#tuning = tuning;
+    this.#tables?.db.exec(synchronousPragma(tuning.synchronous));
   }
 
   take(work: readonly Work[]): void {
@@ -119,7 +121,7 @@ export class Writer {
     if (this.#tables === undefined) return false;
     const { db, texts } = this.#tables;
     try {
-      const more = pruneSome(db, this.#retention, Date.now());
+      const more = pruneSome(db, this.#tuning.retention, soberNow());
       texts.forget();
       if (!more) shrinkSome(db);
       return more;
@@ -161,7 +163,8 @@ export class Writer {
   }
 
   #open(): void {
-    const { file, synchronous, bootId, migrations } = this.#options;
+    const { file, bootId, migrations } = this.#options;
+    const { synchronous } = this.#tuning;
     const { db, setAside } = openForWriting({
       file,
       busyMs: BUSY_MS,
@@ -309,6 +312,11 @@ export class Writer {
   #log(level: "info" | "warn" | "error", facts: object, message: string): void {
     this.#tell({ kind: "log", level, facts, message });
   }
+}
+
+/** A clock that jumps ahead while TokenMan runs must not make everything old. */
+function soberNow(): number {
+  return Math.min(Date.now(), performance.timeOrigin + performance.now() + MAX_JUMP_MS);
 }
 
 function isRow({ operation: { kind } }: Work): boolean {

@@ -14,6 +14,7 @@ import {
   steps,
   streamReply,
   textEvents,
+  textReply,
   wholeReply,
 } from "@tokenman/plugin-sdk/testkit";
 import { WITHOUT_USAGE } from "../../plugins/openai/include-usage.ts";
@@ -335,6 +336,26 @@ describe("recorder", () => {
       { kind: "provider-cache", plugin: "provider", tokens: 0, nanoUsd: 9_000_000 },
     ]);
   });
+});
+
+test("a reload keeps the ledger open: what was under way is ended in it, and what comes goes on", async () => {
+  await using it = await world();
+  const arrived = it.upstream.request(1);
+  const go = gate();
+  it.upstream.next(steps(go.opened, (call) => call.reply(textReply("anthropic-messages"))));
+  const reply = ask(it.tokenman.proxy, MESSAGES, {});
+  await arrived;
+  const { ok, error } = await it.tokenman.reload("the test asks");
+  assert.equal(ok, true, error);
+  await ask(it.tokenman.proxy, MESSAGES, {});
+  const second = await it.ended();
+  go.open();
+  await reply;
+  const first = await it.ended();
+  assert.notEqual(first.id, second.id);
+  assert.deepEqual([first.outcome, second.outcome], ["answered", "answered"]);
+  const [row] = await it.ledger.read<{ n: number }>("SELECT count(*) AS n FROM boot");
+  assert.equal(row?.n, 1);
 });
 
 describe("include_usage", () => {
