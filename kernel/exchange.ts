@@ -236,8 +236,8 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     const own = attempt.edits;
     const ownEdits = own !== undefined && own.count > 0;
     if (!this.edited && !ownEdits) return { body: raw, edited: false };
-    const edits = this.#editable();
-    const body = ownEdits ? edits.apply(own) : (this.#edited ??= edits.apply());
+    if (!ownEdits) this.#edited ??= this.#editable().apply();
+    const body = ownEdits ? this.#editable().apply(own) : this.#edited!;
     // Edits that change nothing, or were left out, leave the body as it came: in its Content-Encoding.
     return body === this.request.body ? { body: raw, edited: false } : { body, edited: true };
   }

@@ -46,15 +46,15 @@ function act(run: Run, exchange: Exchange, action: string, change: () => void): 
     case "nonsense":
       return 42;
     case "hang":
-      // It wakes up when all is over, and must not be able to do anything.
-      return run.settled.then(() => {
+      // It wakes up when it was given up and all is over, must not be able to do anything then, and must not be heard
+      // when it ends.
+      return run.wake(Promise.all([run.settled, sleep(HOOK_MS * 1.2)]), () => {
         try {
           change();
           run.late.push(action);
         } catch {
-          return new Promise(() => {});
+          // Refused, as it should be.
         }
-        return undefined;
       });
     default:
       return undefined;

@@ -17,6 +17,7 @@ export class Run {
   exchange: Exchange | undefined;
   /** Makes the client leave. */
   leave: () => void = () => {};
+  readonly #wakes: Promise<void>[] = [];
   readonly #settled = Promise.withResolvers<void>();
 
   constructor(plan: Plan) {
@@ -25,6 +26,15 @@ export class Run {
   /** Resolves when the exchange was settled for the first time. */
   get settled(): Promise<void> {
     return this.#settled.promise;
+  }
+  /** Does something later; `awake` resolves after it. */
+  wake(when: Promise<unknown>, then: () => void): Promise<void> {
+    const woken = when.then(then);
+    this.#wakes.push(woken);
+    return woken;
+  }
+  async awake(): Promise<void> {
+    await Promise.all(this.#wakes);
   }
   settle(outcome: Outcome): void {
     this.outcomes.push(outcome);

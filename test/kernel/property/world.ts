@@ -6,7 +6,7 @@ import { type RunningKernel, runKernel } from "../../support/running-kernel.ts";
 import { actor, HOOK_MS, planned, router, witness } from "./actors.ts";
 import { ask, type Seen } from "./client.ts";
 import { type Expected, expectedOf } from "./model.ts";
-import { ACTORS, type Actor, type Closed, failureOf, type Plan, Planner } from "./plan.ts";
+import { ACTORS, type Actor, type Closed, FAILURES, failureOf, type Plan, Planner } from "./plan.ts";
 import { type Run, Runs } from "./run.ts";
 import { startUpstream, type Upstream } from "./upstream.ts";
 
@@ -15,10 +15,13 @@ export interface WorldOptions {
   /** How many exchanges. */
   readonly exchanges: number;
   readonly concurrency?: number;
+  /** How long an exchange may take, and what is to be given back after the last one. */
+  readonly patienceMs?: number;
 }
 
 /** Runs a seed's plans against a kernel. Rejects with an AssertionError that names the seed and the plan. */
-export async function runSeed({ seed, exchanges, concurrency = 16 }: WorldOptions): Promise<void> {
+export async function runSeed(options: WorldOptions): Promise<void> {
+  const { seed, exchanges, concurrency = 16, patienceMs = 10_000 } = options;
   const random = new Random(seed);
   const closed: Closed = new Set(ACTORS.filter(() => random.chance(0.4)));
   const planner = new Planner(random);
@@ -44,17 +47,22 @@ export async function runSeed({ seed, exchanges, concurrency = 16 }: WorldOption
         for (const plan of queue) {
           const run = runs.add(plan);
           const seen = await ask(kernel.proxy, run);
-          await within(run.settled, run, "is never settled");
+          await within(patienceMs, run);
           await nextTurns();
           const slow = delay.max / 1e6 > HOOK_MS / 2;
-          if (!(slow && timedOutByChance(run, kernel)))
-            inPlan(seed, run, closed, () => check(run, seen, closed));
+          const failures = failuresOf(run, kernel);
+          if (!(slow && timedOutByChance(run, failures)))
+            inPlan(seed, run, closed, () => check(run, seen, closed, failures));
         }
       }),
     );
-    await idle(kernel, upstream, generations, seed);
-    await shutDown(kernel, runs, plans.length, seed);
-    for (const run of runs.all) inPlan(seed, run, closed, () => checkOnce(run));
+    await idle(kernel, upstream, generations, options);
+    await shutDown(kernel, runs, plans.length, options);
+    for (const run of runs.all) {
+      await run.awake();
+      await nextTurns();
+      inPlan(seed, run, closed, () => checkOnce(run));
+    }
     assert.deepEqual(generations.gone, generations.made, `seed ${seed}: every generation is disposed of`);
     const inside = kernel.logged.filter(({ message }) => /inside the kernel|at the door/.test(message ?? ""));
     assert.deepEqual(inside, [], `seed ${seed}: nothing fails inside the kernel`);
@@ -87,7 +95,7 @@ function checkOnce({ calls, outcomes, exchange, generations, observers, late, pl
   assert.deepEqual(late, [], "a hook that was given up does nothing more");
 }
 
-function check(run: Run, seen: Seen, closed: Closed): void {
+function check(run: Run, seen: Seen, closed: Closed, failures: readonly Logged[]): void {
   checkOnce(run);
   const { plan, calls, exchange } = run;
   const [outcome] = run.outcomes;
@@ -109,6 +117,15 @@ function check(run: Run, seen: Seen, closed: Closed): void {
     calls.filter((call) => call.startsWith("response")),
     [...expected.response.map((name) => `response ${name}`), "response witness"],
     "those that the request passed see the reply, last to first",
+  );
+  const unreadable = (failure: Logged) => {
+    const [hook, name] = failure.split(" ") as [string, Actor];
+    return hook === "response" && plan.response[name] === "read";
+  };
+  assert.deepEqual(
+    failures.filter((failure) => !unreadable(failure)),
+    plannedFailures(plan, expected),
+    "every failure is told once, with its plugin and hook, and no other",
   );
   checkAttempts(run, expected);
   checkClient(seen, expected);
@@ -172,15 +189,39 @@ function checkClient(seen: Seen, expected: Expected): void {
   else assert.ok(expected.body.startsWith(seen.body), `${seen.body} begins ${expected.body}`);
 }
 
-/** Whether a hook that was to pass was cut off: on a machine that is too busy, that says nothing. */
-function timedOutByChance({ plan, exchange }: Run, { logged }: RunningKernel): boolean {
-  return logged.some(({ facts }) => {
+/** A plugin's failure in a hook, as it was logged: "request a TM_PLUGIN_TIMEOUT". */
+type Logged = `${string} ${Actor} ${string}`;
+
+function failuresOf({ exchange }: Run, { logged }: RunningKernel): Logged[] {
+  return logged.flatMap(({ facts, message }): Logged[] => {
     const { plugin, hook, exchange: id, err } = facts as Record<string, unknown>;
-    if (id !== exchange?.id || (err as { code?: string } | undefined)?.code !== "TM_PLUGIN_TIMEOUT")
-      return false;
-    const name = plugin as Actor;
+    if (message !== "plugin failed" || id !== exchange?.id) return [];
+    const code = (err as { readonly code?: string }).code ?? "TM_PLUGIN_FAILED";
+    return [`${hook as string} ${plugin as Actor} ${code}`];
+  });
+}
+
+/** What must be logged of the taps that ran. */
+function plannedFailures(plan: Plan, expected: Expected): Logged[] {
+  const of = (hook: string, name: Actor, action: string): Logged[] => {
+    const failure = failureOf(action);
+    return failure === undefined ? [] : [`${hook} ${name} ${FAILURES[failure]}`];
+  };
+  return [
+    ...expected.request.flatMap((name) => of("request", name, plan.request[name])),
+    ...expected.attempts.flatMap(({ before }, index) =>
+      before.flatMap((name) => of("beforeUpstream", name, plan.before[index]![name])),
+    ),
+    ...expected.response.flatMap((name) => of("response", name, plan.response[name])),
+  ];
+}
+
+/** Whether a hook that was to pass was cut off: on a machine that is too busy, that says nothing. */
+function timedOutByChance({ plan }: Run, failures: readonly Logged[]): boolean {
+  return failures.some((failure) => {
+    const [hook, name, code] = failure.split(" ") as [string, Actor, string];
     const acts = hook === "request" ? [plan.request] : hook === "response" ? [plan.response] : plan.before;
-    return !acts.some((actions) => failureOf(actions[name]) === "hang");
+    return code === "TM_PLUGIN_TIMEOUT" && !acts.some((actions) => failureOf(actions[name]) === "hang");
   });
 }
 
@@ -189,9 +230,9 @@ async function idle(
   kernel: RunningKernel,
   upstream: Upstream,
   generations: { readonly made: Set<number>; readonly gone: Set<number> },
-  seed: number,
+  { seed, patienceMs = 10_000 }: WorldOptions,
 ): Promise<void> {
-  const until = performance.now() + 5_000;
+  const until = performance.now() + patienceMs;
   const free = () =>
     kernel.kernel.status().activeExchanges === 0 &&
     kernel.kernel.generation.leases === 0 &&
@@ -213,7 +254,7 @@ async function shutDown(
   { kernel, proxy }: RunningKernel,
   runs: Runs,
   from: number,
-  seed: number,
+  { seed, patienceMs = 10_000 }: WorldOptions,
 ): Promise<void> {
   const calm = Object.fromEntries(ACTORS.map((name) => [name, "pass"])) as Record<Actor, "pass">;
   const silent: Omit<Plan, "number"> = {
@@ -234,7 +275,7 @@ async function shutDown(
   for (const seen of await Promise.all(replies))
     assert.equal(seen.whole, false, `seed ${seed}: broken off visibly`);
   for (const run of [...under, hanging]) {
-    await within(run.settled, run, "is never settled");
+    await within(patienceMs, run);
     const { kind, code } = run.outcomes[0]!;
     assert.deepEqual(
       [kind, code],
@@ -244,13 +285,14 @@ async function shutDown(
   }
 }
 
-async function within(promise: Promise<void>, run: Run, what: string): Promise<void> {
+async function within(ms: number, run: Run): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new assert.AssertionError({ message: describe(run, what) })), 10_000);
+    const error = () => new assert.AssertionError({ message: describe(run, "is never settled") });
+    timer = setTimeout(() => reject(error()), ms);
   });
   try {
-    await Promise.race([promise, late]);
+    await Promise.race([run.settled, late]);
   } finally {
     clearTimeout(timer);
   }
