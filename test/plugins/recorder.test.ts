@@ -345,7 +345,7 @@ test("a reload keeps the ledger open: what was under way is ended in it, and wha
   it.upstream.next(steps(go.opened, (call) => call.reply(textReply("anthropic-messages"))));
   const reply = ask(it.tokenman.proxy, MESSAGES, {});
   await arrived;
-  const { ok, error } = await it.tokenman.reload("the test asks");
+  const { ok, error = "" } = await it.tokenman.reload("the test asks");
   assert.equal(ok, true, error);
   await ask(it.tokenman.proxy, MESSAGES, {});
   const second = await it.ended();
