@@ -58,7 +58,7 @@ export const SEEDED_BUGS: readonly SeededBug[] = [
     find: "    if (this.#holds > 0) this.#clock.hold();\n",
     replace: "",
     why: "a hook that waits from its first turn on is timed out while it waits",
-    seed: 1,
+    seed: 2,
   },
   {
     file: "kernel/exchange.ts",

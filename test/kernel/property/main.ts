@@ -16,7 +16,7 @@ process.on("uncaughtException", (error) => {
 });
 for (const seed of positionals.map(Number)) {
   try {
-    await runSeed({ seed, exchanges: Number(values.exchanges), patienceMs: 6_000 });
+    await runSeed({ seed, exchanges: Number(values.exchanges), patienceMs: 4_000 });
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
     process.exit(1);
