@@ -189,7 +189,7 @@ function apiBase(base: string): { origin: string; prefix: string } {
   let found = bases.get(base);
   if (found === undefined) {
     const url = new URL(base);
-    found = { origin: url.origin, prefix: url.pathname.replace(/\/+$/, "") };
+    found = { origin: url.origin, prefix: url.pathname.replace(/(?<!\/)\/+$/, "") };
     bases.set(base, found);
   }
   return found;
