@@ -1,5 +1,4 @@
 import { z } from "@tokenman/plugin-sdk";
-import { plannedSections } from "../../cli/planned.ts";
 import {
   parseConfig,
   type RawConfig,
@@ -8,6 +7,7 @@ import {
   type Validation,
   validateConfig,
 } from "../../kernel/config/index.ts";
+import { designSections } from "./support/design-sections.ts";
 
 export const FILE = "/etc/tokenman/tokenman.toml";
 export const HOME = "/home/ada";
@@ -52,13 +52,13 @@ export const routing: SectionSpec = {
 };
 
 /** All sections of the design. */
-export const allSections: readonly SectionSpec[] = [providers, routing, ...plannedSections];
+export const allSections: readonly SectionSpec[] = [providers, routing, ...designSections];
 
 /** The planned sections as they will be once their plugins exist. */
 export const builtSections: readonly SectionSpec[] = [
   providers,
   routing,
-  ...plannedSections.map((spec) => ({ ...spec, planned: false, loaded: true })),
+  ...designSections.map((spec) => ({ ...spec, planned: false, loaded: true })),
 ];
 
 export function raw(text: string, env: Readonly<Record<string, string>> = {}): RawConfig {
