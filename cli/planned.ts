@@ -104,20 +104,6 @@ export const plannedSections: readonly SectionSpec[] = [
         .describe("What is done about a finding."),
     }),
   }),
-  plan("security.budget", "budget", {
-    about: "Refuses requests once the money is spent.",
-    enabledByDefault: false,
-    guard: true,
-    schema: z.strictObject({
-      hourly_limit: usd("USD an hour. 0 is no limit."),
-      daily_limit: usd("USD a day. 0 is no limit."),
-      monthly_limit: usd("USD a month. 0 is no limit."),
-      alert_thresholds: z
-        .array(z.number().min(0).max(100))
-        .default([50, 75, 90])
-        .describe("Percentages of a limit at which an alert is raised."),
-    }),
-  }),
   plan("security.rate_limit", "rate-limit", {
     about: "Keeps requests under each provider's limits.",
     enabledByDefault: false,
@@ -222,8 +208,4 @@ function seconds() {
 
 function count() {
   return z.int().min(0);
-}
-
-function usd(description: string) {
-  return z.number().min(0).default(0).describe(description);
 }

@@ -14,6 +14,7 @@ const MODULES: Readonly<Record<string, () => Promise<{ readonly default: Plugin 
   recorder: () => import("../plugins/recorder/index.ts"),
   tokenizer: () => import("../plugins/tokenizer/index.ts"),
   pricing: () => import("../plugins/pricing/index.ts"),
+  budget: () => import("../plugins/budget/index.ts"),
 };
 
 /** What TokenMan brings along. */
@@ -24,6 +25,6 @@ export const firstParty: FirstPartyRegistry = {
     if (load === undefined) throw new RangeError(`no first-party plugin is named "${name}"`);
     return (await load()).default;
   },
-  defaultOrder: ["tokenizer", "pricing", "store", "recorder", "access-log", "watch"],
+  defaultOrder: ["tokenizer", "pricing", "store", "recorder", "access-log", "watch", "budget"],
   alwaysOn: ["anthropic", "openai", "mock", "router", "health"],
 };

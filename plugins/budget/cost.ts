@@ -1,0 +1,44 @@
+import {
+  type Attempt,
+  AttemptBill,
+  type Exchange,
+  type PriceQuery,
+  type Pricing,
+} from "@tokenman/plugin-sdk";
+
+/** Whether the attempt certainly costs nothing: it was not sent, or the provider refused it. */
+export function isFree({ result, status }: Attempt): boolean {
+  if (result === undefined) return false;
+  switch (result.kind) {
+    case "skipped":
+      return true;
+    case "error":
+      return !result.bytesSent;
+    case "reply":
+      return result.status >= 300;
+    case "cancelled":
+      return status !== undefined && status >= 300;
+  }
+}
+
+/**
+ * What an attempt that has ended cost, in nano-dollars: the bill, as the ledger has it; else the provider's usage at the
+ * known price; else `expected`, what was estimated before, for one that was sent and never billed.
+ */
+export function costOf(exchange: Exchange, attempt: Attempt, pricing: Pricing, expected: number): number {
+  const bill = attempt.get(AttemptBill);
+  if (bill?.cost !== undefined) return bill.cost.total;
+  if (isFree(attempt)) return 0;
+  if (bill !== undefined) return bill.unpriced === undefined ? 0 : expected;
+  const { usage } = attempt;
+  if (usage === undefined) return expected;
+  const price = pricing.price(queryOf(exchange, attempt), usage);
+  if (!price.priced) return expected;
+  // A reply that broke off was still being generated when its usage was told.
+  return usage.complete ? price.cost.total : Math.max(price.cost.total, expected);
+}
+
+export function queryOf(exchange: Exchange, { candidate, provider, startedAt }: Attempt): PriceQuery {
+  const model = candidate.model ?? exchange.description?.model ?? "";
+  return { model, provider: provider.name, format: provider.format, at: startedAt };
+}

@@ -1,0 +1,77 @@
+import { definePlugin, ERRORS, Ledger, optional, Pricing, Tokenizer } from "@tokenman/plugin-sdk";
+import { Alerts } from "./alerts.ts";
+import { Books } from "./books.ts";
+import { Calendar } from "./calendar.ts";
+import { Estimator } from "./estimator.ts";
+import { Keeper } from "./keeper.ts";
+import { limitsOf } from "./limits.ts";
+import { report } from "./report.ts";
+import { budgetSchema } from "./schema.ts";
+
+/** How often settlements that the ledger could not take are tried again. */
+const RETRY_MS = 5_000;
+
+/** Refuses requests once the money is spent: reserves before dispatch, settles after. */
+export default definePlugin({
+  name: "budget",
+  version: "0.1.0",
+  apiVersion: 1,
+  description: "Refuses requests once an hour's, day's or month's money is spent",
+  section: "security.budget",
+  configSchema: budgetSchema,
+  needs: { ledger: Ledger, pricing: Pricing, tokenizer: optional(Tokenizer) },
+  stage: "admit",
+  onError: "closed",
+  async setup(ctx) {
+    const { config, log, services } = ctx;
+    const { ledger, pricing, tokenizer } = services;
+    const books = await ctx.keep("books", () => new Books());
+    const alerts = await ctx.effect(
+      "alerts",
+      () => new Alerts({ log, registry: ctx.host.registry, webhook: config.webhook }),
+      (made) => made.close(),
+    );
+    const calendar = new Calendar(config.time_zone);
+    ctx.every("settlements", RETRY_MS, async () => {
+      for (const [id, { nanoUsd, at }] of books.unsettled) {
+        await ledger.settle(id, nanoUsd, at);
+        books.unsettled.delete(id);
+      }
+    });
+    ctx.contribute("route", {
+      port: "dashboard",
+      method: "GET",
+      path: "/api/security/budget",
+      async handle({ json }) {
+        const shared = config.enabled ? limitsOf(config, config) : [];
+        try {
+          json(200, await report(config, shared, { ledger, books, calendar }));
+        } catch (cause) {
+          log.warn({ err: cause }, "the budget's figures could not be read");
+          const code = "TM_BUDGET_UNAVAILABLE";
+          json(ERRORS[code].status, { error: { code, message: ERRORS[code].says } });
+        }
+      },
+    });
+    ctx.pipeline((effective, hooks) => {
+      const limits = limitsOf(config, effective);
+      if (limits.length === 0 && effective.unpriced === "allow") return;
+      const estimator = new Estimator({ pricing, tokenizer, outputs: books.outputs, config: effective });
+      const own = effective.time_zone === config.time_zone ? calendar : new Calendar(effective.time_zone);
+      const keeper = new Keeper(effective, limits, {
+        ledger,
+        pricing,
+        estimator,
+        calendar: own,
+        books,
+        alerts,
+        log,
+      });
+      hooks.request.tap(keeper.request);
+      hooks.beforeUpstream.tap(keeper.beforeUpstream);
+      if (limits.some(({ kind }) => kind !== "total"))
+        hooks.lifecycle.for("attemptEnd").tap(keeper.attemptEnd);
+      hooks.lifecycle.for("settled").tap(keeper.settled);
+    });
+  },
+});

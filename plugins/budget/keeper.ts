@@ -1,0 +1,292 @@
+import {
+  type Attempt,
+  type BudgetWindow,
+  type Exchange,
+  type Ledger,
+  type Logger,
+  type Pricing,
+  type ReplyInit,
+  type ReserveResult,
+  type Slot,
+  slot,
+  type Verdict,
+} from "@tokenman/plugin-sdk";
+import type { Alerts } from "./alerts.ts";
+import type { Books } from "./books.ts";
+import type { Calendar } from "./calendar.ts";
+import { costOf, isFree, queryOf } from "./cost.ts";
+import type { CostEstimate, Estimator, TokenGuess } from "./estimator.ts";
+import { counts, type Limit, windowOf } from "./limits.ts";
+import { exceeded, unavailable, unpriced } from "./refusal.ts";
+import type { BudgetConfig } from "./schema.ts";
+
+/** One reservation, from the moment at which it is asked for. */
+interface Hold {
+  readonly id: string;
+  readonly nanoUsd: number;
+  readonly windows: readonly BudgetWindow[];
+  /** Whether it was granted. Never rejects. */
+  readonly granted: Promise<boolean>;
+  settled: boolean;
+}
+
+/** What is reserved for an exchange as a whole, all its attempts together. */
+interface Account {
+  readonly holds: Hold[];
+  guess: TokenGuess | undefined;
+}
+/** What is reserved for one attempt, under limits of its provider and model. */
+interface AttemptAccount {
+  readonly estimate: CostEstimate | undefined;
+  hold: Hold | undefined;
+}
+
+const Accounts: Slot<Account> = slot<Account>("budget.account");
+const AttemptAccounts: Slot<AttemptAccount> = slot<AttemptAccount>("budget.attempt");
+
+/** Reservations without a price must not be refused: the limit that the ledger is told is out of reach. */
+const NO_LIMIT = Number.MAX_SAFE_INTEGER;
+
+export interface KeeperParts {
+  readonly ledger: Ledger;
+  readonly pricing: Pricing;
+  readonly estimator: Estimator;
+  readonly calendar: Calendar;
+  readonly books: Books;
+  readonly alerts: Alerts;
+  readonly log: Logger;
+}
+
+/**
+ * The taps of one pipeline. Nothing is sent before the ledger has committed what it may cost; once it is known what it
+ * did cost, that takes the reservation's place. Limits over everything are asked once for an exchange, and once more
+ * where a further attempt may add to its cost; limits of a provider or model are asked for each attempt.
+ */
+export class Keeper {
+  readonly #parts: KeeperParts;
+  readonly #config: BudgetConfig;
+  readonly #whole: readonly Limit[];
+  readonly #parting: readonly Limit[];
+
+  constructor(config: BudgetConfig, limits: readonly Limit[], parts: KeeperParts) {
+    this.#config = config;
+    this.#parts = parts;
+    this.#whole = limits.filter(({ kind }) => kind === "total");
+    this.#parting = limits.filter(({ kind }) => kind !== "total");
+  }
+
+  readonly request = async (exchange: Exchange): Promise<ReplyInit | undefined> => {
+    const { dialect, format, request, description } = exchange;
+    if (dialect === undefined && request.method === "POST") return this.#opaque(exchange);
+    if (dialect?.generates !== true) return undefined;
+    exchange.trackUsage();
+    const account: Account = { holds: [], guess: undefined };
+    exchange.set(Accounts, account);
+    const model = description?.model;
+    if (this.#whole.length === 0 || model === undefined || format === undefined) return undefined;
+    const { estimator } = this.#parts;
+    account.guess = await estimator.guess(exchange, model);
+    // The route is not known yet. Where this name has no price, the one that will be sent may have one.
+    const query = { model, provider: format.name, format: format.name, at: Date.now() };
+    const estimate = estimator.cost(exchange, query, account.guess);
+    if (estimate === undefined) return undefined;
+    return this.#reserve(exchange, {
+      id: exchange.id,
+      nanoUsd: estimate.held,
+      limits: this.#whole,
+      keep: (hold) => account.holds.push(hold),
+    });
+  };
+
+  readonly beforeUpstream = async (exchange: Exchange, attempt: Attempt): Promise<Verdict | undefined> => {
+    const account = exchange.get(Accounts);
+    if (account === undefined) return undefined;
+    const query = queryOf(exchange, attempt);
+    const { estimator } = this.#parts;
+    if (account.guess?.model !== query.model) account.guess = await estimator.guess(exchange, query.model);
+    const estimate = estimator.cost(exchange, query, account.guess);
+    const own: AttemptAccount = { estimate, hold: undefined };
+    attempt.set(AttemptAccounts, own);
+    if (estimate === undefined && !this.#mayBeUnpriced(query.model || "without a name"))
+      return this.#decline(exchange, attempt, "its price is not known", () =>
+        unpriced(exchange, query.model),
+      );
+    const held = estimate?.held ?? 0;
+    const missing = this.#missing(exchange, account, attempt, held);
+    if (missing !== undefined) {
+      const refusal = await this.#reserve(exchange, {
+        id: account.holds.length === 0 ? exchange.id : `${exchange.id}+${attempt.number}`,
+        nanoUsd: missing,
+        limits: this.#whole,
+        keep: (hold) => account.holds.push(hold),
+      });
+      if (refusal !== undefined)
+        return this.#decline(exchange, attempt, "the budget has no room", () => refusal);
+    }
+    const limits = this.#parting.filter((limit) => counts(limit, query.provider, query.model));
+    if (limits.length === 0) return undefined;
+    const refusal = await this.#reserve(exchange, {
+      id: `${exchange.id}:${attempt.number}`,
+      nanoUsd: held,
+      limits,
+      keep: (hold) => {
+        own.hold = hold;
+      },
+    });
+    if (refusal === undefined) return undefined;
+    return this.#decline(exchange, attempt, "its budget has no room", () => refusal);
+  };
+
+  /** What was not billed is given back at once: the next attempt may need the room. */
+  readonly attemptEnd = async (_exchange: Exchange, attempt: Attempt): Promise<void> => {
+    const hold = attempt.get(AttemptAccounts)?.hold;
+    if (hold !== undefined && isFree(attempt)) await this.#settle(hold, 0);
+  };
+
+  readonly settled = async (exchange: Exchange): Promise<void> => {
+    const account = exchange.get(Accounts);
+    if (account === undefined) return;
+    const { pricing, books } = this.#parts;
+    let total = 0;
+    const settling: Promise<void>[] = [];
+    for (const attempt of exchange.attempts) {
+      const own = attempt.get(AttemptAccounts);
+      if (own === undefined) continue;
+      const cost = costOf(exchange, attempt, pricing, own.estimate?.expected ?? 0);
+      total += cost;
+      if (own.hold !== undefined) settling.push(this.#settle(own.hold, cost));
+      const { usage } = attempt;
+      if (usage?.source === "provider" && usage.complete)
+        books.outputs.learn(queryOf(exchange, attempt).model, usage.outputTokens);
+    }
+    // The first reservation that was granted takes the cost of all attempts.
+    for (const hold of account.holds) {
+      settling.push(this.#settle(hold, total));
+      if (await hold.granted) total = 0;
+    }
+    await Promise.all(settling);
+  };
+
+  /** Asks the ledger. Undefined is yes; `keep` gets the reservation before anything is awaited. */
+  async #reserve(
+    exchange: Exchange,
+    {
+      id,
+      nanoUsd,
+      limits,
+      keep,
+    }: {
+      readonly id: string;
+      readonly nanoUsd: number;
+      readonly limits: readonly Limit[];
+      readonly keep: (hold: Hold) => void;
+    },
+  ): Promise<ReplyInit | undefined> {
+    const { ledger, calendar, books, log } = this.#parts;
+    const at = Date.now();
+    const windows = limits.map((limit) => windowOf(limit, exchange.project, calendar, at));
+    const asked = nanoUsd === 0 ? windows.map((window) => ({ ...window, limitNanoUsd: NO_LIMIT })) : windows;
+    const answer = ledger.reserve({ id, exchangeId: exchange.id, at, nanoUsd, windows: asked });
+    const noted = answer.then((result) => this.#note(windows, nanoUsd, result));
+    keep({
+      id,
+      nanoUsd,
+      windows,
+      settled: false,
+      granted: noted.then(
+        ({ ok }) => ok,
+        () => false,
+      ),
+    });
+    let result: ReserveResult;
+    try {
+      result = await noted;
+    } catch (cause) {
+      log.error(
+        { err: cause, exchange: exchange.id },
+        "a reservation could not be written: the request is refused",
+      );
+      return unavailable(exchange);
+    }
+    if (result.ok) return undefined;
+    const { window, usedNanoUsd } = result;
+    const reserved = Math.min(books.reservedIn(window), usedNanoUsd);
+    return exceeded(exchange, window, { spent: usedNanoUsd - reserved, reserved, now: at });
+  }
+  #note(windows: readonly BudgetWindow[], nanoUsd: number, result: ReserveResult): ReserveResult {
+    const { books, alerts } = this.#parts;
+    const thresholds = this.#config.alert_thresholds;
+    if (!result.ok) {
+      const { window, usedNanoUsd } = result;
+      if (books.refused(window, usedNanoUsd)) alerts.refused(window, usedNanoUsd - books.reservedIn(window));
+      return result;
+    }
+    for (const [index, window] of windows.entries()) {
+      const used = result.usedNanoUsd[index] ?? 0;
+      const percent = books.reserved(window, nanoUsd, used, thresholds);
+      if (percent !== undefined) alerts.passed(window, percent, used - books.reservedIn(window));
+    }
+    return result;
+  }
+
+  /** Once the reservation is through, however long that takes: an exchange may end before. */
+  async #settle(hold: Hold, nanoUsd: number): Promise<void> {
+    if (hold.settled) return;
+    hold.settled = true;
+    if (!(await hold.granted)) return;
+    const { ledger, books, alerts, log } = this.#parts;
+    const at = Date.now();
+    for (const window of hold.windows) {
+      const percent = books.settled(window, hold.nanoUsd, nanoUsd, this.#config.alert_thresholds);
+      if (percent !== undefined) alerts.passed(window, percent, books.spentIn(window));
+    }
+    try {
+      await ledger.settle(hold.id, nanoUsd, at);
+    } catch (cause) {
+      // Until it is taken, the reservation stands: too much is counted rather than too little.
+      books.unsettled.set(hold.id, { nanoUsd, at });
+      log.warn({ err: cause, reservation: hold.id }, "a settlement could not be written; it is tried again");
+    }
+  }
+
+  /**
+   * What this attempt needs beyond what is reserved for the whole, when those before it may all be billed; undefined
+   * where nothing is missing.
+   */
+  #missing(exchange: Exchange, account: Account, attempt: Attempt, held: number): number | undefined {
+    if (this.#whole.length === 0) return undefined;
+    let needed = held;
+    for (const other of exchange.attempts)
+      if (other !== attempt && !isFree(other)) needed += other.get(AttemptAccounts)?.estimate?.held ?? 0;
+    const reserved = account.holds.reduce((sum, hold) => sum + hold.nanoUsd, 0);
+    if (account.holds.length === 0) return needed;
+    return needed > reserved ? needed - reserved : undefined;
+  }
+
+  /** The reply is the client's only where no other candidate, and no provider's own reply, can be. */
+  #decline(exchange: Exchange, attempt: Attempt, skip: string, refusal: () => ReplyInit): Verdict {
+    const others = exchange.attempts.filter((other) => other !== attempt);
+    const tried = new Set(exchange.attempts.map(({ candidate }) => candidate));
+    const isLast =
+      others.every(({ result }) => result?.kind === "skipped") &&
+      exchange.candidates.every((candidate) => tried.has(candidate));
+    return isLast ? { answer: refusal() } : { skip };
+  }
+
+  #opaque(exchange: Exchange): ReplyInit | undefined {
+    return this.#mayBeUnpriced(undefined) ? undefined : unpriced(exchange, undefined);
+  }
+  #mayBeUnpriced(model: string | undefined): boolean {
+    const { books, log } = this.#parts;
+    const allowed = this.#config.unpriced === "allow";
+    if (books.sayOnce(model === undefined ? "opaque" : `model ${model}`)) {
+      const what =
+        model === undefined ? "requests that no dialect reads" : `the model ${model.slice(0, 100)}`;
+      log.warn(
+        { model },
+        `${what} has no known price: ${allowed ? "no budget counts it" : "it is blocked"} (security.budget.unpriced)`,
+      );
+    }
+    return allowed;
+  }
+}

@@ -1,0 +1,61 @@
+import type { BudgetWindow, Ledger } from "@tokenman/plugin-sdk";
+import { timeOf } from "./alerts.ts";
+import { type Books, keyOf } from "./books.ts";
+import type { Calendar } from "./calendar.ts";
+import { type Limit, windowOf } from "./limits.ts";
+import type { BudgetConfig } from "./schema.ts";
+
+const NANOS_PER_USD = 1_000_000_000;
+
+/** What `GET /api/security/budget` answers. Money is in US dollars, times are in ISO 8601. */
+export interface BudgetReport {
+  readonly reserve: BudgetConfig["reserve"];
+  readonly unpriced: BudgetConfig["unpriced"];
+  readonly time_zone: string;
+  readonly windows: readonly {
+    readonly scope: string;
+    readonly period: string;
+    readonly limit: number;
+    readonly spent: number;
+    /** By requests under way. */
+    readonly reserved: number;
+    readonly resets_at: string;
+  }[];
+}
+
+/**
+ * Every shared limit's window, and those of projects that have been seen since the start. Rejects with
+ * TM_LEDGER_UNAVAILABLE.
+ */
+export async function report(
+  config: BudgetConfig,
+  limits: readonly Limit[],
+  parts: { readonly ledger: Ledger; readonly books: Books; readonly calendar: Calendar },
+): Promise<BudgetReport> {
+  const { ledger, books, calendar } = parts;
+  const at = Date.now();
+  const windows = new Map<string, BudgetWindow>();
+  for (const window of books.current(at)) windows.set(keyOf(window), window);
+  for (const limit of limits) {
+    const window = windowOf(limit, "", calendar, at);
+    windows.set(keyOf(window), window);
+  }
+  const all = [...windows.values()];
+  const used = await ledger.used(all);
+  return {
+    reserve: config.reserve,
+    unpriced: config.unpriced,
+    time_zone: config.time_zone,
+    windows: all.map((window, index) => {
+      const reserved = Math.min(books.reservedIn(window), used[index] ?? 0);
+      return {
+        scope: window.scope,
+        period: window.period,
+        limit: window.limitNanoUsd / NANOS_PER_USD,
+        spent: ((used[index] ?? 0) - reserved) / NANOS_PER_USD,
+        reserved: reserved / NANOS_PER_USD,
+        resets_at: timeOf(window.to),
+      };
+    }),
+  };
+}

@@ -1,0 +1,145 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { gate, providersAt, recordingUpstream, type Script, sendRequest } from "@tokenman/plugin-sdk/testkit";
+import { startTokenman, type Tokenman } from "../support/kernel.ts";
+
+/** A dollar per million tokens in, ten out: 1,000 and 10,000 nano-dollars a token. */
+const PRICES = '[pricing."claude-test"]\ninput = 1\noutput = 10\n';
+const MAX_TOKENS = 1_000;
+const body = JSON.stringify({
+  model: "claude-test",
+  max_tokens: MAX_TOKENS,
+  messages: [{ role: "user", content: "how much is it?" }],
+});
+const HEADERS = [
+  "Content-Type",
+  "application/json",
+  "x-api-key",
+  "sk-test",
+  "anthropic-version",
+  "2023-06-01",
+];
+
+function ask(kernel: Tokenman, project = "default") {
+  return sendRequest(`${kernel.proxy}/v1/messages`, {
+    headers: [...HEADERS, "X-Tokenman-Project", project],
+    body,
+  });
+}
+
+/** A reply that bills these tokens. */
+function billing(input: number, output: number): string {
+  return JSON.stringify({
+    id: "msg_1",
+    type: "message",
+    role: "assistant",
+    model: "claude-test",
+    content: [{ type: "text", text: "much" }],
+    stop_reason: "end_turn",
+    stop_sequence: null,
+    usage: { input_tokens: input, output_tokens: output },
+  });
+}
+
+interface Window {
+  readonly scope: string;
+  readonly period: string;
+  readonly limit: number;
+  readonly spent: number;
+  readonly reserved: number;
+}
+async function windows(kernel: Tokenman): Promise<readonly Window[]> {
+  const reply = await sendRequest(`${kernel.dashboard}/api/security/budget`);
+  assert.equal(reply.status, 200, reply.body.toString());
+  return JSON.parse(reply.body.toString()).windows;
+}
+/** When nothing is reserved any more. */
+async function settled(kernel: Tokenman): Promise<Window> {
+  for (;;) {
+    const [window] = await windows(kernel);
+    if (window!.reserved === 0) return window!;
+  }
+}
+
+test("of 200 requests at once no more are sent than the budget has room for, and it is settled exactly", async () => {
+  await using upstream = await recordingUpstream();
+  const open = gate();
+  const script: Script = async (call) => {
+    await call.received;
+    await open.opened;
+    await call.reply({ status: 200, headers: ["Content-Type", "application/json"], body: billing(20, 7) });
+  };
+  upstream.script(script);
+  // One request may cost 1,000 tokens of output, which is 10 million nano-dollars, and its input, which is less than 100,000.
+  const limit = 0.101;
+  const config = `${providersAt(upstream.url)}${PRICES}
+[security.budget]
+enabled = true
+monthly_limit = ${limit}
+reserve = "max"
+`;
+  await using kernel = await startTokenman({ config });
+  const replies = Array.from({ length: 200 }, () => ask(kernel));
+  // The ten that fit wait for their replies; all the others are refused.
+  let refused = 0;
+  const first = gate();
+  for (const reply of replies)
+    void reply.then(({ status }) => {
+      if (status === 429 && ++refused === 190) first.open();
+    });
+  await first.opened;
+  await upstream.request(10);
+  const [during] = await windows(kernel);
+  assert.equal(upstream.requests.length, 10);
+  assert.equal(during!.spent, 0);
+  assert.ok(during!.reserved > 0.1 && during!.reserved <= limit, String(during!.reserved));
+  open.open();
+  const answered = (await Promise.all(replies)).filter(({ status }) => status === 200);
+  assert.equal(answered.length, 10);
+  assert.equal(upstream.requests.length, 10);
+  const after = await settled(kernel);
+  assert.deepEqual(
+    { spent: Math.round(after.spent * 1e9), reserved: after.reserved, limit: after.limit },
+    { spent: 10 * (20 * 1_000 + 7 * 10_000), reserved: 0, limit },
+  );
+  // There is room again, and what was refused can be asked again.
+  assert.equal((await ask(kernel)).status, 200);
+});
+
+test("what is spent stays spent over a restart", async () => {
+  await using upstream = await recordingUpstream();
+  upstream.script(async (call) => {
+    await call.received;
+    await call.reply({
+      status: 200,
+      headers: ["Content-Type", "application/json"],
+      body: billing(20, 1_000),
+    });
+  });
+  const { mkdtempSync, rmSync } = await import("node:fs");
+  const { tmpdir } = await import("node:os");
+  const { join } = await import("node:path");
+  const dataDir = mkdtempSync(join(tmpdir(), "budget-"));
+  const config = `${providersAt(upstream.url)}${PRICES}
+[security.budget]
+enabled = true
+monthly_limit = 0.025
+reserve = "max"
+`;
+  try {
+    {
+      await using kernel = await startTokenman({ config, dataDir });
+      assert.equal((await ask(kernel)).status, 200);
+      assert.equal((await ask(kernel)).status, 200);
+      assert.equal((await ask(kernel)).status, 429);
+      await settled(kernel);
+    }
+    await using kernel = await startTokenman({ config, dataDir });
+    const reply = await ask(kernel);
+    assert.equal(reply.status, 429);
+    assert.equal(JSON.parse(reply.body.toString()).error.spent, 0.02004);
+    assert.equal(upstream.requests.length, 2);
+  } finally {
+    rmSync(dataDir, { recursive: true, force: true });
+  }
+});
