@@ -79,7 +79,6 @@ function prune(): void {
     pause = setTimeout(prune, PRUNE_PAUSE_MS);
     return;
   }
-  writer.optimize();
   pruning = setTimeout(prune, PRUNE_MS);
 }
 

@@ -130,14 +130,6 @@ export class Writer {
       return false;
     }
   }
-  optimize(): void {
-    try {
-      this.#tables?.db.exec("PRAGMA optimize");
-    } catch {
-      // It is a hint about indexes; the next time will do.
-    }
-  }
-
   /** Writes what there is, gives up what cannot be written, and closes. */
   close(): void {
     this.commit();
@@ -155,7 +147,8 @@ export class Writer {
     if (tables === undefined) return;
     try {
       tables.boots.ended();
-      this.optimize();
+      // Only here: on millions of rows it takes longer than a reservation may wait.
+      tables.db.exec("PRAGMA analysis_limit = 100; PRAGMA optimize");
     } catch (cause) {
       this.#log("warn", { err: messageOf(cause) }, "the end could not be noted in the ledger");
     }
