@@ -82,6 +82,9 @@ export class TapCall {
   end(): void {
     this.over = true;
     this.#clock?.stop();
+    // What the function started, a connection say, may keep this in its context for as long as it lives.
+    this.#clock = undefined;
+    this.#abandon = undefined;
   }
 }
 
