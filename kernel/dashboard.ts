@@ -9,11 +9,15 @@ export interface DashboardHost {
   serving(): Serving;
 }
 
-/** Serves the dashboard port: nothing but the routes that plugins contributed, behind the access rules. */
+/**
+ * Serves the dashboard port: nothing but the routes that plugins contributed, behind the access rules. `expects` is true
+ * for a request that waits for 100 Continue.
+ */
 export function handleDashboard(
   host: DashboardHost,
   message: IncomingMessage,
   response: ServerResponse,
+  expects: boolean,
 ): void {
   const serving = host.serving();
   const method = message.method ?? "GET";
@@ -35,6 +39,7 @@ export function handleDashboard(
     if (match === undefined) throw new TokenmanError("TM_NOT_FOUND", "There is nothing at this path.");
     if (match === "method")
       throw new TokenmanError("TM_METHOD_NOT_ALLOWED", `This path does not take ${method}.`);
+    if (expects) response.writeContinue();
     serving.generation.lease();
     response.once("close", () => serving.generation.release());
     void serveRoute(match, message, response, (cause) =>

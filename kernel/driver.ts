@@ -326,6 +326,7 @@ const SAYS: Readonly<Partial<Record<TokenmanError["code"], string>>> = {
   TM_UPSTREAM_PROTOCOL: "The provider's answer was not understood",
   TM_UPSTREAM_TIMEOUT: "The provider did not answer in time",
   TM_BAD_REQUEST: "The request cannot be written as HTTP",
+  TM_BODY_TOO_LARGE: "The request body is too large for a provider that takes it whole",
   TM_BODY_TIMEOUT: "The request body stalled before the provider had it",
   TM_KEY_UNAVAILABLE: "The provider's key could not be resolved",
   TM_EDIT_CONFLICT: "The plugins' changes to this request contradict each other",

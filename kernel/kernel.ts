@@ -122,8 +122,8 @@ export class Kernel {
       port: server.dashboard_port,
       server,
       log,
-      handle: (message, response) =>
-        handleDashboard({ log, serving: () => servingOf(this.#manager.current) }, message, response),
+      handle: (message, response, expects) =>
+        handleDashboard({ log, serving: () => servingOf(this.#manager.current) }, message, response, expects),
     });
     const opened = await Promise.allSettled([proxy.listen(), dashboard.listen()]);
     const failures = opened.flatMap((result) =>

@@ -9,6 +9,9 @@ import { KernelReply } from "./reply.ts";
 import { isReplyInit } from "./reply-init.ts";
 import type { PushSource } from "./source.ts";
 
+/** How much of a body that would stream through is read in for a provider in this process. */
+const MAX_COLLECTED_BYTES = 32 * 1024 * 1024;
+
 /** What becomes of a launched attempt: a reply, or a failure before there was one. Exactly one of them, once. */
 export interface LaunchEvents {
   /** `source` is the held body where it can be looked at before it is passed on. */
@@ -51,7 +54,7 @@ export function makeLaunch(host: LaunchHost): Launch {
         exchange.home.formats,
         exchange.format,
       );
-      if (attempt.provider.answer !== undefined) void answerHere(exchange, attempt, once);
+      if (attempt.provider.answer !== undefined) void answerHere(host, exchange, attempt, once);
       else sendOut(host, exchange, attempt, once);
     } catch (cause) {
       once.failed(asError(cause), false);
@@ -113,12 +116,17 @@ function sendOut(
 }
 
 async function answerHere(
+  host: LaunchHost,
   exchange: ExchangeState,
   attempt: AttemptState,
   events: LaunchEvents,
 ): Promise<void> {
   try {
-    const { body, edited } = exchange.outgoingBody(attempt);
+    const upload = exchange.request.rawBody === undefined ? host.upload(exchange) : undefined;
+    const { body, edited } =
+      upload === undefined
+        ? exchange.outgoingBody(attempt)
+        : { body: await collected(upload), edited: false };
     if (edited) attempt.headers = withoutCoding(attempt.headers);
     // A provider in this process reads JSON, not codings.
     const readable = edited ? body : (exchange.request.body ?? body);
@@ -144,6 +152,18 @@ async function answerHere(
       true,
     );
   }
+}
+
+/** All of an upload, for a provider that takes requests whole. Throws TM_BODY_TOO_LARGE. */
+async function collected(upload: Readable): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of upload) {
+    bytes += (chunk as Buffer).length;
+    if (bytes > MAX_COLLECTED_BYTES) throw new TokenmanError("TM_BODY_TOO_LARGE");
+    chunks.push(chunk as Buffer);
+  }
+  return Buffer.concat(chunks, bytes);
 }
 
 /** Follows the reply's body: for the attempt's end, always; for its usage, where somebody asked for it. */
