@@ -12,6 +12,7 @@ import {
 import {
   type Config,
   coreFromRaw,
+  itemPlaces,
   type RawConfig,
   readConfig,
   type SectionSpec,
@@ -33,6 +34,7 @@ import { Listener } from "./listener.ts";
 import {
   type FirstPartyRegistry,
   type LoadResult,
+  type PluginListOptions,
   PluginLoader,
   resolvePluginList,
   sectionSpecs,
@@ -207,22 +209,31 @@ export class Kernel {
     const core = coreFromRaw(raw);
     const dataDir = this.#config?.server.data_dir ?? core.server.data_dir;
     const configDir = raw.file === undefined ? undefined : path.dirname(raw.file);
-    const list = await resolvePluginList({
+    const wanted: PluginListOptions = {
       registry,
       order: core.plugins.order,
       dir: core.plugins.dir,
       flag: pluginsFlag,
       configDir,
-    });
+    };
     this.#loader ??= new PluginLoader({
       registry,
       cacheFolder: path.join(dataDir, "cache", "plugins"),
       version: this.#options.version,
       log,
     });
-    const load = await this.#loader.load(list);
+    let load = await this.#loader.load(await resolvePluginList(wanted));
+    if (load.problems.length > 0 && !env[ORDER_VARIABLE]) {
+      // Once more, for the places: they take a parser that a config without problems never needs.
+      const placeOf = await itemPlaces(raw, ["plugins", "order"]);
+      load = await this.#loader.load(await resolvePluginList({ ...wanted, placeOf }));
+    }
     const specs = withoutReplaced([...sectionSpecs(load), ...planned]);
-    const validation = await validateConfig(raw, specs);
+    const plugins = [
+      ...load.loaded.map(({ plugin }) => plugin.name),
+      ...load.leftOut.map(({ name }) => name),
+    ];
+    const validation = await validateConfig(raw, specs, { plugins });
     const problems = [...load.problems, ...validation.problems];
     if (problems.length > 0) throw new TokenmanErrors(problems);
     for (const warning of validation.warnings) log.warn({}, warning);
@@ -271,6 +282,8 @@ export class Kernel {
 }
 
 const LAST_MOMENT_MS = 2_000;
+/** Where it is set, the list is not the file's. */
+const ORDER_VARIABLE = "TOKENMAN_PLUGINS_ORDER";
 /** Larger bodies are stored in part, whatever the config says. */
 const MAX_STORED_BODY_BYTES = 1024 * 1024;
 

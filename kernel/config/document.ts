@@ -1,3 +1,4 @@
+import type { Place } from "@tokenman/plugin-sdk";
 import type { AST } from "toml-eslint-parser";
 
 /** A stretch of the file's text: offsets, and the line and column of its start, both from 1. */
@@ -87,6 +88,19 @@ export async function openDocument(text: string): Promise<Document> {
     tables,
     keySpan: (path) => at(keys, path),
     valueSpan: (path) => at(values, path) ?? at(keys, path),
+  };
+}
+
+/** Where the items of a list stand in the config's text; nowhere where the file does not write the list. */
+export async function itemPlaces(
+  { file, text }: { readonly file: string | undefined; readonly text: string },
+  list: readonly PropertyKey[],
+): Promise<(index: number) => Place | undefined> {
+  if (file === undefined) return () => undefined;
+  const document = await openDocument(text);
+  return (index) => {
+    const span = document.valueSpan([...list, index]);
+    return span && { file, line: span.line, column: span.column };
   };
 }
 
