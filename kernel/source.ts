@@ -71,7 +71,8 @@ export class IterableSource implements BodySource {
   abort(): void {
     this.#sink = undefined;
     // A generator in the middle of an await takes `return` when it comes to its next yield; its signal ends the await.
-    void Promise.resolve(this.#iterator.return?.()).catch(() => {});
+    // The iterator is a plugin's: its `return` may also throw.
+    void (async () => this.#iterator.return?.())().catch(() => {});
   }
   async #pull(): Promise<void> {
     if (this.#pulling) return;
