@@ -1,9 +1,8 @@
 import type { IncomingMessage } from "node:http";
 import { type ClientRequest, headerValue, type RawHeaders, TokenmanError } from "@tokenman/plugin-sdk";
 import { contentCoding, decodeBody, isKnownCoding } from "./codec.ts";
+import { isProjectName } from "./config/index.ts";
 
-/** A project's name, as it may stand in a header or a path. */
-const PROJECT = /^[A-Za-z0-9_.-]{1,64}$/;
 const EMPTY = Buffer.alloc(0);
 
 /** Where a request is meant to go: its project, and its target without the project's prefix. */
@@ -25,7 +24,7 @@ export function destination(url: string, header: string | undefined): Destinatio
     target = rest.startsWith("/") ? rest : `/${rest}`;
     project ??= name;
   }
-  if (project !== undefined && !PROJECT.test(project)) {
+  if (project !== undefined && !isProjectName(project)) {
     throw new TokenmanError(
       "TM_BAD_REQUEST",
       "A project's name is 1 to 64 letters, digits, dots, dashes or underscores.",
