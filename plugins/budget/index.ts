@@ -6,6 +6,7 @@ import { Estimator } from "./estimator.ts";
 import { Keeper } from "./keeper.ts";
 import { limitsOf } from "./limits.ts";
 import { report } from "./report.ts";
+import { Reservations } from "./reservations.ts";
 import { budgetSchema } from "./schema.ts";
 
 /** How often settlements that the ledger could not take are tried again. */
@@ -56,17 +57,16 @@ export default definePlugin({
     ctx.pipeline((effective, hooks) => {
       const limits = limitsOf(config, effective);
       if (limits.length === 0 && effective.unpriced === "allow") return;
-      const estimator = new Estimator({ pricing, tokenizer, outputs: books.outputs, config: effective });
-      const own = effective.time_zone === config.time_zone ? calendar : new Calendar(effective.time_zone);
-      const keeper = new Keeper(effective, limits, {
+      const zone = effective.time_zone;
+      const reservations = new Reservations(effective.alert_thresholds, {
         ledger,
-        pricing,
-        estimator,
-        calendar: own,
+        calendar: zone === config.time_zone ? calendar : new Calendar(zone),
         books,
         alerts,
         log,
       });
+      const estimator = new Estimator({ pricing, tokenizer, outputs: books.outputs, config: effective });
+      const keeper = new Keeper(effective, limits, { reservations, pricing, estimator, books, log });
       hooks.request.tap(keeper.request);
       hooks.beforeUpstream.tap(keeper.beforeUpstream);
       if (limits.some(({ kind }) => kind !== "total"))

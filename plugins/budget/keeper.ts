@@ -1,34 +1,20 @@
 import {
   type Attempt,
-  type BudgetWindow,
   type Exchange,
-  type Ledger,
   type Logger,
   type Pricing,
   type ReplyInit,
-  type ReserveResult,
   type Slot,
   slot,
   type Verdict,
 } from "@tokenman/plugin-sdk";
-import type { Alerts } from "./alerts.ts";
 import type { Books } from "./books.ts";
-import type { Calendar } from "./calendar.ts";
 import { costOf, isFree, queryOf } from "./cost.ts";
 import type { CostEstimate, Estimator, TokenGuess } from "./estimator.ts";
-import { counts, type Limit, windowOf } from "./limits.ts";
-import { exceeded, unavailable, unpriced } from "./refusal.ts";
+import { counts, type Limit } from "./limits.ts";
+import { unpriced } from "./refusal.ts";
+import type { Hold, Reservations } from "./reservations.ts";
 import type { BudgetConfig } from "./schema.ts";
-
-/** One reservation, from the moment at which it is asked for. */
-interface Hold {
-  readonly id: string;
-  readonly nanoUsd: number;
-  readonly windows: readonly BudgetWindow[];
-  /** Whether it was granted. Never rejects. */
-  readonly granted: Promise<boolean>;
-  settled: boolean;
-}
 
 /** What is reserved for an exchange as a whole, all its attempts together. */
 interface Account {
@@ -44,16 +30,11 @@ interface AttemptAccount {
 const Accounts: Slot<Account> = slot<Account>("budget.account");
 const AttemptAccounts: Slot<AttemptAccount> = slot<AttemptAccount>("budget.attempt");
 
-/** Reservations without a price must not be refused: the limit that the ledger is told is out of reach. */
-const NO_LIMIT = Number.MAX_SAFE_INTEGER;
-
 export interface KeeperParts {
-  readonly ledger: Ledger;
+  readonly reservations: Reservations;
   readonly pricing: Pricing;
   readonly estimator: Estimator;
-  readonly calendar: Calendar;
   readonly books: Books;
-  readonly alerts: Alerts;
   readonly log: Logger;
 }
 
@@ -90,12 +71,7 @@ export class Keeper {
     const query = { model, provider: format.name, format: format.name, at: Date.now() };
     const estimate = estimator.cost(exchange, query, account.guess);
     if (estimate === undefined) return undefined;
-    return this.#reserve(exchange, {
-      id: exchange.id,
-      nanoUsd: estimate.held,
-      limits: this.#whole,
-      keep: (hold) => account.holds.push(hold),
-    });
+    return this.#reserveWhole(exchange, account, exchange.id, estimate.held);
   };
 
   readonly beforeUpstream = async (exchange: Exchange, attempt: Attempt): Promise<Verdict | undefined> => {
@@ -114,25 +90,19 @@ export class Keeper {
     const held = estimate?.held ?? 0;
     const missing = this.#missing(exchange, account, attempt, held);
     if (missing !== undefined) {
-      const refusal = await this.#reserve(exchange, {
-        id: account.holds.length === 0 ? exchange.id : `${exchange.id}+${attempt.number}`,
-        nanoUsd: missing,
-        limits: this.#whole,
-        keep: (hold) => account.holds.push(hold),
-      });
+      const refusal = await this.#reserveWhole(
+        exchange,
+        account,
+        `${exchange.id}+${attempt.number}`,
+        missing,
+      );
       if (refusal !== undefined)
         return this.#decline(exchange, attempt, "the budget has no room", () => refusal);
     }
     const limits = this.#parting.filter((limit) => counts(limit, query.provider, query.model));
     if (limits.length === 0) return undefined;
-    const refusal = await this.#reserve(exchange, {
-      id: `${exchange.id}:${attempt.number}`,
-      nanoUsd: held,
-      limits,
-      keep: (hold) => {
-        own.hold = hold;
-      },
-    });
+    own.hold = this.#parts.reservations.reserve(exchange, `${exchange.id}:${attempt.number}`, held, limits);
+    const refusal = await own.hold.refusal;
     if (refusal === undefined) return undefined;
     return this.#decline(exchange, attempt, "its budget has no room", () => refusal);
   };
@@ -140,13 +110,13 @@ export class Keeper {
   /** What was not billed is given back at once: the next attempt may need the room. */
   readonly attemptEnd = async (_exchange: Exchange, attempt: Attempt): Promise<void> => {
     const hold = attempt.get(AttemptAccounts)?.hold;
-    if (hold !== undefined && isFree(attempt)) await this.#settle(hold, 0);
+    if (hold !== undefined && isFree(attempt)) await this.#parts.reservations.settle(hold, 0);
   };
 
   readonly settled = async (exchange: Exchange): Promise<void> => {
     const account = exchange.get(Accounts);
     if (account === undefined) return;
-    const { pricing, books } = this.#parts;
+    const { pricing, books, reservations } = this.#parts;
     let total = 0;
     const settling: Promise<void>[] = [];
     for (const attempt of exchange.attempts) {
@@ -154,99 +124,32 @@ export class Keeper {
       if (own === undefined) continue;
       const cost = costOf(exchange, attempt, pricing, own.estimate?.expected ?? 0);
       total += cost;
-      if (own.hold !== undefined) settling.push(this.#settle(own.hold, cost));
+      if (own.hold !== undefined) settling.push(reservations.settle(own.hold, cost));
       const { usage } = attempt;
       if (usage?.source === "provider" && usage.complete)
         books.outputs.learn(queryOf(exchange, attempt).model, usage.outputTokens);
     }
-    // The first reservation that was granted takes the cost of all attempts.
+    // The first one takes the cost of all attempts.
     for (const hold of account.holds) {
-      settling.push(this.#settle(hold, total));
-      if (await hold.granted) total = 0;
+      settling.push(reservations.settle(hold, total));
+      total = 0;
     }
     await Promise.all(settling);
   };
 
-  /** Asks the ledger. Undefined is yes; `keep` gets the reservation before anything is awaited. */
-  async #reserve(
+  /** Undefined where there is room. */
+  async #reserveWhole(
     exchange: Exchange,
-    {
-      id,
-      nanoUsd,
-      limits,
-      keep,
-    }: {
-      readonly id: string;
-      readonly nanoUsd: number;
-      readonly limits: readonly Limit[];
-      readonly keep: (hold: Hold) => void;
-    },
+    account: Account,
+    id: string,
+    nanoUsd: number,
   ): Promise<ReplyInit | undefined> {
-    const { ledger, calendar, books, log } = this.#parts;
-    const at = Date.now();
-    const windows = limits.map((limit) => windowOf(limit, exchange.project, calendar, at));
-    const asked = nanoUsd === 0 ? windows.map((window) => ({ ...window, limitNanoUsd: NO_LIMIT })) : windows;
-    const answer = ledger.reserve({ id, exchangeId: exchange.id, at, nanoUsd, windows: asked });
-    const noted = answer.then((result) => this.#note(windows, nanoUsd, result));
-    keep({
-      id,
-      nanoUsd,
-      windows,
-      settled: false,
-      granted: noted.then(
-        ({ ok }) => ok,
-        () => false,
-      ),
-    });
-    let result: ReserveResult;
-    try {
-      result = await noted;
-    } catch (cause) {
-      log.error(
-        { err: cause, exchange: exchange.id },
-        "a reservation could not be written: the request is refused",
-      );
-      return unavailable(exchange);
-    }
-    if (result.ok) return undefined;
-    const { window, usedNanoUsd } = result;
-    const reserved = Math.min(books.reservedIn(window), usedNanoUsd);
-    return exceeded(exchange, window, { spent: usedNanoUsd - reserved, reserved, now: at });
-  }
-  #note(windows: readonly BudgetWindow[], nanoUsd: number, result: ReserveResult): ReserveResult {
-    const { books, alerts } = this.#parts;
-    const thresholds = this.#config.alert_thresholds;
-    if (!result.ok) {
-      const { window, usedNanoUsd } = result;
-      if (books.refused(window, usedNanoUsd)) alerts.refused(window, usedNanoUsd - books.reservedIn(window));
-      return result;
-    }
-    for (const [index, window] of windows.entries()) {
-      const used = result.usedNanoUsd[index] ?? 0;
-      const percent = books.reserved(window, nanoUsd, used, thresholds);
-      if (percent !== undefined) alerts.passed(window, percent, used - books.reservedIn(window));
-    }
-    return result;
-  }
-
-  /** Once the reservation is through, however long that takes: an exchange may end before. */
-  async #settle(hold: Hold, nanoUsd: number): Promise<void> {
-    if (hold.settled) return;
-    hold.settled = true;
-    if (!(await hold.granted)) return;
-    const { ledger, books, alerts, log } = this.#parts;
-    const at = Date.now();
-    for (const window of hold.windows) {
-      const percent = books.settled(window, hold.nanoUsd, nanoUsd, this.#config.alert_thresholds);
-      if (percent !== undefined) alerts.passed(window, percent, books.spentIn(window));
-    }
-    try {
-      await ledger.settle(hold.id, nanoUsd, at);
-    } catch (cause) {
-      // Until it is taken, the reservation stands: too much is counted rather than too little.
-      books.unsettled.set(hold.id, { nanoUsd, at });
-      log.warn({ err: cause, reservation: hold.id }, "a settlement could not be written; it is tried again");
-    }
+    const hold = this.#parts.reservations.reserve(exchange, id, nanoUsd, this.#whole);
+    // Before it is known whether it is granted: the exchange may end first.
+    account.holds.push(hold);
+    const refusal = await hold.refusal;
+    if (refusal !== undefined) account.holds.splice(account.holds.indexOf(hold), 1);
+    return refusal;
   }
 
   /**

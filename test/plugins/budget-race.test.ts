@@ -1,4 +1,8 @@
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import http from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { gate, providersAt, recordingUpstream, type Script, sendRequest } from "@tokenman/plugin-sdk/testkit";
 import { startTokenman, type Tokenman } from "../support/kernel.ts";
@@ -116,9 +120,6 @@ test("what is spent stays spent over a restart", async () => {
       body: billing(20, 1_000),
     });
   });
-  const { mkdtempSync, rmSync } = await import("node:fs");
-  const { tmpdir } = await import("node:os");
-  const { join } = await import("node:path");
   const dataDir = mkdtempSync(join(tmpdir(), "budget-"));
   const config = `${providersAt(upstream.url)}${PRICES}
 [security.budget]
@@ -142,4 +143,85 @@ reserve = "max"
   } finally {
     rmSync(dataDir, { recursive: true, force: true });
   }
+});
+
+test("a stream that its client leaves is settled with what is known of it", async () => {
+  await using upstream = await recordingUpstream();
+  const event = (type: string, data: object) =>
+    `event: ${type}\ndata: ${JSON.stringify({ type, ...data })}\n\n`;
+  upstream.script(async (call) => {
+    await call.received;
+    await call.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
+    const usage = { input_tokens: 20, output_tokens: 1 };
+    await call.write(
+      event("message_start", {
+        message: {
+          id: "msg_1",
+          type: "message",
+          role: "assistant",
+          model: "claude-test",
+          content: [],
+          usage,
+        },
+      }) +
+        event("content_block_start", { index: 0, content_block: { type: "text", text: "" } }) +
+        event("content_block_delta", { index: 0, delta: { type: "text_delta", text: "one two three four" } }),
+    );
+    await call.closed;
+  });
+  const config = `${providersAt(upstream.url)}${PRICES}
+[security.budget]
+enabled = true
+monthly_limit = 1
+reserve = "max"
+`;
+  await using kernel = await startTokenman({ config });
+  const leaving = new AbortController();
+  const request = http.request(`${kernel.proxy}/v1/messages`, {
+    method: "POST",
+    headers: {
+      "content-type": "application/json",
+      "x-api-key": "sk-test",
+      "anthropic-version": "2023-06-01",
+    },
+    signal: leaving.signal,
+  });
+  const cut = gate();
+  request.on("error", () => cut.open());
+  request.on("response", (response) => {
+    response.on("error", () => {});
+    response.once("data", () => leaving.abort());
+  });
+  request.end(JSON.stringify({ ...JSON.parse(body), stream: true }));
+  await cut.opened;
+  const window = await settled(kernel);
+  const spent = Math.round(window.spent * 1e9);
+  const output = (spent - 20 * 1_000) / 10_000;
+  assert.ok(Number.isInteger(output) && output >= 1 && output < 50, `${spent}`);
+});
+
+test("the API shows every window", async () => {
+  const config = `[security.budget]
+enabled = true
+hourly_limit = 1
+daily_limit = 2.5
+time_zone = "Europe/Berlin"
+[security.budget.providers.openai]
+monthly_limit = 20
+`;
+  await using kernel = await startTokenman({ config });
+  const reply = await sendRequest(`${kernel.dashboard}/api/security/budget`);
+  const { windows: shown, ...rest } = JSON.parse(reply.body.toString());
+  assert.deepEqual(rest, { reserve: "expected", unpriced: "allow", time_zone: "Europe/Berlin" });
+  assert.deepEqual(
+    shown.map(({ resets_at, ...window }: { resets_at: string }) => {
+      assert.ok(Date.parse(resets_at) > Date.now());
+      return window;
+    }),
+    [
+      { scope: "total", period: "hourly", limit: 1, spent: 0, reserved: 0 },
+      { scope: "total", period: "daily", limit: 2.5, spent: 0, reserved: 0 },
+      { scope: "provider:openai", period: "monthly", limit: 20, spent: 0, reserved: 0 },
+    ],
+  );
 });
