@@ -166,14 +166,15 @@ async function collected(upload: Readable): Promise<Buffer> {
   return Buffer.concat(chunks, bytes);
 }
 
-/** Follows the reply's body: for the attempt's end, always; for its usage, where somebody asked for it. */
+/** Follows the reply's body for its usage, where somebody asked for it; else nothing is parsed. */
 function follow(exchange: ExchangeState, attempt: AttemptState, reply: KernelReply): void {
   const { dialect } = exchange;
-  if (dialect === undefined || !exchange.usageTracked) {
-    // Without the reader nothing is parsed; the end is told by whoever sends the reply.
-    return;
+  if (dialect === undefined || !exchange.usageTracked) return;
+  try {
+    reply.observe(usageObserver(dialect, attempt, reply));
+  } catch {
+    // A dialect is a plugin's: where it fails the usage is not known, and the client has its reply all the same.
   }
-  reply.observe(usageObserver(dialect, attempt, reply));
 }
 
 function usageObserver(dialect: Dialect, attempt: AttemptState, reply: KernelReply): ReplyObserver {
