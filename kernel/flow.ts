@@ -44,11 +44,6 @@ export class Flow implements BodySource, BodySink {
     this.#options = options;
   }
 
-  /** Whether the bytes leave decoded, so that Content-Encoding and Content-Length no longer hold. */
-  get rewrites(): boolean {
-    return this.#steps.some((step) => step.kind === "map");
-  }
-
   start(sink: BodySink): void {
     if (this.#over) return;
     this.#sink = sink;

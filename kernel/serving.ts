@@ -1,4 +1,3 @@
-import type { Format } from "@tokenman/plugin-sdk";
 import { AttemptPolicy, type AttemptPolicy as Policy } from "@tokenman/plugin-sdk";
 import type { AccessRules } from "./access.ts";
 import type { Config } from "./config/index.ts";
@@ -74,9 +73,4 @@ function build(generation: Generation, config: Config): Serving {
       return policy;
     },
   };
-}
-
-/** All formats a generation knows. */
-export function formatsOf(serving: Serving): readonly Format[] {
-  return serving.dialects.formats;
 }
