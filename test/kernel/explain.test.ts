@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it, type TestContext } from "node:test";
 import {
@@ -17,9 +16,9 @@ import {
   explanationText,
   planGeneration,
 } from "../../kernel/generation/index.ts";
+import { golden } from "../support/golden.ts";
 import { build, config, folder, loadFrom, plugin, registryOf, source } from "./support/generations.ts";
 
-const fixtures = join(import.meta.dirname, "../fixtures/explain");
 const Ledger = service<object>("Ledger");
 
 /** A plugin that taps these hooks and provides what it declares. */
@@ -76,28 +75,18 @@ async function load(t: TestContext, order?: readonly string[]) {
   return { root, result };
 }
 
-/** Compares with the golden files; run with UPDATE_GOLDEN=1 to write them. */
-async function golden(name: string, explanation: Explanation, root: string): Promise<void> {
+/** Compares with the golden files, the text and the JSON that it was made of. */
+async function compare(name: string, explanation: Explanation, root: string): Promise<void> {
   const json = JSON.stringify(explanation, null, 2).replaceAll(root, "/home/me/.tokenman");
-  for (const [extension, content] of [
-    ["txt", explanationText(JSON.parse(json))],
-    ["json", json],
-  ] as const) {
-    const text = `${content}\n`;
-    const file = join(fixtures, `${name}.${extension}`);
-    if (process.env["UPDATE_GOLDEN"] !== undefined) {
-      await mkdir(fixtures, { recursive: true });
-      await writeFile(file, text);
-    }
-    assert.equal(text, await readFile(file, "utf8"), file);
-  }
+  await golden(`explain/${name}.txt`, explanationText(JSON.parse(json)));
+  await golden(`explain/${name}.json`, json);
 }
 
 describe("plugins --explain", () => {
   it("shows the default pipeline", async (t) => {
     const { root, result } = await load(t);
     const generation = await build(result, { toml: "[security.budget]\nenabled = false\n" });
-    await golden("default", explain(generation), root);
+    await compare("made-up-default", explain(generation), root);
   });
 
   it("shows a project's pipeline, with why plugins are off for it, and a quarantined one", async (t) => {
@@ -108,19 +97,19 @@ describe("plugins --explain", () => {
     assert.ok(pii);
     pii.failures = 12;
     pii.quarantined = "10 failures in a row, the last in request: no such pattern";
-    await golden("project", explain(generation, "work"), root);
+    await compare("made-up-project", explain(generation, "work"), root);
     const unknown = explain(generation, "play");
     assert.equal(unknown.known, false);
     assert.deepEqual(unknown.hooks, explain(generation).hooks);
     assert.match(
       explanationText(unknown),
-      /^Project play \(not in the config: it has the default project's pipeline\), generation 3/,
+      /^Project play \(not in the config: it is served like the default project\), generation 3/,
     );
   });
 
   it("shows a broken order with its problems and a suggestion, without setting anything up", async (t) => {
     const { root, result } = await load(t, ["access-log", "rules", "cache", "budget", "pii", "ledgr"]);
     const plan = planGeneration(result, await config("", result));
-    await golden("broken-order", explainPlan(plan, await config("", result)), root);
+    await compare("made-up-problems", explainPlan(plan, await config("", result)), root);
   });
 });
