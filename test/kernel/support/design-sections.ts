@@ -1,5 +1,5 @@
 import { z } from "@tokenman/plugin-sdk";
-import type { SectionSpec } from "../../kernel/config/index.ts";
+import type { SectionSpec } from "../../../kernel/config/index.ts";
 
 /**
  * The features' sections as the design has them, apart from what their plugins add: what the tests of the config try its
