@@ -12,9 +12,12 @@ const MODULES: Readonly<Record<string, () => Promise<{ readonly default: Plugin 
   watch: () => import("../plugins/watch/index.ts"),
   store: () => import("../plugins/store/index.ts"),
   recorder: () => import("../plugins/recorder/index.ts"),
+  metrics: () => import("../plugins/metrics/index.ts"),
   tokenizer: () => import("../plugins/tokenizer/index.ts"),
   pricing: () => import("../plugins/pricing/index.ts"),
   budget: () => import("../plugins/budget/index.ts"),
+  breaker: () => import("../plugins/breaker/index.ts"),
+  retry: () => import("../plugins/retry/index.ts"),
 };
 
 /** What TokenMan brings along. */
@@ -25,6 +28,17 @@ export const firstParty: FirstPartyRegistry = {
     if (load === undefined) throw new RangeError(`no first-party plugin is named "${name}"`);
     return (await load()).default;
   },
-  defaultOrder: ["tokenizer", "pricing", "store", "recorder", "access-log", "watch", "budget"],
+  defaultOrder: [
+    "tokenizer",
+    "pricing",
+    "store",
+    "recorder",
+    "metrics",
+    "access-log",
+    "watch",
+    "breaker",
+    "budget",
+    "retry",
+  ],
   alwaysOn: ["anthropic", "openai", "mock", "router", "health"],
 };
