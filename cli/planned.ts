@@ -21,7 +21,7 @@ export const plannedSections: readonly SectionSpec[] = [
         .describe("Top-level fields of the request that make no difference to the answer."),
     }),
   }),
-  plan("metrics", "metrics", {
+  plan("metrics", "cache", {
     about: "What is counted, and for how long it is kept.",
     perProject: false,
     schema: z.strictObject({
@@ -121,29 +121,6 @@ export const plannedSections: readonly SectionSpec[] = [
         )
         .default({})
         .describe("By provider: a rate, or { rate, burst }."),
-    }),
-  }),
-  plan("resilience", "retry", {
-    about: "What happens when a provider fails.",
-    schema: z.strictObject({
-      retry_max_attempts: z.int().min(0).default(3).describe("Further attempts after one that failed."),
-      retry_base_delay_ms: count().default(500).describe("Milliseconds before the first of them."),
-      retry_max_delay_ms: count().default(30_000).describe("Milliseconds at most before any of them."),
-    }),
-  }),
-  plan("resilience", "breaker", {
-    about: "What happens when a provider fails.",
-    schema: z.strictObject({
-      circuit_breaker_enabled: flag(true, "Stop asking a provider that keeps failing."),
-      cb_failure_threshold: z.int().min(1).default(5).describe("Failures in a row that open the breaker."),
-      cb_reset_timeout_seconds: seconds()
-        .default(60)
-        .describe("Seconds before an open breaker lets a probe through."),
-      cb_half_open_max_calls: z
-        .int()
-        .min(1)
-        .default(1)
-        .describe("Successful probes, one at a time, that close it."),
     }),
   }),
   plan("tracing", "tracing", {

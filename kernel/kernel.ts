@@ -90,7 +90,6 @@ export class Kernel {
     this.#manager = new GenerationManager({ build: (id) => this.#build(id), log: options.log });
     this.#intake = new Intake({
       connections: this.#connections,
-      hashKey: () => this.#hashKey(),
       log: options.log,
       serving: () => servingOf(this.#manager.current),
       draining: () => this.#draining,
@@ -257,7 +256,7 @@ export class Kernel {
       log,
     });
     this.#config = config;
-    remember(generation, config);
+    remember(generation, config, () => this.#hashKey());
     return generation;
   }
   /** Addresses, ports and the data folder stay as they were at the start. */
