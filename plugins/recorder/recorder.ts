@@ -1,6 +1,7 @@
 import {
   type Attempt,
   AttemptBill,
+  addSaving,
   type Exchange,
   headerValue,
   type Ledger,
@@ -133,9 +134,10 @@ export class Recorder {
     const { attempts } = exchange;
     const recording = recordingOf(exchange);
     const redact = redactor(exchange);
-    const savings = attempts.flatMap(
-      (attempt, index) => this.#biller.providerCacheSaving(exchange, attempt, bills[index]!) ?? [],
-    );
+    attempts.forEach((attempt, index) => {
+      const saving = this.#biller.providerCacheSaving(exchange, attempt, bills[index]!);
+      if (saving !== undefined) addSaving(exchange, saving);
+    });
     const error = errorOf(exchange, outcome, recording.error);
     this.#ledger.end({
       exchangeId: exchange.id,
@@ -148,7 +150,7 @@ export class Recorder {
         .name,
       cache: recording.cache,
       attempts: attempts.map((attempt, index) => attemptOf(exchange, attempt, bills[index]!, redact)),
-      savings: [...savingsOf(exchange), ...savings],
+      savings: savingsOf(exchange),
       timings: recording.timings,
       bodies: bodiesOf(exchange, recording.body, this.#bodyBytes, redact),
       error: error === undefined ? undefined : redact(error),
