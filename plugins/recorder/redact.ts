@@ -11,18 +11,24 @@ const GONE = "[key]";
 
 /** Takes keys out of texts that are to be kept: those of this exchange, and whatever looks like one. */
 export function redactor(exchange: Exchange): (text: string) => string {
-  const own = new Set<string>();
-  if (exchange.credential !== undefined) own.add(exchange.credential.secret);
-  for (const { candidate } of exchange.attempts) {
-    if (candidate.credential.kind === "key") own.add(candidate.credential.secret.reveal());
-  }
-  own.delete("");
+  let secrets: Set<string> | undefined;
   return (text) => {
+    secrets ??= secretsOf(exchange);
     let clean = text;
-    for (const secret of own) clean = clean.replaceAll(secret, GONE);
+    for (const secret of secrets) clean = clean.replaceAll(secret, GONE);
     for (const key of KEYS) clean = clean.replace(key, GONE);
     return clean;
   };
+}
+
+function secretsOf(exchange: Exchange): Set<string> {
+  const secrets = new Set<string>();
+  if (exchange.credential !== undefined) secrets.add(exchange.credential.secret);
+  for (const { candidate } of exchange.attempts) {
+    if (candidate.credential.kind === "key") secrets.add(candidate.credential.secret.reveal());
+  }
+  secrets.delete("");
+  return secrets;
 }
 
 /** As {@link redactor}, for bytes: keys are ASCII, and all other bytes stay what they are. */

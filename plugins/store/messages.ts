@@ -13,11 +13,16 @@ export interface WriterSettings extends Tuning {
   readonly bootId: string;
 }
 
+/** The end of a row on its way: timings are many, so they travel as plugin, hook's code, microseconds, one after another. */
+export type EndRow = Omit<LedgerEnd, "timings" | "bodies"> & {
+  readonly timings: readonly (string | number)[];
+};
+
 /** One thing to write, or to be told. Those with a `call` are answered. */
 export type Operation =
   | { readonly kind: "begin"; readonly row: LedgerBegin }
   /** `bodies` is the position of its bodies in the message. */
-  | { readonly kind: "end"; readonly row: LedgerEnd; readonly bodies?: number }
+  | { readonly kind: "end"; readonly row: EndRow; readonly bodies?: number }
   | { readonly kind: "reserve"; readonly call: number; readonly reservation: Reservation }
   | {
       readonly kind: "settle";

@@ -5,7 +5,6 @@ import type {
   LedgerAttempt,
   LedgerBegin,
   LedgerBodies,
-  LedgerEnd,
   LedgerSaving,
   Usage,
 } from "@tokenman/plugin-sdk";
@@ -13,7 +12,6 @@ import {
   BODY_ENDS,
   CACHE,
   codeOf,
-  HOOKS,
   INTERRUPTED,
   OPEN,
   ORIGINS,
@@ -24,6 +22,7 @@ import {
 } from "./codes.ts";
 import type { Dictionary } from "./dictionary.ts";
 import type { Sums } from "./figures.ts";
+import type { EndRow } from "./messages.ts";
 import type { Rollup, RollupKey } from "./rollup.ts";
 import { KEYS_PER_MS, keyOfUuid, msOf, uuidBytes } from "./time-key.ts";
 import { packVarints } from "./varint.ts";
@@ -77,7 +76,7 @@ export class Rows {
   }
 
   /** Ends a row. Nothing for one that has ended already, or was never begun. */
-  end(row: LedgerEnd, bodies: BodyBytes | undefined): boolean {
+  end(row: EndRow, bodies: BodyBytes | undefined): boolean {
     const uuid = uuidBytes(row.exchangeId);
     const found = this.#find(keyOfUuid(uuid), uuid);
     if (found === undefined || (found.outcome !== OPEN && found.outcome !== INTERRUPTED)) return false;
@@ -122,12 +121,8 @@ export class Rows {
       this.#saving(id, index, saving);
     if (row.timings.length > 0) {
       const taps = row.timings
-        .slice(0, MAX_TIMINGS)
-        .flatMap(({ plugin, hook, durationMs }) => [
-          this.#text("plugin", plugin) ?? 0,
-          codeOf(HOOKS, hook) ?? 0,
-          micros(durationMs) ?? 0,
-        ]);
+        .slice(0, 3 * MAX_TIMINGS)
+        .map((part) => (typeof part === "number" ? part : (this.#text("plugin", part) ?? 0)));
       this.#insert("timing", { request: id, taps: packVarints(taps) });
     }
     if (row.error !== undefined && row.error !== "")
@@ -213,7 +208,7 @@ export class Rows {
    */
   #sumUp(
     found: Found,
-    row: LedgerEnd,
+    row: EndRow,
     { provider, model }: { readonly provider: number | null; readonly model: number | null },
   ): void {
     const { outcome } = row;

@@ -4,12 +4,14 @@ import {
   type LedgerBegin,
   type LedgerEnd,
   type LedgerState,
+  type LedgerTiming,
   type Logger,
   type Reservation,
   type ReserveResult,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
-import type { Batch, FromWriter, Operation, ToWriter, Tuning, WriterSettings } from "./messages.ts";
+import { HOOKS } from "./codes.ts";
+import type { Batch, EndRow, FromWriter, Operation, ToWriter, Tuning, WriterSettings } from "./messages.ts";
 import { asError } from "./wire-error.ts";
 
 /** How long rows wait for others to share their way to the writer. */
@@ -74,8 +76,8 @@ export class WriterThread {
   begin(row: LedgerBegin): void {
     this.#row(JSON.stringify({ kind: "begin", row } satisfies Operation));
   }
-  end({ bodies, ...rest }: LedgerEnd): void {
-    const row: LedgerEnd = { ...rest, bodies: undefined };
+  end({ bodies, timings, ...rest }: LedgerEnd): void {
+    const row: EndRow = { ...rest, timings: timings.flatMap(compact) };
     if (bodies === undefined) {
       this.#row(JSON.stringify({ kind: "end", row } satisfies Operation));
       return;
@@ -244,4 +246,8 @@ export class WriterThread {
     }
     this.#calls.clear();
   }
+}
+
+function compact({ plugin, hook, durationMs }: LedgerTiming): [string, number, number] {
+  return [plugin, HOOKS.indexOf(hook), Math.round(durationMs * 1_000)];
 }

@@ -26,6 +26,8 @@ const ERRORS: readonly (readonly [status: number, text: string])[] = [
 ];
 const TIMED = ["recorder", "cache", "pii", "injection", "budget", "dedup", "rules", "router"] as const;
 
+const TIMINGS = TIMED.flatMap((plugin) => [plugin, 0, 120, plugin, 2, 80]);
+
 /** A request as it might have been, the same for the same number but for its id. */
 export function madeUp(number: number, at: number): { readonly begin: LedgerBegin; readonly end: LedgerEnd } {
   // A generator of one multiplication is random enough for figures.
@@ -142,7 +144,7 @@ export function fillLedger(
   for (let number = 0; number < count; number++) {
     const { begin, end } = madeUp(number, Math.floor(now - (1 - number / count) * days * DAY_MS));
     group.push({ operation: { kind: "begin", row: begin }, bodies: undefined });
-    group.push({ operation: { kind: "end", row: end }, bodies: undefined });
+    group.push({ operation: { kind: "end", row: { ...end, timings: TIMINGS } }, bodies: undefined });
     if (group.length < 2 * GROUP && number + 1 < count) continue;
     writer.take(group);
     writer.commit();

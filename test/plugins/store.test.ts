@@ -56,7 +56,6 @@ async function openLedger(file = newFile(), bootId = "boot-1"): Promise<OpenLedg
   return { ledger, file, logged, [Symbol.asyncDispose]: () => ledger.close() };
 }
 
-/** What a row says of one in a list or record, without the ids of the test run. */
 function window(limitNanoUsd: number, scope = "total"): BudgetWindow {
   const from = Math.floor(Date.now() / 3_600_000) * 3_600_000;
   return { scope, period: "hourly", from, to: from + 3_600_000, limitNanoUsd };
@@ -575,7 +574,7 @@ describe("restarts", () => {
     hander.ledger.begin(living);
     await hander.ledger.flush();
     // This process's number is the boot's: what tells the two apart is that the second one is not over.
-    const db = new DatabaseSync(file);
+    const db = new DatabaseSync(file, { timeout: 5_000 });
     db.prepare("UPDATE boot SET pid = ? WHERE uuid = 'boot-2'").run(process.ppid);
     db.close();
     await using taker = await openLedger(file, "boot-3");
