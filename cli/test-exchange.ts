@@ -15,7 +15,6 @@ const launch = makeLaunch({
   informational() {},
   upload: () => undefined,
 });
-const HASH_KEY = Buffer.from("the test kit's own, so that hashes are the same in every run");
 
 /** Takes one request through a kernel that listens nowhere, from the hooks to the last byte of the reply. */
 export async function sendThrough(
@@ -44,22 +43,14 @@ export async function sendThrough(
     },
     dialect,
     format,
-    home: {
-      pipeline: generation.pipelineFor(project),
-      maxResponseBytes: serving.limits.maxResponseBytes,
-      streamIdleMs: serving.limits.streamIdleMs,
-      formats: serving.dialects.formats,
-      hashKey: () => HASH_KEY,
-      release: () => generation.release(),
-    },
+    home: serving.home(project),
   });
   began(exchange);
   const { pipeline } = exchange.home;
   pipeline.started(exchange);
   exchange.answeredAt = Number.POSITIVE_INFINITY;
   const answered =
-    (await pipeline.request(exchange)) ??
-    (await drive(exchange, { policy: serving.policy(project), launch }));
+    (await pipeline.request(exchange)) ?? (await drive(exchange, { policy: exchange.home.policy, launch }));
   const reply = await pipeline.response(answered, exchange);
   const collected = await collect(reply);
   const outcome = outcomeOf(exchange, reply, collected);

@@ -1,5 +1,6 @@
 import crypto from "node:crypto";
 import {
+  type AttemptPolicy,
   type Candidate,
   type ClientCredential,
   type ClientRequest,
@@ -29,6 +30,7 @@ import { type CallOwner, currentCall, type TapCall } from "./tap-call.ts";
 /** What an exchange needs of the generation it began with; held until it is settled. */
 export interface ExchangeHome {
   readonly pipeline: Pipeline;
+  readonly policy: AttemptPolicy;
   readonly maxResponseBytes: number;
   /** How long a provider's stream may be silent where the provider itself sets no limit; 0 is for ever. */
   readonly streamIdleMs: number;

@@ -22,7 +22,6 @@ const REST_MS = 5_000;
 
 export interface IntakeHost {
   readonly connections: Connections;
-  hashKey(): Buffer;
   readonly log: Logger;
   serving(): Serving;
   draining(): boolean;
@@ -94,21 +93,14 @@ export class Intake {
       const classified = serving.dialects.classify(message.method ?? "GET", place.path, headers);
       const request = new ReceivedRequest(message, place, classified.path, headers);
       const project = place.project ?? DEFAULT_PROJECT;
-      const pipeline = serving.generation.pipelineFor(project);
+      const home = serving.home(project);
       serving.generation.lease();
       const exchange = new ExchangeState({
         project,
         request,
         dialect: classified.dialect,
         format: classified.format,
-        home: {
-          pipeline,
-          maxResponseBytes: serving.limits.maxResponseBytes,
-          streamIdleMs: serving.limits.streamIdleMs,
-          formats,
-          hashKey: this.#host.hashKey,
-          release: () => serving.generation.release(),
-        },
+        home,
       });
       void this.#run(exchange, request, serving, message, response, expects);
     } catch (cause) {
@@ -203,7 +195,7 @@ export class Intake {
     }
     if (reply === undefined) {
       try {
-        reply = await drive(exchange, { policy: serving.policy(exchange.project), launch: this.#launch });
+        reply = await drive(exchange, { policy: exchange.home.policy, launch: this.#launch });
       } catch (cause) {
         this.#host.log.error({ err: cause, exchange: exchange.id }, "an exchange could not be driven");
         reply = refusalOf(exchange, cause);

@@ -1,8 +1,9 @@
-import { AttemptPolicy, type AttemptPolicy as Policy } from "@tokenman/plugin-sdk";
+import { AttemptPolicy } from "@tokenman/plugin-sdk";
 import type { AccessRules } from "./access.ts";
 import type { Config } from "./config/index.ts";
 import { DialectTable } from "./dialect-table.ts";
 import { singleAttempt } from "./driver.ts";
+import type { ExchangeHome } from "./exchange.ts";
 import type { Generation } from "./generation/index.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { RouteTable } from "./route-table.ts";
@@ -16,38 +17,39 @@ export interface Serving {
   readonly access: AccessRules;
   readonly demandToken: { readonly proxy: boolean; readonly dashboard: boolean };
   readonly limits: Limits;
-  policy(project: string): Policy;
+  /** What exchanges of a project need of the generation; projects of equal config share it. */
+  home(project: string): ExchangeHome;
 }
 
 /** Sizes in bytes, times in milliseconds; 0 is no limit. */
 export interface Limits {
   readonly maxBodyBytes: number;
-  readonly maxResponseBytes: number;
   readonly readMs: number;
   readonly writeMs: number;
-  readonly streamIdleMs: number;
 }
 
 const made = new WeakMap<Generation, Serving>();
 
-export function remember(generation: Generation, config: Config): void {
-  made.set(generation, build(generation, config));
+/** Works out what a generation's exchanges need. `hashKey` is asked for at the first hash. */
+export function remember(generation: Generation, config: Config, hashKey: () => Buffer): void {
+  made.set(generation, build(generation, config, hashKey));
 }
 /** What {@link remember} worked out. */
 export function servingOf(generation: Generation): Serving {
   return made.get(generation)!;
 }
 
-function build(generation: Generation, config: Config): Serving {
+function build(generation: Generation, config: Config, hashKey: () => Buffer): Serving {
   const { server, auth } = config;
   const { registry } = generation;
-  const policies = new Map<Pipeline, Policy>();
+  const dialects = new DialectTable(registry);
+  const homes = new Map<Pipeline, ExchangeHome>();
   const dashboard = config.section("dashboard") as
     | { readonly allowed_origins?: readonly string[] }
     | undefined;
   return {
     generation,
-    dialects: new DialectTable(registry),
+    dialects,
     proxyRoutes: new RouteTable(registry, "proxy"),
     dashboardRoutes: new RouteTable(registry, "dashboard"),
     access: {
@@ -58,19 +60,25 @@ function build(generation: Generation, config: Config): Serving {
     demandToken: { proxy: auth.enabled && auth.proxy, dashboard: auth.enabled },
     limits: {
       maxBodyBytes: server.max_body_size,
-      maxResponseBytes: server.max_response_size,
       readMs: server.read_timeout * 1000,
       writeMs: server.write_timeout * 1000,
-      streamIdleMs: server.stream_timeout * 1000,
     },
-    policy(project) {
+    home(project) {
       const pipeline = generation.pipelineFor(project);
-      let policy = policies.get(pipeline);
-      if (policy === undefined) {
-        policy = generation.service(AttemptPolicy, project) ?? singleAttempt;
-        policies.set(pipeline, policy);
+      let home = homes.get(pipeline);
+      if (home === undefined) {
+        home = {
+          pipeline,
+          policy: generation.service(AttemptPolicy, project) ?? singleAttempt,
+          maxResponseBytes: server.max_response_size,
+          streamIdleMs: server.stream_timeout * 1000,
+          formats: dialects.formats,
+          hashKey,
+          release: () => generation.release(),
+        };
+        homes.set(pipeline, home);
       }
-      return policy;
+      return home;
     },
   };
 }

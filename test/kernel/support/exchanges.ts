@@ -16,6 +16,7 @@ import {
   type SegmentSpan,
 } from "@tokenman/plugin-sdk";
 import { AttemptState } from "../../../kernel/attempt.ts";
+import { singleAttempt } from "../../../kernel/driver.ts";
 import { ExchangeState } from "../../../kernel/exchange.ts";
 import { recordTaps } from "../../../kernel/generation/taps.ts";
 import { compilePipeline, type Pipeline, type PluginTaps } from "../../../kernel/pipeline.ts";
@@ -105,6 +106,7 @@ export function exchangeOn(
     format: undefined,
     home: {
       pipeline,
+      policy: singleAttempt,
       maxResponseBytes: 0,
       streamIdleMs: 0,
       formats: [],
