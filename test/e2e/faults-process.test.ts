@@ -81,7 +81,9 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
       const streaming = await ask(proxy);
       await streaming.until("event: a");
       const halfSent = await rawClient(proxy);
-      await halfSent.send(requestBytes({ headers: ["Content-Length: 10"] }));
+      // Its 100 says that its body is being read.
+      await halfSent.send(requestBytes({ headers: ["Expect: 100-continue", "Content-Length: 10"] }));
+      await halfSent.until("100 Continue");
       await halfSent.send("{");
 
       const began = logs(child, "shutting down");
