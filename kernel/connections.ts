@@ -55,7 +55,11 @@ export class Connection {
         this.#connecting = connect(options, connected) as unknown as Socket;
       },
     });
-    this.client.on("disconnect", () => closed(this));
+    this.client.on("disconnect", () => {
+      this.headWatch.stop();
+      this.bodyWatch.stop();
+      closed(this);
+    });
     // An idle connection that the peer closes is not an error of anybody's request.
     this.client.on("connectionError", () => {});
   }

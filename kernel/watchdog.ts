@@ -43,6 +43,12 @@ export class Watchdog {
   disarm(): void {
     this.#watched = undefined;
   }
+  /** Gives the timer back: one that is only disarmed would be kept, with all it refers to, until its time is over. */
+  stop(): void {
+    this.#watched = undefined;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
   #fire(): void {
     const watched = this.#watched;
     if (watched === undefined) this.#timer = undefined;

@@ -17,6 +17,8 @@ export interface TrafficReport {
   readonly failures: readonly string[];
 }
 
+const MARKS = 64;
+
 /** Clients that ask one request after the other. */
 export class Traffic {
   readonly #url: URL;
@@ -48,7 +50,8 @@ export class Traffic {
 
   async #work(worker: number): Promise<void> {
     for (let turn = 0; this.#running; turn++) {
-      const mark = `${worker}-${turn}`;
+      // Marks come again, so that what plugins remember of texts is soon all they will.
+      const mark = `${worker}-${turn % MARKS}`;
       const kind: Kind = {
         model: turn % 4 === 0 ? "mock" : "gpt-soak",
         stream: (worker + turn) % 2 === 0,
