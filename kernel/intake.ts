@@ -6,6 +6,7 @@ import type { Connections } from "./connections.ts";
 import { drive } from "./driver.ts";
 import { ExchangeState, tokenmanHeader } from "./exchange.ts";
 import { DEFAULT_PROJECT } from "./generation/index.ts";
+import { uuidv7 } from "./id.ts";
 import { type Launch, makeLaunch } from "./launch.ts";
 import { relayedHeaders } from "./outgoing.ts";
 import { KernelReply } from "./reply.ts";
@@ -19,6 +20,8 @@ import { Upload } from "./upload.ts";
 const MAX_DECODED_BYTES = 256 * 1024 * 1024;
 /** How long a client that has its reply may go on sending the rest of its request. */
 const REST_MS = 5_000;
+
+const EMPTY = Buffer.alloc(0);
 
 export interface IntakeHost {
   readonly connections: Connections;
@@ -279,9 +282,17 @@ export class Intake {
       sendError(response, error);
       return;
     }
-    const shaped = format.errorReply({ code: error.code, status: error.status, message: error.message }, "");
-    response.writeHead(shaped.status, [...(shaped.headers ?? [])]);
-    response.end(shaped.body);
+    const id = uuidv7();
+    const {
+      status,
+      headers: fields = [],
+      body,
+    } = format.errorReply({ code: error.code, status: error.status, message: error.message }, id);
+    // An error's body is text at hand; were it ever a stream, there would be no exchange to send it in.
+    const bytes = typeof body === "string" || Buffer.isBuffer(body) ? Buffer.from(body as string) : EMPTY;
+    const length = String(bytes.length);
+    response.writeHead(status, [...fields, "Content-Length", length, "X-Tokenman-Request-Id", id]);
+    response.end(bytes);
   }
   /** A dialect that fails over a request is the reason why some come here: it is not asked twice. */
   #formatOf(message: IncomingMessage, path: string, headers: readonly string[], serving: Serving) {
