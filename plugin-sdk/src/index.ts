@@ -1,5 +1,6 @@
 export { z } from "zod";
 export * from "./attempt-policy.ts";
+export * from "./circuits.ts";
 export * from "./command.ts";
 export * from "./contribution.ts";
 export * from "./dialect.ts";
