@@ -187,7 +187,7 @@ class Call implements DispatchCall, Watched {
     this.#origin.drop(this.#connection!);
     const error = upstreamError(
       cause,
-      this.#body !== undefined ? "body" : this.#connected ? "head" : "connect",
+      this.#body !== undefined ? "body" : this.#answered ? "answer" : this.#connected ? "head" : "connect",
     );
     if (this.#body !== undefined) this.#body.fail(error);
     else this.#events.error(error, this.#sent);
@@ -225,8 +225,8 @@ function isReset(cause: Error): boolean {
   return ["ECONNRESET", "EPIPE", "UND_ERR_SOCKET"].includes(codeOf(cause));
 }
 
-/** What a call was waiting for when it failed. */
-type Phase = "connect" | "head" | "body";
+/** What a call was waiting for when it failed; "answer": for the rest of a head that had begun. */
+type Phase = "connect" | "head" | "answer" | "body";
 
 /** What went wrong with an upstream, in TokenMan's terms. */
 function upstreamError(cause: Error, phase: Phase): TokenmanError {
@@ -246,5 +246,7 @@ function classify(code: string, phase: Phase): ErrorCode {
   if (phase === "connect")
     return /CERT|TLS|SSL|SELF_SIGNED|UNABLE_TO/.test(code) ? "TM_UPSTREAM_TLS" : "TM_UPSTREAM_CONNECT";
   if (code.startsWith("HPE_") || code === "UND_ERR_HEADERS_OVERFLOW") return "TM_UPSTREAM_PROTOCOL";
+  // What was answered in part must not be sent twice: whoever decides about that is told apart from a plain reset.
+  if (phase === "answer") return "TM_UPSTREAM_CUT";
   return "TM_UPSTREAM_RESET";
 }

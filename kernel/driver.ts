@@ -208,6 +208,7 @@ class Driver {
       return;
     }
     const decide = (head: Omit<AttemptHead, "status" | "headers">): void => {
+      if (head.firstEvent?.kind === "error") attempt.streamError ??= head.firstEvent;
       if (this.#done) {
         reply.discard();
         return;
@@ -323,6 +324,7 @@ const SAYS: Readonly<Partial<Record<TokenmanError["code"], string>>> = {
   TM_UPSTREAM_CONNECT: "The provider could not be reached",
   TM_UPSTREAM_TLS: "The provider's TLS certificate was refused",
   TM_UPSTREAM_RESET: "The provider closed the connection before answering",
+  TM_UPSTREAM_CUT: "The provider broke off its answer",
   TM_UPSTREAM_PROTOCOL: "The provider's answer was not understood",
   TM_UPSTREAM_TIMEOUT: "The provider did not answer in time",
   TM_BAD_REQUEST: "The request cannot be written as HTTP",

@@ -4,6 +4,8 @@ import { testHome } from "./home.ts";
 import { currentHost, type HostedKernel, type TestHost } from "./host.ts";
 import type { ConfigTable } from "./toml.ts";
 
+const LEFT_OUT = ["access-log", "watch", "breaker", "retry"] as const;
+
 export interface KernelSettings {
   /**
    * Loaded beside TokenMan's own plugins, the dialects, providers and router among them. They come first in the order;
@@ -18,8 +20,11 @@ export interface KernelSettings {
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** Default: a temporary folder that is removed at the end. */
   readonly dataDir?: string;
-  /** TokenMan's default plugins that print or reload by themselves are left out, unless they are named here. */
-  readonly also?: readonly ("access-log" | "watch")[];
+  /**
+   * TokenMan's default plugins that print, reload, or decide about attempts by themselves are left out, unless they are
+   * named here.
+   */
+  readonly also?: readonly (typeof LEFT_OUT)[number][];
   /** Default: the one that came with the package, or was installed. */
   readonly host?: TestHost;
 }
@@ -57,7 +62,7 @@ export async function startKernel(settings: KernelSettings = {}): Promise<Runnin
   try {
     kernel = await host.start({
       plugins: settings.plugins ?? [],
-      without: (["access-log", "watch"] as const).filter((name) => settings.also?.includes(name) !== true),
+      without: LEFT_OUT.filter((name) => settings.also?.includes(name) !== true),
       configFile,
       home: folder,
       env: {

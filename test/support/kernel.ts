@@ -13,7 +13,7 @@ installHost(testHost);
 export type Tokenman = RunningKernel & { readonly kernel: Kernel };
 
 /**
- * Starts a whole TokenMan on free ports: its own plugins (but those that print or reload by themselves), and `plugins`, which come first unless a list
+ * Starts a whole TokenMan on free ports: its own plugins (but those that print, reload or try again by themselves), and `plugins`, which come first unless a list
  * places them. See {@link KernelSettings}.
  */
 export async function startTokenman(settings: KernelSettings = {}): Promise<Tokenman> {
