@@ -104,25 +104,6 @@ export const plannedSections: readonly SectionSpec[] = [
         .describe("What is done about a finding."),
     }),
   }),
-  plan("security.rate_limit", "rate-limit", {
-    about: "Keeps requests under each provider's limits.",
-    enabledByDefault: false,
-    guard: true,
-    schema: z.strictObject({
-      default_rate: z.number().gt(0).default(10).describe("Requests a second to each provider."),
-      default_burst: z.int().min(1).default(20).describe("Requests that may go at once."),
-      provider_limits: z
-        .record(
-          z.string(),
-          z.union([
-            z.number().gt(0),
-            z.strictObject({ rate: z.number().gt(0).optional(), burst: z.int().min(1).optional() }),
-          ]),
-        )
-        .default({})
-        .describe("By provider: a rate, or { rate, burst }."),
-    }),
-  }),
   plan("tracing", "tracing", {
     about: "OpenTelemetry spans of each request.",
     enabledByDefault: false,

@@ -16,6 +16,7 @@ const MODULES: Readonly<Record<string, () => Promise<{ readonly default: Plugin 
   tokenizer: () => import("../plugins/tokenizer/index.ts"),
   pricing: () => import("../plugins/pricing/index.ts"),
   budget: () => import("../plugins/budget/index.ts"),
+  "rate-limit": () => import("../plugins/rate-limit/index.ts"),
   breaker: () => import("../plugins/breaker/index.ts"),
   retry: () => import("../plugins/retry/index.ts"),
 };
@@ -38,6 +39,7 @@ export const firstParty: FirstPartyRegistry = {
     "watch",
     "breaker",
     "budget",
+    "rate-limit",
     "retry",
   ],
   alwaysOn: ["anthropic", "openai", "mock", "router", "health"],

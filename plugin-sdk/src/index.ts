@@ -23,3 +23,4 @@ export * from "./service.ts";
 export * from "./sse.ts";
 export * from "./tokenizer.ts";
 export * from "./units.ts";
+export * from "./verdict.ts";

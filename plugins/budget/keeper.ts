@@ -1,5 +1,6 @@
 import {
   type Attempt,
+  decline,
   type Exchange,
   type Logger,
   type Pricing,
@@ -84,9 +85,7 @@ export class Keeper {
     const own: AttemptAccount = { estimate, hold: undefined };
     attempt.set(AttemptAccounts, own);
     if (estimate === undefined && !this.#mayBeUnpriced(query.model || "without a name"))
-      return this.#decline(exchange, attempt, "its price is not known", () =>
-        unpriced(exchange, query.model),
-      );
+      return decline(exchange, attempt, "its price is not known", () => unpriced(exchange, query.model));
     const held = estimate?.held ?? 0;
     const missing = this.#missing(exchange, account, attempt, held);
     if (missing !== undefined) {
@@ -96,15 +95,14 @@ export class Keeper {
         `${exchange.id}+${attempt.number}`,
         missing,
       );
-      if (refusal !== undefined)
-        return this.#decline(exchange, attempt, "the budget has no room", () => refusal);
+      if (refusal !== undefined) return decline(exchange, attempt, "the budget has no room", () => refusal);
     }
     const limits = this.#parting.filter((limit) => counts(limit, query.provider, query.model));
     if (limits.length === 0) return undefined;
     own.hold = this.#parts.reservations.reserve(exchange, `${exchange.id}:${attempt.number}`, held, limits);
     const refusal = await own.hold.refusal;
     if (refusal === undefined) return undefined;
-    return this.#decline(exchange, attempt, "its budget has no room", () => refusal);
+    return decline(exchange, attempt, "its budget has no room", () => refusal);
   };
 
   /** What was not billed is given back at once: the next attempt may need the room. */
@@ -164,16 +162,6 @@ export class Keeper {
     const reserved = account.holds.reduce((sum, hold) => sum + hold.nanoUsd, 0);
     if (account.holds.length === 0) return needed;
     return needed > reserved ? needed - reserved : undefined;
-  }
-
-  /** The reply is the client's only where no other candidate, and no provider's own reply, can be. */
-  #decline(exchange: Exchange, attempt: Attempt, skip: string, refusal: () => ReplyInit): Verdict {
-    const others = exchange.attempts.filter((other) => other !== attempt);
-    const tried = new Set(exchange.attempts.map(({ candidate }) => candidate));
-    const isLast =
-      others.every(({ result }) => result?.kind === "skipped") &&
-      exchange.candidates.every((candidate) => tried.has(candidate));
-    return isLast ? { answer: refusal() } : { skip };
   }
 
   #opaque(exchange: Exchange): ReplyInit | undefined {
