@@ -19,10 +19,11 @@ export interface AccessRules {
 
 /**
  * Refuses what a web page of a stranger could send: a Host that is not ours (DNS rebinding), or an Origin that is not
- * (CSRF). An IP address as Host is always ours: a rebinding attack needs a name. Throws TM_HOST_REFUSED,
+ * (CSRF). With "programs" an Origin that is no web page's (`vscode-webview://`) passes: the proxy's clients are such
+ * programs, the dashboard's are not. An IP address as Host is always ours: a rebinding attack needs a name. Throws TM_HOST_REFUSED,
  * TM_ORIGIN_REFUSED, and TM_BAD_REQUEST for what proxies and servers read differently (request smuggling).
  */
-export function checkHead(headers: RawHeaders, rules: AccessRules): void {
+export function checkHead(headers: RawHeaders, rules: AccessRules, origins: "own" | "programs"): void {
   const host = single(headers, "host", "Host");
   single(headers, "content-length", "Content-Length");
   const coding = single(headers, "transfer-encoding", "Transfer-Encoding");
@@ -35,7 +36,7 @@ export function checkHead(headers: RawHeaders, rules: AccessRules): void {
     );
   }
   const origin = headerValue(headers, "origin");
-  if (origin !== undefined && !isOwnOrigin(origin, host, rules)) {
+  if (origin !== undefined && !isOwnOrigin(origin, host, rules, origins)) {
     throw new TokenmanError("TM_ORIGIN_REFUSED", "A web page of another origin may not use TokenMan.");
   }
   if (origin === undefined && headerValue(headers, "sec-fetch-site")?.trim().toLowerCase() === "cross-site") {
@@ -72,12 +73,17 @@ function isOurs(host: string, { allowedHosts }: AccessRules): boolean {
   return isIP(name) !== 0 || name === "localhost" || name.endsWith(".localhost") || allowedHosts.has(name);
 }
 
-function isOwnOrigin(origin: string, host: string | undefined, rules: AccessRules): boolean {
+function isOwnOrigin(
+  origin: string,
+  host: string | undefined,
+  rules: AccessRules,
+  origins: "own" | "programs",
+): boolean {
   if (rules.allowedOrigins.has(origin.trim().toLowerCase())) return true;
   const match = /^([a-z][a-z0-9+.-]*):\/\/(.+)$/i.exec(origin.trim());
   if (match === null) return false;
   // Only a browser's page can have an http origin it did not choose; an editor's own scheme is a program on this machine.
-  if (!/^https?$/i.test(match[1]!)) return true;
+  if (!/^https?$/i.test(match[1]!)) return origins === "programs";
   return host !== undefined && match[2]!.toLowerCase() === host.trim().toLowerCase() && isOurs(host, rules);
 }
 

@@ -23,7 +23,7 @@ export function handleDashboard(
   const method = message.method ?? "GET";
   const path = (message.url ?? "/").split("?", 1)[0]!;
   try {
-    checkHead(message.rawHeaders, serving.access);
+    checkHead(message.rawHeaders, serving.access, "own");
     const match = serving.dashboardRoutes.match(method, path);
     const isPublic = typeof match === "object" && match.route.public === true;
     const { token } = serving.access;

@@ -178,7 +178,8 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     let waits = true;
     for (const call of calls) call.hold();
     this.cancellation.onCancel(() => {
-      if (waits) for (const call of calls) call.waitInVain();
+      // Observers of the end may wait for what they will: nobody's answer depends on them any more.
+      if (waits && !this.#settled) for (const call of calls) call.waitInVain();
     });
     try {
       return await promise;

@@ -1,5 +1,11 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { type ErrorCode, type Logger, type Outcome, TokenmanError } from "@tokenman/plugin-sdk";
+import {
+  type ErrorCode,
+  type Logger,
+  type Outcome,
+  type ReplyInit,
+  TokenmanError,
+} from "@tokenman/plugin-sdk";
 import { checkHead, hasToken, withoutToken } from "./access.ts";
 import { Bag } from "./bag.ts";
 import type { Connections } from "./connections.ts";
@@ -71,7 +77,7 @@ export class Intake {
     const serving = this.#host.serving();
     let headers: readonly string[] = message.rawHeaders;
     try {
-      checkHead(headers, serving.access);
+      checkHead(headers, serving.access, "programs");
       const place = destination(message.url ?? "/", tokenmanHeader(headers, "x-tokenman-project"));
       const route = serving.proxyRoutes.match(message.method ?? "GET", place.path);
       const isPublic = typeof route === "object" && route.route.public === true;
@@ -88,6 +94,8 @@ export class Intake {
       }
       if (typeof route === "object") {
         if (expects) response.writeContinue();
+        serving.generation.lease();
+        response.once("close", () => serving.generation.release());
         void serveRoute(route, message, response, (cause) =>
           this.#host.log.error({ err: cause, path: place.path }, "a route failed"),
         );
@@ -283,11 +291,16 @@ export class Intake {
       return;
     }
     const id = uuidv7();
-    const {
-      status,
-      headers: fields = [],
-      body,
-    } = format.errorReply({ code: error.code, status: error.status, message: error.message }, id);
+    let shaped: ReplyInit;
+    try {
+      shaped = format.errorReply({ code: error.code, status: error.status, message: error.message }, id);
+    } catch (failure) {
+      // A format is a plugin's. An error must come out all the same.
+      this.#host.log.error({ err: failure, format: format.name }, "a format failed to word an error");
+      sendError(response, error);
+      return;
+    }
+    const { status, headers: fields = [], body } = shaped;
     // An error's body is text at hand; were it ever a stream, there would be no exchange to send it in.
     const bytes = typeof body === "string" || Buffer.isBuffer(body) ? Buffer.from(body as string) : EMPTY;
     const length = String(bytes.length);

@@ -25,7 +25,7 @@ export class ContributionRegistry implements RegistryView {
   /** Throws TM_CONTRIBUTION_DUPLICATE, naming both plugins. */
   add<K extends ContributionKind>(plugin: string, kind: K, value: Contributions[K]): void {
     const entries = this.#kinds.get(kind) ?? [];
-    if (kind === "provider") checkBase(value as Contributions["provider"], plugin);
+    if (kind === "provider") checkProvider(value as Contributions["provider"], plugin);
     const names = identities(kind, value, plugin);
     for (const name of names) {
       const earlier = entries.find((entry) => entry.name === name);
@@ -70,8 +70,21 @@ export class ContributionRegistry implements RegistryView {
   }
 }
 
-/** Throws TM_PLUGIN_SETUP: a base that is no URL would fail every request, and the reload that is to mend it. */
-function checkBase({ name, apiBase, answer }: Contributions["provider"], plugin: string): void {
+/** A provider's name stands in a header of every reply, in metrics and in paths. */
+const PROVIDER_NAME = /^[\x21-\x7e]{1,64}$/;
+
+/**
+ * Throws TM_PLUGIN_SETUP: a base that is no URL would fail every request, and the reload that is to mend it; a name that
+ * no header can carry would break every reply.
+ */
+function checkProvider({ name, apiBase, answer }: Contributions["provider"], plugin: string): void {
+  if (!PROVIDER_NAME.test(name)) {
+    throw new TokenmanError(
+      "TM_PLUGIN_SETUP",
+      `plugin "${plugin}": a provider's name is 1 to 64 visible ASCII characters without spaces; found ${JSON.stringify(name)}`,
+      { plugin },
+    );
+  }
   if (apiBase === undefined && typeof answer === "function") return;
   if (typeof apiBase === "string" && /^https?:$/.test(URL.parse(apiBase)?.protocol ?? "")) return;
   const found = apiBase === undefined ? "neither" : JSON.stringify(apiBase);
