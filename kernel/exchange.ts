@@ -38,6 +38,8 @@ export interface ExchangeHome {
   /** Keys the hash that tells credentials apart. */
   hashKey(): Buffer;
   release(): void;
+  /** Tells that a dialect threw, which it must not. */
+  dialectFailed(dialect: Dialect, what: string, cause: unknown): void;
 }
 
 /** One client request and all that happens to it. */
@@ -95,7 +97,10 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   get description(): RequestDescription | undefined {
     if (this.#description === undefined) {
       const { body } = this.request;
-      const value = body === undefined || body.length === 0 ? undefined : this.dialect?.describe(body);
+      const value =
+        body === undefined || body.length === 0
+          ? undefined
+          : this.#ofDialect("describe", (dialect) => dialect.describe(body));
       this.#description = { value };
     }
     return this.#description.value;
@@ -125,11 +130,12 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   get segments(): readonly Segment[] {
     if (this.#segments === undefined) {
       const { body } = this.request;
-      if (body === undefined || this.dialect === undefined) this.#segments = [];
+      if (body === undefined) this.#segments = [];
       else {
         this.#edits ??= new Edits(body, this.id);
         const edits = this.#edits;
-        this.#segments = this.dialect.segments(body).map((span) => new SegmentState(span, body, edits));
+        const spans = this.#ofDialect("segments", (dialect) => dialect.segments(body)) ?? [];
+        this.#segments = spans.map((span) => new SegmentState(span, body, edits));
       }
     }
     return this.#segments;
@@ -269,6 +275,20 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     }
   }
 
+  /**
+   * What the dialect says. One that throws, against its contract, says nothing: whoever asked is another plugin, and
+   * must neither fail for it nor be blamed.
+   */
+  #ofDialect<T>(what: string, ask: (dialect: Dialect) => T): T | undefined {
+    const { dialect } = this;
+    if (dialect === undefined) return undefined;
+    try {
+      return ask(dialect);
+    } catch (cause) {
+      this.home.dialectFailed(dialect, what, cause);
+      return undefined;
+    }
+  }
   #editable(): Edits {
     this.#edits ??= new Edits(this.editableBody(), this.id);
     return this.#edits;

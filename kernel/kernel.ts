@@ -256,7 +256,7 @@ export class Kernel {
       log,
     });
     this.#config = config;
-    remember(generation, config, () => this.#hashKey());
+    remember(generation, config, log, () => this.#hashKey());
     return generation;
   }
   /** Addresses, ports and the data folder stay as they were at the start. */

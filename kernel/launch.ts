@@ -1,5 +1,5 @@
 import type { Readable } from "node:stream";
-import { type Dialect, type ReplyObserver, TokenmanError } from "@tokenman/plugin-sdk";
+import { type Dialect, type ReplyInit, type ReplyObserver, TokenmanError } from "@tokenman/plugin-sdk";
 import type { AttemptState } from "./attempt.ts";
 import type { Connections } from "./connections.ts";
 import { dispatch } from "./dispatch.ts";
@@ -115,6 +115,27 @@ function sendOut(
   attempt.cancellation.onCancel(() => call.abort());
 }
 
+/** Like `answer`, but a provider that does not come to its reply's head in time is called off. */
+async function answerInTime(
+  attempt: AttemptState,
+  answer: Promise<ReplyInit> | ReplyInit,
+): Promise<ReplyInit> {
+  const { headMs } = attempt.provider.timeouts;
+  if (headMs <= 0 || !(answer instanceof Promise)) return answer;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new TokenmanError("TM_UPSTREAM_TIMEOUT", `no reply's head within ${headMs} ms`));
+      attempt.cancel();
+    }, headMs);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 async function answerHere(
   host: LaunchHost,
   exchange: ExchangeState,
@@ -131,11 +152,8 @@ async function answerHere(
     // A provider in this process reads JSON, not codings.
     const readable = edited ? body : (exchange.request.body ?? body);
     const { method, target } = exchange.request;
-    const init = await attempt.provider.answer!(
-      { method, path: target, headers: attempt.headers, body: readable },
-      exchange,
-      attempt,
-    );
+    const request = { method, path: target, headers: attempt.headers, body: readable };
+    const init = await answerInTime(attempt, attempt.provider.answer!(request, exchange, attempt));
     if (!isReplyInit(init))
       throw new TokenmanError(
         "TM_PLUGIN_RESULT",
@@ -146,7 +164,8 @@ async function answerHere(
     events.reply(reply, undefined);
   } catch (cause) {
     events.failed(
-      attempt.cancellation.cancelled
+      attempt.cancellation.cancelled &&
+        !(cause instanceof TokenmanError && cause.code === "TM_UPSTREAM_TIMEOUT")
         ? new TokenmanError("TM_CLIENT_GONE", undefined, { cause })
         : asError(cause),
       true,

@@ -1,4 +1,4 @@
-import { AttemptPolicy } from "@tokenman/plugin-sdk";
+import { AttemptPolicy, type Logger } from "@tokenman/plugin-sdk";
 import type { AccessRules } from "./access.ts";
 import type { Config } from "./config/index.ts";
 import { DialectTable } from "./dialect-table.ts";
@@ -31,15 +31,15 @@ export interface Limits {
 const made = new WeakMap<Generation, Serving>();
 
 /** Works out what a generation's exchanges need. `hashKey` is asked for at the first hash. */
-export function remember(generation: Generation, config: Config, hashKey: () => Buffer): void {
-  made.set(generation, build(generation, config, hashKey));
+export function remember(generation: Generation, config: Config, log: Logger, hashKey: () => Buffer): void {
+  made.set(generation, build(generation, config, log, hashKey));
 }
 /** What {@link remember} worked out. */
 export function servingOf(generation: Generation): Serving {
   return made.get(generation)!;
 }
 
-function build(generation: Generation, config: Config, hashKey: () => Buffer): Serving {
+function build(generation: Generation, config: Config, log: Logger, hashKey: () => Buffer): Serving {
   const { server, auth } = config;
   const { registry } = generation;
   const dialects = new DialectTable(registry);
@@ -75,6 +75,8 @@ function build(generation: Generation, config: Config, hashKey: () => Buffer): S
           formats: dialects.formats,
           hashKey,
           release: () => generation.release(),
+          dialectFailed: (dialect, what, cause) =>
+            log.error({ err: cause, dialect: dialect.name, what }, "a dialect threw, which it must not"),
         };
         homes.set(pipeline, home);
       }

@@ -111,6 +111,7 @@ export function exchangeOn(
       streamIdleMs: 0,
       formats: [],
       hashKey: () => Buffer.alloc(32),
+      dialectFailed: () => {},
       release: () => {
         released++;
       },
