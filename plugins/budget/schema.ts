@@ -12,9 +12,10 @@ const limits = z.strictObject({
 export type PeriodLimits = z.output<typeof limits>;
 
 /** `[security.budget]`. */
-export const budgetSchema = limits
-  .extend({
+export const budgetSchema = z
+  .strictObject({
     enabled: z.boolean().default(false).describe("Refuse requests once the money is spent."),
+    ...limits.shape,
     alert_thresholds: z
       .array(z.number().min(0).max(100))
       .default([50, 75, 90])

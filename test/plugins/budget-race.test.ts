@@ -225,3 +225,36 @@ monthly_limit = 20
     ],
   );
 });
+
+test("both limits of a config for the original load and work", async () => {
+  await using upstream = await recordingUpstream();
+  const config = `${providersAt(upstream.url)}
+[security.budget]
+enabled = true
+hourly_limit = 10
+daily_limit = 50.5
+monthly_limit = 500
+alert_thresholds = [50, 75, 90]
+[security.rate_limit]
+enabled = true
+default_rate = 10
+default_burst = 2
+[security.rate_limit.provider_limits]
+anthropic = 0.001
+openai = { rate = 2.5, burst = 4 }
+`;
+  await using kernel = await startTokenman({ config });
+  const statuses: number[] = [];
+  for (let each = 0; each < 3; each++) statuses.push((await ask(kernel)).status);
+  assert.deepEqual(statuses, [200, 200, 429]);
+  assert.deepEqual(
+    (await windows(kernel)).map(({ period, limit }) => [period, limit]),
+    [
+      ["hourly", 10],
+      ["daily", 50.5],
+      ["monthly", 500],
+    ],
+  );
+  const on = kernel.status().plugins.filter(({ state }) => state === "on");
+  assert.ok(on.some(({ name }) => name === "budget") && on.some(({ name }) => name === "rate-limit"));
+});
