@@ -67,8 +67,10 @@ class Driver {
   readonly #resolve: (reply: KernelReply) => void;
   readonly #reject: (error: unknown) => void;
   readonly #began = performance.now();
-  readonly #tried = new Set<Candidate>();
-  readonly #live = new Set<AttemptState>();
+  // Arrays: they hold one or two, and a Set costs more than to look through them.
+  readonly #tried: Candidate[] = [];
+  #live: AttemptState[] = [];
+  readonly #view: AttemptView = this.#makeView();
   /** The last reply that was not accepted: the client's, if nothing better comes. */
   #kept: { attempt: AttemptState; reply: KernelReply } | undefined;
   #lastError: TokenmanError | undefined;
@@ -96,29 +98,40 @@ class Driver {
     clearTimeout(this.#timer);
     let decision: AttemptDecision;
     try {
-      decision = checkDecision(this.#host.policy.next(this.#view()));
+      decision = checkDecision(this.#host.policy.next(this.#view));
     } catch (error) {
       this.#finish(undefined, error);
       return;
     }
     if (decision.kind === "try" && this.#exchange.attempts.length < MAX_ATTEMPTS && !this.#spent)
       this.#try(decision.candidate, decision.delayMs ?? 0);
-    else if (this.#live.size > 0 || this.#starting > 0) {
+    else if (this.#live.length > 0 || this.#starting > 0) {
       // Live attempts are left to run, whether the policy waits for them or has no further one to begin.
       if (decision.kind === "wait" && decision.forMs !== undefined)
         this.#later(decision.forMs, () => this.step());
     } else this.#stop();
   }
 
-  #view(): AttemptView {
+  /** What the policy sees; each fact is worked out when it looks. */
+  #makeView(): AttemptView {
+    const driver = this;
     return {
-      exchange: this.#exchange,
-      attempts: this.#exchange.attempts,
-      live: [...this.#live],
-      untried: this.#spent
-        ? []
-        : this.#exchange.candidates.filter((candidate) => !this.#tried.has(candidate)),
-      elapsedMs: performance.now() - this.#began,
+      get exchange() {
+        return driver.#exchange;
+      },
+      get attempts() {
+        return driver.#exchange.attempts;
+      },
+      get live() {
+        return driver.#live;
+      },
+      get untried() {
+        if (driver.#spent) return [];
+        return driver.#exchange.candidates.filter((candidate) => !driver.#tried.includes(candidate));
+      },
+      get elapsedMs() {
+        return performance.now() - driver.#began;
+      },
     };
   }
   /** A body that streams through is not kept: once an attempt had it, there is none for another one. */
@@ -137,7 +150,7 @@ class Driver {
   }
   #begin(candidate: Candidate): void {
     if (this.#done) return;
-    this.#tried.add(candidate);
+    this.#tried.push(candidate);
     const exchange = this.#exchange;
     const attempt = new AttemptState(
       exchange,
@@ -177,8 +190,14 @@ class Driver {
     this.#exchange.answeredBy = verdict.by;
     this.#finish(verdict.answer);
   }
+  /** Takes an attempt off the live ones; false where it was none. The list is replaced: a policy may have kept it. */
+  #ended(attempt: AttemptState): boolean {
+    if (!this.#live.includes(attempt)) return false;
+    this.#live = this.#live.filter((other) => other !== attempt);
+    return true;
+  }
   #launch(attempt: AttemptState): void {
-    this.#live.add(attempt);
+    this.#live = [...this.#live, attempt];
     this.#host.launch(this.#exchange, attempt, {
       reply: (reply, source) => this.#headCame(attempt, reply, source),
       failed: (error, bytesSent) => {
@@ -187,13 +206,13 @@ class Driver {
             ? { kind: "cancelled" }
             : { kind: "error", code: error.code, message: error.message, bytesSent },
         );
-        if (!this.#live.delete(attempt) || this.#done) return;
+        if (!this.#ended(attempt) || this.#done) return;
         this.#lastError = error;
         this.step();
       },
     });
     // A policy that hedges wants to be asked again while this one waits.
-    if (!this.#done && this.#live.has(attempt) && this.#host.policy !== singleAttempt) this.step();
+    if (!this.#done && this.#live.includes(attempt) && this.#host.policy !== singleAttempt) this.step();
   }
 
   #headCame(attempt: AttemptState, reply: KernelReply, source: PushSource | undefined): void {
@@ -203,7 +222,7 @@ class Driver {
     }
     const { policy } = this.#host;
     if (policy === singleAttempt) {
-      this.#live.delete(attempt);
+      this.#ended(attempt);
       this.#finish(reply);
       return;
     }
@@ -213,11 +232,11 @@ class Driver {
         reply.discard();
         return;
       }
-      this.#live.delete(attempt);
+      this.#ended(attempt);
       const full = { status: reply.status, headers: reply.headers, ...head };
       let accepted: boolean;
       try {
-        accepted = policy.accept(this.#view(), attempt, full);
+        accepted = policy.accept(this.#view, attempt, full);
       } catch (error) {
         this.#finish(undefined, error);
         return;
@@ -314,7 +333,7 @@ class Driver {
       attempt.cancel();
       attempt.end({ kind: "cancelled" });
     }
-    this.#live.clear();
+    this.#live = [];
     if (reply === undefined) this.#reject(error);
     else this.#resolve(reply);
   }
