@@ -310,6 +310,8 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     if (this.#clientGone && this.#retained === 0) this.cancellation.cancel();
   }
   #derivedSession(): string {
+    const opening = this.#ofDialect("opening", () => this.description?.opening);
+    if (opening !== undefined) return this.#keyedHash(`${this.credential?.secret ?? ""}\n${opening}`);
     const parts = [this.credentialHash];
     for (const segment of this.segments) {
       if (segment.role === "system") parts.push(segment.hash);

@@ -20,6 +20,11 @@ export interface RequestDescription {
   readonly maxOutputTokens: number | undefined;
   /** Whether the request offers tools, and whether the provider itself runs some of them. */
   readonly tools: "none" | "client" | "server";
+  /**
+   * How the conversation begins ({@link openingOf}), which tells it from others at each of its turns. Where a dialect
+   * does not say, its segments are read for it, all of them.
+   */
+  readonly opening?: string;
 }
 
 export type SegmentRole = "system" | "user" | "assistant" | "tool" | "other";

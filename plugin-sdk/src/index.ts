@@ -11,6 +11,7 @@ export * from "./glob.ts";
 export * from "./headers.ts";
 export * from "./json-index.ts";
 export * from "./json-read.ts";
+export * from "./opening.ts";
 export * from "./json-splice.ts";
 export * from "./ledger.ts";
 export * from "./log.ts";

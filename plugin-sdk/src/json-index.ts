@@ -98,6 +98,11 @@ export class JsonNode {
     return this.buf.toString("utf8", this.start, this.end);
   }
 
+  /** The first bytes of the source text, one character each. */
+  head(maxBytes: number): string {
+    return this.buf.toString("latin1", this.start, Math.min(this.end, this.start + maxBytes));
+  }
+
   /** A string's decoded value. Throws TypeError on a value of another kind, JsonSyntaxError on a bad escape. */
   text(): string {
     if (this.buf[this.start] !== 0x22) throw new TypeError(`JSON: expected a string, found ${this.kind}`);
@@ -119,6 +124,20 @@ export class JsonNode {
   items(): readonly JsonNode[] {
     this.elements ??= this.buf[this.start] === OPEN_ARRAY ? this.readElements() : NO_ITEMS;
     return this.elements;
+  }
+
+  /** An array's elements one after another: those behind the last one that is asked for are not scanned. */
+  *each(): Generator<JsonNode, void> {
+    const { buf } = this;
+    if (buf[this.start] !== OPEN_ARRAY) return;
+    let pos = skipSpace(buf, this.start + 1);
+    while (pos < this.end - 1) {
+      const end = scanValue(buf, pos, null);
+      yield new JsonNode(buf, pos, end, null, 0);
+      pos = skipSpace(buf, end);
+      if (buf[pos] !== COMMA) return;
+      pos = skipSpace(buf, pos + 1);
+    }
   }
 
   /** The value of the object's last member called `key`, as with JSON.parse; undefined for other kinds. */

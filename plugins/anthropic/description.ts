@@ -1,13 +1,22 @@
 import {
   countOf,
   type JsonNode,
+  openingOf,
   parsedOf,
   type RequestDescription,
   textOf,
   topLevelOf,
 } from "@tokenman/plugin-sdk";
 
-const WANTED: ReadonlySet<string> = new Set(["model", "stream", "max_tokens", "tools", "mcp_servers"]);
+const WANTED: ReadonlySet<string> = new Set([
+  "model",
+  "stream",
+  "max_tokens",
+  "tools",
+  "mcp_servers",
+  "system",
+  "messages",
+]);
 
 /** Types of tools that the client runs, less their date. A tool without a type is the client's too. */
 const CLIENT_TOOL = /^(?:custom$|bash_|text_editor_|computer_|memory_|browser_)/;
@@ -25,6 +34,8 @@ class MessagesDescription implements RequestDescription {
   readonly maxOutputTokens: number | undefined;
   readonly #tools: JsonNode | undefined;
   readonly #mcpServers: JsonNode | undefined;
+  readonly #system: JsonNode | undefined;
+  readonly #messages: JsonNode | undefined;
   #kind: RequestDescription["tools"] | undefined;
 
   constructor(top: ReadonlyMap<string, JsonNode>) {
@@ -34,6 +45,12 @@ class MessagesDescription implements RequestDescription {
     this.maxOutputTokens = countOf(parsedOf(top.get("max_tokens")));
     this.#tools = top.get("tools");
     this.#mcpServers = top.get("mcp_servers");
+    this.#system = top.get("system");
+    this.#messages = top.get("messages");
+  }
+
+  get opening(): string {
+    return openingOf(this.#system, this.#messages);
   }
 
   /** Worked out at first use: tool definitions are a large part of an agent's body. */

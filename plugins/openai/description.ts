@@ -1,6 +1,7 @@
 import {
   countOf,
   type JsonNode,
+  openingOf,
   parsedOf,
   type RequestDescription,
   recordOf,
@@ -17,6 +18,9 @@ const WANTED: ReadonlySet<string> = new Set([
   "functions",
   "web_search_options",
   "stream_options",
+  "messages",
+  "instructions",
+  "input",
   ...CAPS,
 ]);
 
@@ -52,6 +56,10 @@ export class OpenAiDescription implements RequestDescription {
     const cap = CAPS.find((name) => countOf(parsedOf(top.get(name))) !== undefined);
     this.maxOutputTokens = cap === undefined ? undefined : countOf(parsedOf(top.get(cap)));
     this.#top = top;
+  }
+
+  get opening(): string {
+    return openingOf(this.#top.get("instructions"), this.#top.get("messages") ?? this.#top.get("input"));
   }
 
   /** What the request says about usage in its stream. "other" is a value that is no object. */
