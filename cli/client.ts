@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { request as httpRequest } from "node:http";
 import { request as httpsRequest, type RequestOptions } from "node:https";
+import { Readable } from "node:stream";
 import { TokenmanError } from "@tokenman/plugin-sdk";
 import { runningInstance } from "./pid-file.ts";
 import { type CliSettings, dashboardUrl } from "./settings.ts";
@@ -40,6 +41,12 @@ function send(
   };
   const { promise, resolve, reject } = Promise.withResolvers<Response>();
   const request = (secure ? httpsRequest : httpRequest)(target, options, (reply) => {
+    // A stream has no end to wait for.
+    if (/^text\/event-stream\b/.test(reply.headers["content-type"] ?? "")) {
+      const body = Readable.toWeb(reply) as ReadableStream<Uint8Array>;
+      resolve(new Response(body, { status: reply.statusCode ?? 500 }));
+      return;
+    }
     const chunks: Buffer[] = [];
     reply.on("data", (chunk: Buffer) => chunks.push(chunk));
     reply.on("error", reject);

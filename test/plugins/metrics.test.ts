@@ -148,12 +148,12 @@ describe("metrics", () => {
   test("names errors by who failed and how", async () => {
     await using tokenman = await startLedgered();
     await ask(tokenman, { model: "nobody-serves-this" }, "/v1/nothing-here");
-    await ask(tokenman, { model: "mock-fail-429" });
+    await ask(tokenman, { model: "mock-fail-400" });
     await tokenman.ended(2);
     const samples = await scrape(tokenman);
     const errors = [...samples.keys()].filter((name) => name.startsWith("tokenman_errors_total"));
     assert.ok(
-      errors.includes('tokenman_errors_total{type="provider_error",provider="mock",status_code="429"}'),
+      errors.includes('tokenman_errors_total{type="provider_error",provider="mock",status_code="400"}'),
       errors.join("\n"),
     );
     assert.equal(errors.length, 2, errors.join("\n"));
@@ -162,7 +162,7 @@ describe("metrics", () => {
   test("gives names that no provider knows no series, and escapes those it gives one", async () => {
     const hostile = 'mock-a"b\\c\nd';
     await using tokenman = await startLedgered({ config: "[metrics]\nmax_models = 2\n" });
-    for (const model of [hostile, "mock-fail-429", "mock-x", "mock-y", "mock-z"])
+    for (const model of [hostile, "mock-fail-400", "mock-x", "mock-y", "mock-z"])
       await ask(tokenman, { model });
     await tokenman.ended(5);
     const text = await page(tokenman);
@@ -243,7 +243,7 @@ describe("Prometheus itself", () => {
   }, async () => {
     await using tokenman = await startLedgered({ config: PRICES });
     await ask(tokenman, { model: "mock", stream: true });
-    await ask(tokenman, { model: "mock-fail-429" });
+    await ask(tokenman, { model: "mock-fail-400" });
     await tokenman.ended(2);
     const checked = spawnSync("promtool", ["check", "metrics"], {
       input: await page(tokenman),

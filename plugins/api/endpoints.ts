@@ -1,0 +1,234 @@
+import {
+  type HostInfo,
+  type Ledger,
+  type LedgerDimension,
+  type LedgerGroup,
+  type LedgerOnly,
+  type Provider,
+  TokenmanError,
+  z,
+} from "@tokenman/plugin-sdk";
+import { type Endpoint, endpoint } from "./endpoint.ts";
+import { figures, figuresOf } from "./figures.ts";
+import {
+  figureParameters,
+  groupParameters,
+  historyParameters,
+  rangeOf,
+  requestParameters,
+  stepOf,
+} from "./query.ts";
+import { record, recordOf, summary, summaryOf } from "./request.ts";
+
+export interface World {
+  readonly host: HostInfo;
+  /** Undefined where nobody keeps one. */
+  readonly ledger: Ledger | undefined;
+}
+
+const range = {
+  from: z.number().describe("Milliseconds since 1970."),
+  to: z.number().describe("Exclusive."),
+};
+const NOTHING = z.strictObject({});
+const group = figures.extend({ name: z.string() });
+
+/** The paths that this plugin answers itself. */
+export function endpoints({ host, ledger }: World): Endpoint[] {
+  const kept = (): Ledger => {
+    if (ledger === undefined)
+      throw new TokenmanError("TM_LEDGER_UNAVAILABLE", "no plugin keeps a ledger: the plugin store is off");
+    return ledger;
+  };
+  const groups = async (
+    dimension: LedgerDimension,
+    query: z.output<z.ZodObject<typeof groupParameters>>,
+  ): Promise<{ from: number; to: number; groups: readonly LedgerGroup[] }> => {
+    const span = rangeOf(query, Date.now());
+    const { limit } = query;
+    const found = await kept().groups(dimension, span, {
+      ...onlyOf(query),
+      ...(limit !== undefined && { limit }),
+    });
+    return { ...span, groups: found };
+  };
+  const named = ({ name, ...sums }: LedgerGroup) => ({ name, ...figuresOf(sums) });
+
+  return [
+    endpoint({
+      path: "/api/stats",
+      summary: "Requests, tokens, cost and savings over a range, and how TokenMan is now",
+      parameters: z.strictObject(figureParameters),
+      answer: figures.extend({
+        ...range,
+        activeRequests: z.number(),
+        uptimeSeconds: z.number(),
+        ledger: z.strictObject({
+          lostRows: z.number().describe("Rows that could not be written since the start."),
+          waitingRows: z.number().describe("Rows that are not on disk yet."),
+          failing: z.string().nullable().describe("Why nothing can be written at present."),
+        }),
+      }),
+      async answerTo(query) {
+        const { from, to, ...sums } = await kept().totals(rangeOf(query, Date.now()), onlyOf(query));
+        const { activeExchanges, startedAt } = host.status();
+        const { lost, waiting, failing } = kept().state;
+        return {
+          from,
+          to,
+          ...figuresOf(sums),
+          activeRequests: activeExchanges,
+          uptimeSeconds: Math.max(0, Date.now() - startedAt) / 1000,
+          ledger: { lostRows: lost, waitingRows: waiting, failing: failing ?? null },
+        };
+      },
+    }),
+    endpoint({
+      path: "/api/stats/history",
+      summary: "The same figures step by step; a step without requests is left out",
+      parameters: z.strictObject(historyParameters),
+      answer: z.strictObject({
+        ...range,
+        stepMs: z.number(),
+        points: z.array(figures.extend({ at: z.number().describe("Where the step begins.") })),
+      }),
+      async answerTo(query) {
+        const now = Date.now();
+        const only = onlyOf(query);
+        const asked = rangeOf(query, now);
+        const stepMs = query.step ?? stepOf(asked, Object.keys(only).length > 0, now);
+        // Steps count from the beginning: a moment that was asked for stays, a range gets whole steps.
+        const from = query.since ?? Math.floor(asked.from / stepMs) * stepMs;
+        const points = await kept().history({ from, to: asked.to }, stepMs, only);
+        return {
+          from,
+          to: asked.to,
+          stepMs,
+          points: points.map(({ at, ...sums }) => ({ at, ...figuresOf(sums) })),
+        };
+      },
+    }),
+    endpoint({
+      path: "/api/requests",
+      summary: "Requests, newest first, page by page; a page may have few rows, or none, and yet a next one",
+      parameters: z.strictObject(requestParameters),
+      answer: z.strictObject({
+        rows: z.array(summary),
+        next: z.string().nullable().describe("The next page's `cursor`; null at the end."),
+      }),
+      async answerTo({ since, until, limit, cursor, ...filter }) {
+        if (since !== undefined && until !== undefined) rangeOf({ since, until }, until);
+        const given = { ...filter, from: since, to: until };
+        const page = await kept().page(defined(given), defined({ limit, cursor }));
+        return { rows: page.rows.map(summaryOf), next: page.next ?? null };
+      },
+    }),
+    endpoint({
+      path: "/api/requests/:id",
+      summary: "One request: attempts, timings, savings, and bodies where they are stored",
+      parameters: NOTHING,
+      answer: record,
+      async answerTo(_query, { params }) {
+        const id = params["id"] ?? "";
+        const found = id.length > 100 ? undefined : await kept().request(id);
+        if (found === undefined)
+          throw new TokenmanError("TM_NOT_FOUND", "The ledger has no request of this id.");
+        return recordOf(found);
+      },
+    }),
+    endpoint({
+      path: "/api/projects",
+      summary: "Figures by project, the dearest first, and the projects that the config names",
+      parameters: z.strictObject(groupParameters),
+      answer: z.strictObject({
+        ...range,
+        projects: z.array(group),
+        configured: z.array(z.string()).describe("Those that the config names."),
+      }),
+      async answerTo(query) {
+        const { groups: found, ...span } = await groups("project", query);
+        const projects = host.config()["projects"];
+        const configured = typeof projects === "object" && projects !== null ? Object.keys(projects) : [];
+        return { ...span, projects: found.map(named), configured };
+      },
+    }),
+    endpoint({
+      path: "/api/models",
+      summary: "Figures by model, the dearest first",
+      parameters: z.strictObject(groupParameters),
+      answer: z.strictObject({ ...range, models: z.array(group) }),
+      async answerTo(query) {
+        const { groups: found, ...span } = await groups("model", query);
+        return { ...span, models: found.map(named) };
+      },
+    }),
+    endpoint({
+      path: "/api/providers",
+      summary: "Figures by provider, the dearest first, and the providers that the config names",
+      parameters: z.strictObject(groupParameters),
+      answer: z.strictObject({
+        ...range,
+        providers: z.array(group),
+        configured: z.array(
+          z.strictObject({
+            name: z.string(),
+            formats: z.array(z.string()),
+            apiBase: z.string().nullable().describe("Null for one that answers in the process."),
+            models: z.array(z.string()).describe("Empty: any of its format."),
+            priority: z.number(),
+            auth: z.enum(["client", "key", "none"]),
+          }),
+        ),
+      }),
+      async answerTo(query) {
+        const { groups: found, ...span } = await groups("provider", query);
+        const configured = host.registry.all("provider").map(providerOf);
+        return { ...span, providers: found.map(named), configured };
+      },
+    }),
+    endpoint({
+      path: "/api/config",
+      summary: "The config with its defaults, without the secrets in it",
+      parameters: NOTHING,
+      answer: z.strictObject({
+        file: z.string().nullable(),
+        generation: z.number(),
+        config: z.record(z.string(), z.unknown()),
+      }),
+      answerTo: () => ({
+        file: host.configFile ?? null,
+        generation: host.generation,
+        config: host.config(),
+      }),
+    }),
+  ];
+}
+
+function onlyOf({ project, provider, model }: { [K in LedgerDimension]?: string | undefined }): LedgerOnly {
+  return defined({ project, provider, model });
+}
+
+type Defined<T> = { [K in keyof T]?: Exclude<T[K], undefined> };
+/** Without what is undefined. */
+function defined<T extends object>(value: T): Defined<T> {
+  return Object.fromEntries(Object.entries(value).filter(([, each]) => each !== undefined)) as Defined<T>;
+}
+
+function providerOf({ name, format, formats, apiBase, models, priority, auth }: Provider) {
+  return {
+    name,
+    formats: [...new Set([format, ...(formats ?? [])])],
+    apiBase: apiBase === undefined ? null : withoutCredentials(apiBase),
+    models: [...models],
+    priority,
+    auth,
+  };
+}
+
+function withoutCredentials(address: string): string {
+  const url = URL.parse(address);
+  if (url === null || (url.username === "" && url.password === "")) return address;
+  url.username = "";
+  url.password = "";
+  return url.href.replace(/\/$/, "");
+}

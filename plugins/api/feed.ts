@@ -1,0 +1,203 @@
+import type { ServerResponse } from "node:http";
+import type { Ledger, LedgerBegin, LedgerEnd, LedgerEvent } from "@tokenman/plugin-sdk";
+import { usd } from "./figures.ts";
+
+/** Begun requests that are remembered until they end; the oldest are forgotten first. */
+const MAX_OPEN = 10_000;
+const MAX_TEXT = 500;
+/** What may wait in one client's socket before it is left behind. */
+const MAX_WAITING_BYTES = 64 * 1024;
+
+export const MAX_CLIENTS = 100;
+
+interface FeedEvent {
+  readonly number: number;
+  readonly kind: "begin" | "end";
+  readonly data: object;
+  /** As it goes out; made for the first client that gets it. */
+  text: string | undefined;
+}
+
+interface Client {
+  readonly response: ServerResponse;
+  readonly generation: number;
+  /** Of the last event that it got. */
+  at: number;
+  /** Its socket is full: it catches up from the ring once that has drained. */
+  isBehind: boolean;
+}
+
+/**
+ * The live feed: a ring of the newest events and the clients that follow it. The ring is the only buffer there is: a
+ * client that reads slowly is left behind and catches up from it, and one that is too far behind is told that it missed
+ * something. One feed for all generations.
+ */
+export class Feed {
+  readonly #bootId: string;
+  readonly #ring: FeedEvent[] = [];
+  readonly #size: number;
+  readonly #clients = new Set<Client>();
+  readonly #open = new Map<string, LedgerBegin>();
+  readonly #sources = new Map<Ledger, { users: number; readonly stop: () => void }>();
+  #last = 0;
+
+  constructor(bootId: string, size: number) {
+    this.#bootId = bootId.replaceAll("-", "").slice(0, 12);
+    this.#size = size;
+  }
+
+  get clients(): number {
+    return this.#clients.size;
+  }
+
+  /** Listens to the ledger until the returned function is called. Two generations that share one hear it once. */
+  follow(ledger: Ledger): () => void {
+    let source = this.#sources.get(ledger);
+    if (source === undefined) {
+      source = { users: 0, stop: ledger.watch((event) => this.#heard(event)) };
+      this.#sources.set(ledger, source);
+    }
+    source.users++;
+    const { stop } = source;
+    return () => {
+      const users = this.#sources.get(ledger);
+      if (users === undefined || --users.users > 0) return;
+      this.#sources.delete(ledger);
+      stop();
+    };
+  }
+
+  /** Sends what follows `lastId`, and whatever happens from now on. False: there are too many clients. */
+  connect(response: ServerResponse, lastId: string | undefined, generation: number): boolean {
+    if (this.#clients.size >= MAX_CLIENTS) return false;
+    response.writeHead(200, {
+      "Content-Type": "text/event-stream; charset=utf-8",
+      "Cache-Control": "no-store",
+      "X-Accel-Buffering": "no",
+      "X-Content-Type-Options": "nosniff",
+    });
+    const client: Client = { response, generation, at: this.#last, isBehind: false };
+    response.write("retry: 1000\n\n");
+    this.#clients.add(client);
+    response.on("close", () => this.#clients.delete(client));
+    response.on("drain", () => {
+      client.isBehind = false;
+      this.#catchUp(client);
+    });
+    if (lastId !== undefined) {
+      const known = this.#numberOf(lastId);
+      // An id of another boot, or of nobody's: everything there is, after word that there may have been more.
+      client.at = known ?? (this.#ring[0]?.number ?? this.#last + 1) - 1;
+      if (known === undefined) this.#tellMissed(client);
+      this.#catchUp(client);
+    }
+    return true;
+  }
+
+  /** A comment to every client, so that nobody on the way takes the connection for dead. */
+  beat(): void {
+    for (const client of this.#clients) if (!client.isBehind) this.#write(client, ": beat\n\n");
+  }
+  /** Ends the streams that hold a generation that has retired: their clients come back, and go on where they were. */
+  retire(generation: number): void {
+    for (const client of this.#clients) if (client.generation <= generation) client.response.end();
+  }
+
+  #heard(event: LedgerEvent): void {
+    if (event.kind === "begin") {
+      const { row } = event;
+      this.#open.set(row.exchangeId, row);
+      if (this.#open.size > MAX_OPEN) this.#open.delete(this.#open.keys().next().value!);
+      this.#push("begin", beginOf(row));
+    } else {
+      const begin = this.#open.get(event.row.exchangeId);
+      this.#open.delete(event.row.exchangeId);
+      this.#push("end", endOf(event.row, begin));
+    }
+  }
+  #push(kind: FeedEvent["kind"], data: object): void {
+    this.#ring.push({ number: ++this.#last, kind, data, text: undefined });
+    if (this.#ring.length > this.#size) this.#ring.shift();
+    for (const client of this.#clients) if (!client.isBehind) this.#catchUp(client);
+  }
+  #catchUp(client: Client): void {
+    const first = this.#ring[0]?.number ?? this.#last + 1;
+    if (client.at < first - 1) {
+      this.#tellMissed(client);
+      client.at = first - 1;
+    }
+    for (let number = client.at + 1; number <= this.#last && !client.isBehind; number++) {
+      client.at = number;
+      this.#write(client, this.#textOf(this.#ring[number - first]!));
+    }
+  }
+  #tellMissed(client: Client): void {
+    this.#write(client, "event: missed\ndata: {}\n\n");
+  }
+  #write(client: Client, text: string): void {
+    client.response.write(text);
+    if (client.response.writableLength > MAX_WAITING_BYTES) client.isBehind = true;
+  }
+  #textOf(event: FeedEvent): string {
+    event.text ??= `id: ${this.#bootId}-${event.number}\nevent: ${event.kind}\ndata: ${JSON.stringify(event.data)}\n\n`;
+    return event.text;
+  }
+  /** Of an event that is still there, or was and is followed by those that are; undefined for any other id. */
+  #numberOf(id: string): number | undefined {
+    const found = /^([0-9a-f]{1,12})-(\d{1,15})$/.exec(id);
+    if (found === null || found[1] !== this.#bootId) return undefined;
+    const number = Number(found[2]);
+    return number <= this.#last ? number : undefined;
+  }
+}
+
+function beginOf(row: LedgerBegin) {
+  const { exchangeId, at, project, session, client, method, path, dialect, model, stream } = row;
+  return {
+    id: exchangeId,
+    at,
+    project,
+    session,
+    client,
+    method,
+    path: cut(path),
+    dialect: dialect ?? null,
+    model: model === undefined ? null : cut(model),
+    stream,
+  };
+}
+
+/** What an "end" event says. Nothing of the bodies: the ring must not hold them. */
+function endOf(row: LedgerEnd, begin: LedgerBegin | undefined) {
+  const { outcome, attempts } = row;
+  const priced = attempts.filter(({ cost }) => cost !== undefined);
+  const sum = (of: (usage: NonNullable<(typeof attempts)[number]["usage"]>) => number): number =>
+    attempts.reduce((total, { usage }) => total + (usage === undefined ? 0 : of(usage)), 0);
+  return {
+    ...(begin === undefined ? { id: row.exchangeId, at: row.at } : beginOf(begin)),
+    provider: row.provider ?? null,
+    outcome: outcome.kind,
+    status: outcome.status,
+    origin: outcome.origin ?? null,
+    code: outcome.code ?? null,
+    error: row.error === undefined ? null : cut(row.error),
+    cache: row.cache ?? null,
+    durationMs: outcome.durationMs,
+    firstByteMs: outcome.firstByteMs ?? null,
+    bytesSent: outcome.bytesSent,
+    attempts: attempts.length,
+    inputTokens: sum(({ inputTokens }) => inputTokens),
+    cacheReadTokens: sum(({ cacheReadTokens }) => cacheReadTokens),
+    cacheWrite5mTokens: sum(({ cacheWrite5mTokens }) => cacheWrite5mTokens),
+    cacheWrite1hTokens: sum(({ cacheWrite1hTokens }) => cacheWrite1hTokens),
+    outputTokens: sum(({ outputTokens }) => outputTokens),
+    reasoningTokens: sum(({ reasoningTokens }) => reasoningTokens),
+    costUsd: priced.length === 0 ? null : usd(priced.reduce((total, { cost }) => total + cost!.total, 0)),
+    estimated: attempts.some(({ estimated }) => estimated),
+    unpriced: attempts.some(({ unpriced }) => unpriced !== undefined),
+  };
+}
+
+function cut(text: string): string {
+  return text.slice(0, MAX_TEXT);
+}
