@@ -17,6 +17,8 @@ interface Tally {
 export interface Unsettled {
   readonly nanoUsd: number;
   readonly at: number;
+  /** To be called when the ledger has it. */
+  done(): void;
 }
 
 const MAX_SAID = 1_000;
@@ -63,8 +65,8 @@ export class Books {
     return passed(tally, window, thresholds);
   }
   /** Whether this is the first refusal of the window. */
-  refused(window: BudgetWindow, used: number): boolean {
-    const tally = this.#tally(window, used, []);
+  refused(window: BudgetWindow, used: number, thresholds: readonly number[]): boolean {
+    const tally = this.#tally(window, used, thresholds);
     tally.used = used;
     const first = !tally.refused;
     tally.refused = true;

@@ -23,6 +23,8 @@ export default definePlugin({
   needs: { ledger: Ledger, pricing: Pricing, tokenizer: optional(Tokenizer) },
   stage: "admit",
   onError: "closed",
+  // Counting a large body takes its time; the ledger has a time-out of its own.
+  timeouts: { hookMs: 15_000 },
   async setup(ctx) {
     const { config, log, services } = ctx;
     const { ledger, pricing, tokenizer } = services;
@@ -34,9 +36,9 @@ export default definePlugin({
     );
     const calendar = new Calendar(config.time_zone);
     ctx.every("settlements", RETRY_MS, async () => {
-      for (const [id, { nanoUsd, at }] of books.unsettled) {
+      for (const [id, { nanoUsd, at, done }] of books.unsettled) {
         await ledger.settle(id, nanoUsd, at);
-        books.unsettled.delete(id);
+        if (books.unsettled.delete(id)) done();
       }
     });
     ctx.contribute("route", {

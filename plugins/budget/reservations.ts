@@ -1,4 +1,12 @@
-import type { BudgetWindow, Exchange, Ledger, Logger, ReplyInit, ReserveResult } from "@tokenman/plugin-sdk";
+import {
+  type BudgetWindow,
+  type Exchange,
+  type Ledger,
+  type Logger,
+  type ReplyInit,
+  type ReserveResult,
+  TokenmanError,
+} from "@tokenman/plugin-sdk";
 import type { Alerts } from "./alerts.ts";
 import type { Books } from "./books.ts";
 import type { Calendar } from "./calendar.ts";
@@ -17,6 +25,8 @@ export interface Hold {
 
 /** Reservations without a price must not be refused: the limit that the ledger is told is out of reach. */
 const NO_LIMIT = Number.MAX_SAFE_INTEGER;
+/** How long a request waits for the ledger. */
+const LEDGER_MS = 5_000;
 
 export interface ReservationParts {
   readonly ledger: Ledger;
@@ -43,7 +53,10 @@ export class Reservations {
     const at = Date.now();
     const windows = limits.map((limit) => windowOf(limit, exchange.project, calendar, at));
     const asked = nanoUsd === 0 ? windows.map((window) => ({ ...window, limitNanoUsd: NO_LIMIT })) : windows;
-    const answer = ledger.reserve({ id, exchangeId: exchange.id, at, nanoUsd, windows: asked });
+    const answer = this.#inTime(
+      id,
+      ledger.reserve({ id, exchangeId: exchange.id, at, nanoUsd, windows: asked }),
+    );
     const refusal = answer.then(
       (result) => this.#answered(exchange, windows, nanoUsd, result, at),
       (cause: unknown) => {
@@ -63,21 +76,50 @@ export class Reservations {
     hold.settled = true;
     // However long the reservation takes: an exchange may end before it is through.
     if ((await hold.refusal) !== undefined) return;
-    const { ledger, books, alerts, log } = this.#parts;
+    const { ledger, books, log } = this.#parts;
     const at = Date.now();
-    for (const window of hold.windows) {
-      const percent = books.settled(window, hold.nanoUsd, spentNanoUsd, this.#thresholds);
-      if (percent !== undefined) alerts.passed(window, percent, books.spentIn(window));
-    }
+    const done = (): void => this.#done(hold, spentNanoUsd);
     try {
       await ledger.settle(hold.id, spentNanoUsd, at);
     } catch (cause) {
       // Until it is taken, the reservation stands: too much is counted rather than too little.
-      books.unsettled.set(hold.id, { nanoUsd: spentNanoUsd, at });
+      books.unsettled.set(hold.id, { nanoUsd: spentNanoUsd, at, done });
       log.warn({ err: cause, reservation: hold.id }, "a settlement could not be written; it is tried again");
+      return;
+    }
+    done();
+  }
+
+  #done(hold: Hold, spentNanoUsd: number): void {
+    const { books, alerts } = this.#parts;
+    for (const window of hold.windows) {
+      const percent = books.settled(window, hold.nanoUsd, spentNanoUsd, this.#thresholds);
+      if (percent !== undefined) alerts.passed(window, percent, books.spentIn(window));
     }
   }
 
+  /** A ledger that answers too late has not answered: what it grants then is given back. */
+  #inTime(id: string, answer: Promise<ReserveResult>): Promise<ReserveResult> {
+    return new Promise((resolve, reject) => {
+      let isLate = false;
+      const timer = setTimeout(() => {
+        isLate = true;
+        reject(new TokenmanError("TM_LEDGER_UNAVAILABLE", `no answer in ${LEDGER_MS} ms`));
+      }, LEDGER_MS);
+      answer.then(
+        (result) => {
+          clearTimeout(timer);
+          if (isLate && result.ok)
+            this.#parts.books.unsettled.set(id, { nanoUsd: 0, at: Date.now(), done() {} });
+          resolve(result);
+        },
+        (cause: unknown) => {
+          clearTimeout(timer);
+          reject(cause);
+        },
+      );
+    });
+  }
   #answered(
     exchange: Exchange,
     windows: readonly BudgetWindow[],
@@ -88,7 +130,7 @@ export class Reservations {
     const { books, alerts } = this.#parts;
     if (!result.ok) {
       const { window, usedNanoUsd } = result;
-      const first = books.refused(window, usedNanoUsd);
+      const first = books.refused(window, usedNanoUsd, this.#thresholds);
       const reserved = Math.min(books.reservedIn(window), usedNanoUsd);
       if (first) alerts.refused(window, usedNanoUsd - reserved);
       return exceeded(exchange, window, { spent: usedNanoUsd - reserved, reserved, now });

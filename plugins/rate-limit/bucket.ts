@@ -65,7 +65,7 @@ export class Bucket {
     this.#fill();
     let needed = this.#needs(amount) - this.#level;
     for (const queued of this.#queue) needed += queued.amount;
-    return needed <= TOLERANCE ? 0 : (needed / this.#rate.perSecond) * 1_000;
+    return needed <= TOLERANCE ? 0 : this.#fillMs(needed);
   }
   /** Takes it, whether it is there or not: whoever does not wait has looked at the delay before. */
   take(amount: number): void {
@@ -103,6 +103,10 @@ export class Bucket {
   #needs(amount: number): number {
     return Math.min(amount, this.#rate.burst);
   }
+  /** Milliseconds, to the microsecond: what a fraction is off must not make a second of a millisecond. */
+  #fillMs(amount: number): number {
+    return Math.round((amount / this.#rate.perSecond) * 1e6) / 1e3;
+  }
   #fill(): void {
     const now = this.#now();
     this.#level = Math.min(this.#rate.burst, this.#level + ((now - this.#at) / 1_000) * this.#rate.perSecond);
@@ -115,7 +119,7 @@ export class Bucket {
     for (const queued of this.#queue) {
       const missing = this.#needs(queued.amount) - this.#level;
       if (missing > TOLERANCE) {
-        const ms = Math.max(1, Math.ceil((missing / this.#rate.perSecond) * 1_000));
+        const ms = Math.max(1, Math.ceil(this.#fillMs(missing)));
         this.#timer = setTimeout(() => this.#serve(), Math.min(ms, MAX_TIMER_MS));
         return;
       }

@@ -34,7 +34,8 @@ export class Quotas {
     let until = known.pausedUntil;
     for (const left of [known.requests, known.tokens])
       if (left !== undefined && left.remaining <= 0) until = Math.max(until, left.until);
-    return Math.max(0, until - now);
+    // To the microsecond: sums of fractions are off by less.
+    return Math.max(0, Math.round((until - now) * 1e3) / 1e3);
   }
   /** A request goes out: what the provider said is left is one less, until it says more. */
   take(account: string): void {

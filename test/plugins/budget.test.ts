@@ -483,6 +483,21 @@ test("nothing is sent where the ledger cannot commit, and settlements wait for i
   assert.deepEqual(await plugin.spent(), { "total daily": BILLED });
 });
 
+test("a ledger that does not answer refuses in time, and what it grants later is given back", async () => {
+  using clock = new FakeClock();
+  await using plugin = await running({ daily_limit: 1 });
+  const commit = gate();
+  plugin.ledger.commit = commit.opened;
+  const waiting = plugin.ask();
+  await clock.advance(5_000);
+  const { outcome, upstream } = await waiting;
+  assert.deepEqual([outcome.code, upstream.length], ["TM_BUDGET_UNAVAILABLE", 0]);
+  commit.open();
+  await clock.advance(5_000);
+  assert.equal(plugin.ledger.reservations.size, 1);
+  assert.deepEqual(await plugin.spent(), { "total daily": 0 });
+});
+
 test("alerts are raised once for each threshold, in the log, to sinks and to the webhook", async () => {
   const posted: Alert[] = [];
   const arrived = gate();
