@@ -86,17 +86,17 @@ export class RetryPolicy implements AttemptPolicy {
   }
 
   next(view: AttemptView): AttemptDecision {
-    const { exchange, attempts, live, untried, elapsedMs } = view;
-    if (live.length > 0) return WAIT;
+    if (view.live.length > 0) return WAIT;
+    const { exchange, attempts } = view;
     const last = attempts.findLast(({ result }) => result?.kind !== "skipped");
     if (last !== undefined) {
       if (this.#failureOf(exchange, last) === undefined) return STOP;
       if (asked(attempts) > this.#allowance(exchange)) return STOP;
     }
     const rules = this.#of(exchange);
-    const [fresh] = untried;
+    const [fresh] = view.untried;
     if (fresh !== undefined) {
-      if (last !== undefined && elapsedMs >= rules.totalMs) return STOP;
+      if (last !== undefined && view.elapsedMs >= rules.totalMs) return STOP;
       this.#budget.sent(fresh.provider.name, rules.budgetShare);
       return { kind: "try", candidate: fresh };
     }
