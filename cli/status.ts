@@ -1,5 +1,5 @@
-import { type HostStatus, TokenmanError } from "@tokenman/plugin-sdk";
-import { createClient } from "./client.ts";
+import { formatUsd, type HostStatus, TokenmanError } from "@tokenman/plugin-sdk";
+import { type Ask, createClient } from "./client.ts";
 import type { Invocation } from "./command.ts";
 import { type PidRecord, runningInstance } from "./pid-file.ts";
 import { readSettings } from "./settings.ts";
@@ -16,7 +16,8 @@ export async function status({ options, print, color }: Invocation): Promise<num
     print(JSON.stringify({ running: false, dataDir: settings.server.data_dir }));
     return error.exit;
   }
-  const reply = await createClient(settings).ask("/api/status");
+  const { ask } = createClient(settings);
+  const reply = await ask("/api/status");
   if (!reply.ok) {
     const said = await reply.text();
     throw new TokenmanError(
@@ -25,12 +26,50 @@ export async function status({ options, print, color }: Invocation): Promise<num
     );
   }
   const host = (await reply.json()) as HostStatus;
-  if (json) print(JSON.stringify({ running: true, ...instance, ...host }, undefined, 2));
-  else for (const line of describe(instance, host, color)) print(line);
+  const today = await lastDay(ask);
+  if (json) print(JSON.stringify({ running: true, ...instance, ...host, lastDay: today }, undefined, 2));
+  else for (const line of describe(instance, host, today, color)) print(line);
   return 0;
 }
 
-function describe(instance: PidRecord, host: HostStatus, color: boolean): string[] {
+/** What is shown of the last 24 hours, as `/api/stats` has it. */
+interface LastDay {
+  readonly requests: number;
+  readonly errors: number;
+  readonly cost: { readonly usd: number | null; readonly estimatedUsd: number; readonly unpriced: number };
+  readonly savings: { readonly netUsd: number };
+  readonly ledger: { readonly failing: string | null };
+}
+
+/** Undefined where the API or the ledger is off, or cannot answer: the status is told all the same. */
+async function lastDay(ask: Ask): Promise<LastDay | undefined> {
+  try {
+    const reply = await ask("/api/stats?range=24h");
+    return reply.ok ? ((await reply.json()) as LastDay) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function describeDay({ requests, errors, cost, savings, ledger }: LastDay): string[] {
+  const usd = (amount: number): string => formatUsd(Math.round(amount * 1e9));
+  const known = cost.usd === null ? "unpriced" : `${cost.estimatedUsd > 0 ? "~" : ""}${usd(cost.usd)}`;
+  const unpriced =
+    cost.unpriced === 0 || cost.usd === null ? "" : `, and ${cost.unpriced} calls of unknown price`;
+  const lines = [
+    `  last 24 h   ${requests} requests, ${errors} answered with an error`,
+    `  cost        ${known}${unpriced}; ${usd(savings.netUsd)} saved`,
+  ];
+  if (ledger.failing !== null) lines.push(`  ledger      ${ledger.failing}`);
+  return lines;
+}
+
+function describe(
+  instance: PidRecord,
+  host: HostStatus,
+  today: LastDay | undefined,
+  color: boolean,
+): string[] {
   const { lastReload, plugins } = host;
   const state = host.draining
     ? paint(color, "yellow", "is shutting down")
@@ -41,6 +80,7 @@ function describe(instance: PidRecord, host: HostStatus, color: boolean): string
     `  dashboard   ${instance.dashboard ?? host.dashboardAddress}`,
     `  config      ${instance.configFile ?? "none; defaults and the environment"}`,
     `  requests    ${host.activeExchanges} in flight`,
+    ...(today === undefined ? [] : describeDay(today)),
     `  generation  ${host.generation}`,
   ];
   if (lastReload !== undefined) {
