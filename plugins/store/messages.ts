@@ -1,4 +1,5 @@
-import type { BudgetWindow, LedgerBegin, LedgerEnd, Reservation } from "@tokenman/plugin-sdk";
+import type { BudgetWindow, Reservation } from "@tokenman/plugin-sdk";
+import type { PackedBegin, PackedEnd } from "./packed.ts";
 import type { Retention } from "./prune.ts";
 
 /** What a reload may change. */
@@ -13,16 +14,16 @@ export interface WriterSettings extends Tuning {
   readonly bootId: string;
 }
 
-/** The end of a row on its way: timings are many, so they travel as plugin, hook's code, microseconds, one after another. */
-export type EndRow = Omit<LedgerEnd, "timings" | "bodies"> & {
-  readonly timings: readonly (string | number)[];
-};
-
 /** One thing to write, or to be told. Those with a `call` are answered. */
 export type Operation =
-  | { readonly kind: "begin"; readonly row: LedgerBegin }
-  /** `bodies` is the position of its bodies in the message. */
-  | { readonly kind: "end"; readonly row: EndRow; readonly bodies?: number }
+  | { readonly kind: "begin"; readonly row: PackedBegin }
+  /** `begin` where both are new: most exchanges with a provider take longer. `bodies` is the position in the message. */
+  | {
+      readonly kind: "end";
+      readonly begin: PackedBegin | undefined;
+      readonly row: PackedEnd;
+      readonly bodies: number | undefined;
+    }
   | { readonly kind: "reserve"; readonly call: number; readonly reservation: Reservation }
   | {
       readonly kind: "settle";

@@ -46,6 +46,15 @@ export class Rollup {
 
   /** Adds figures of an exchange that began at `ms`. */
   add(ms: number, key: RollupKey, figures: Partial<Sums>): void {
+    const { total, named } = this.#at(ms, key);
+    for (const name in figures) {
+      const figure = name as keyof Sums;
+      const value = figures[figure]!;
+      total[figure] += value;
+      named[figure] += value;
+    }
+  }
+  #at(ms: number, key: RollupKey): { readonly total: Sums; readonly named: Sums } {
     const minute = Math.floor(ms / MINUTE_MS);
     let total = this.#minutes.get(minute);
     if (total === undefined) {
@@ -59,10 +68,7 @@ export class Rollup {
       named = { hour, key, sums: noFigures() };
       this.#named.set(name, named);
     }
-    for (const [figure, value] of Object.entries(figures) as [keyof Sums, number][]) {
-      total[figure] += value;
-      named.sums[figure] += value;
-    }
+    return { total, named: named.sums };
   }
   write(): void {
     for (const [minute, figures] of this.#minutes) {

@@ -1,37 +1,13 @@
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
 import { constants, zstdCompressSync } from "node:zlib";
-import type {
-  CostByKind,
-  LedgerAttempt,
-  LedgerBegin,
-  LedgerBodies,
-  LedgerSaving,
-  Usage,
-} from "@tokenman/plugin-sdk";
-import {
-  BODY_ENDS,
-  CACHE,
-  codeOf,
-  INTERRUPTED,
-  OPEN,
-  ORIGINS,
-  OUTCOMES,
-  RESULTS,
-  SAVINGS,
-  type TextKind,
-} from "./codes.ts";
+import type { LedgerBodies, LedgerOutcome } from "@tokenman/plugin-sdk";
+import { CACHE, INTERRUPTED, OPEN, OUTCOMES, SAVINGS, type TextKind } from "./codes.ts";
 import type { Dictionary } from "./dictionary.ts";
 import type { Sums } from "./figures.ts";
-import type { EndRow } from "./messages.ts";
+import { ATTEMPT_COLUMNS, type PackedAttempt, type PackedBegin, type PackedEnd } from "./packed.ts";
 import type { Rollup, RollupKey } from "./rollup.ts";
 import { KEYS_PER_MS, keyOfUuid, msOf, uuidBytes } from "./time-key.ts";
 import { packVarints } from "./varint.ts";
-
-const MAX_ERROR_LENGTH = 500;
-/** Beyond them a plugin that loops would fill the disk. */
-const MAX_TIMINGS = 200;
-const MAX_SAVINGS = 100;
-const MAX_SAFE = Number.MAX_SAFE_INTEGER;
 
 /** The bodies of an exchange as they travel to the writer: apart from the rest, which is JSON. */
 export type BodyBytes = Pick<LedgerBodies, "truncated"> & {
@@ -39,12 +15,78 @@ export type BodyBytes = Pick<LedgerBodies, "truncated"> & {
   readonly response: Uint8Array | undefined;
 };
 
+const BEGIN = "id, uuid, boot, project, session, client, method, path, dialect, model, stream";
+const END = [
+  "outcome",
+  "status",
+  "origin",
+  "code",
+  "provider",
+  "sent_model",
+  "cache",
+  "duration_us",
+  "first_byte_us",
+  "bytes_sent",
+  "input",
+  "cache_read",
+  "cache_write_5m",
+  "cache_write_1h",
+  "output",
+  "reasoning",
+  "cost",
+  "estimated",
+  "unpriced",
+];
+
+type Column = (typeof ATTEMPT_COLUMNS)[number][0];
+const column = (name: Column): number => ATTEMPT_COLUMNS.findIndex(([each]) => each === name);
+const AT = column("after_ms");
+const PROVIDER = column("provider");
+const MODEL = column("model");
+const RESULT = column("result");
+const ESTIMATED = column("estimated");
+const UNPRICED = column("unpriced");
+const COST = column("cost");
+/** The code of a reply among the results. */
+const REPLY = 0;
+const ATTEMPT_TEXTS = ATTEMPT_COLUMNS.flatMap((each, index): [number, TextKind][] =>
+  each.length === 2 ? [[index, each[1]]] : [],
+);
+/** Figures that are an attempt's columns. */
+const ATTEMPT_FIGURES: readonly (readonly [number, keyof Sums])[] = [
+  [column("input"), "inputTokens"],
+  [column("cache_read"), "cacheReadTokens"],
+  [column("cache_write_5m"), "cacheWrite5mTokens"],
+  [column("cache_write_1h"), "cacheWrite1hTokens"],
+  [column("output"), "outputTokens"],
+  [column("reasoning"), "reasoningTokens"],
+  [column("cost_input"), "costInput"],
+  [column("cost_cache_read"), "costCacheRead"],
+  [column("cost_cache_write_5m"), "costCacheWrite5m"],
+  [column("cost_cache_write_1h"), "costCacheWrite1h"],
+  [column("cost_output"), "costOutput"],
+  [column("cost_server_tools"), "costServerTools"],
+  [COST, "cost"],
+];
+/** Those of an exchange's columns that are sums over its attempts. */
+const SUMMED = (
+  ["input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning"] as const
+).map(column);
+
+const marks = (count: number): string => Array(count).fill("?").join(", ");
+
 /** Writes exchanges: rows, and the rollups that go with them. Within a transaction that the caller holds. */
 export class Rows {
   readonly #db: DatabaseSync;
   readonly #texts: Dictionary;
   readonly #rollup: Rollup;
   readonly #boot: number;
+  readonly #near: StatementSync;
+  readonly #begin: StatementSync;
+  readonly #end: StatementSync;
+  readonly #whole: StatementSync;
+  readonly #attempts: StatementSync;
+  readonly #timings: StatementSync;
   readonly #statements = new Map<string, StatementSync>();
 
   constructor(db: DatabaseSync, texts: Dictionary, rollup: Rollup, boot: number) {
@@ -52,186 +94,162 @@ export class Rows {
     this.#texts = texts;
     this.#rollup = rollup;
     this.#boot = boot;
+    this.#near = db.prepare(
+      "SELECT id, uuid, outcome, project, model, stream FROM request WHERE id BETWEEN ? AND ? ORDER BY id",
+    );
+    this.#begin = db.prepare(`INSERT INTO request (${BEGIN}, outcome) VALUES (${marks(11)}, ${OPEN})`);
+    this.#whole = db.prepare(
+      `INSERT INTO request (${BEGIN}, ${END.join(", ")}) VALUES (${marks(11 + END.length)})`,
+    );
+    this.#end = db.prepare(`UPDATE request SET ${END.map((name) => `${name} = ?`).join(", ")} WHERE id = ?`);
+    const attempt = ATTEMPT_COLUMNS.map(([name]) => name).join(", ");
+    this.#attempts = db.prepare(
+      `INSERT OR REPLACE INTO attempt (request, ${attempt}) VALUES (${marks(1 + ATTEMPT_COLUMNS.length)})`,
+    );
+    this.#timings = db.prepare("INSERT OR REPLACE INTO timing (request, taps) VALUES (?, ?)");
   }
 
   /** Adds an open row; nothing for an exchange that has one. */
-  begin(row: LedgerBegin): void {
-    const uuid = uuidBytes(row.exchangeId);
-    const first = keyOfUuid(uuid);
-    if (this.#find(first, uuid) !== undefined) return;
-    this.#insert("request", {
-      id: this.#freeKey(first),
-      uuid,
-      boot: this.#boot,
-      project: this.#text("project", row.project),
-      session: this.#text("session", row.session),
-      client: this.#text("client", row.client),
-      method: this.#text("method", row.method),
-      path: this.#text("path", row.path),
-      dialect: this.#text("dialect", row.dialect),
-      model: this.#text("model", row.model),
-      stream: row.stream ? 1 : 0,
-      outcome: OPEN,
-    });
+  begin(row: PackedBegin): void {
+    const uuid = uuidBytes(row[0]);
+    const { found, free } = this.#place(uuid);
+    if (found === undefined) this.#begin.run(...this.#opening(row, uuid, free));
   }
 
   /** Ends a row. Nothing for one that has ended already, or was never begun. */
-  end(row: EndRow, bodies: BodyBytes | undefined): boolean {
-    const uuid = uuidBytes(row.exchangeId);
-    const found = this.#find(keyOfUuid(uuid), uuid);
-    if (found === undefined || (found.outcome !== OPEN && found.outcome !== INTERRUPTED)) return false;
-    const { id } = found;
-    const { outcome } = row;
-    const last = row.attempts.findLast(({ result }) => result.kind === "reply") ?? row.attempts.at(-1);
-    const provider = this.#text("provider", row.provider ?? last?.provider);
-    const sent = this.#text("model", last?.model);
-    const usages = row.attempts.flatMap(({ usage }) => (usage === undefined ? [] : [usage]));
-    const costs = row.attempts.flatMap(({ cost }) => (cost === undefined ? [] : [cost]));
-    const sum = (kind: keyof Usage): number | null =>
-      usages.length === 0 ? null : whole(usages.reduce((total, usage) => total + Number(usage[kind]), 0));
-    this.#run(
-      "end",
-      `UPDATE request SET outcome = ?, status = ?, origin = ?, code = ?, provider = ?, sent_model = ?, cache = ?,
-         duration_us = ?, first_byte_us = ?, bytes_sent = ?, input = ?, cache_read = ?, cache_write_5m = ?,
-         cache_write_1h = ?, output = ?, reasoning = ?, cost = ?, estimated = ?, unpriced = ?
-       WHERE id = ?`,
-      codeOf(OUTCOMES, outcome.kind) ?? OPEN,
-      whole(outcome.status),
-      codeOf(ORIGINS, outcome.origin),
-      this.#text("code", outcome.code),
-      provider,
-      sent === found.model ? null : sent,
-      codeOf(CACHE, row.cache),
-      micros(outcome.durationMs),
-      micros(outcome.firstByteMs),
-      whole(outcome.bytesSent),
-      sum("inputTokens"),
-      sum("cacheReadTokens"),
-      sum("cacheWrite5mTokens"),
-      sum("cacheWrite1hTokens"),
-      sum("outputTokens"),
-      sum("reasoningTokens"),
-      costs.length === 0 ? null : whole(costs.reduce((total, cost) => total + cost.total, 0)),
-      row.attempts.some(({ estimated }) => estimated) ? 1 : null,
-      row.attempts.some(({ unpriced }) => unpriced !== undefined) ? 1 : null,
-      id,
-    );
-    for (const attempt of row.attempts) this.#attempt(id, attempt);
-    for (const [index, saving] of row.savings.slice(0, MAX_SAVINGS).entries())
-      this.#saving(id, index, saving);
-    if (row.timings.length > 0) {
-      const taps = row.timings
-        .slice(0, 3 * MAX_TIMINGS)
-        .map((part) => (typeof part === "number" ? part : (this.#text("plugin", part) ?? 0)));
-      this.#insert("timing", { request: id, taps: packVarints(taps) });
-    }
-    if (row.error !== undefined && row.error !== "")
-      this.#insert("failure", { request: id, error: row.error.slice(0, MAX_ERROR_LENGTH) });
-    if (bodies !== undefined) {
-      this.#insert("body", {
-        request: id,
-        sent: packed(bodies.request),
-        received: packed(bodies.response),
-        truncated: bodies.truncated ? 1 : 0,
-      });
-    }
-    this.#sumUp(found, row, { provider, model: sent ?? found.model });
-    return true;
+  end(row: PackedEnd, bodies: BodyBytes | undefined): void {
+    const { found } = this.#place(uuidBytes(row[0]));
+    if (found !== undefined) this.#endOf(found, row, bodies);
   }
 
-  #attempt(request: number, attempt: LedgerAttempt): void {
-    const { result, usage, cost } = attempt;
-    this.#insert("attempt", {
-      request,
-      number: attempt.number,
-      after_ms: whole(Math.max(0, attempt.at - msOf(request))),
-      provider: this.#text("provider", attempt.provider),
-      model: this.#text("model", attempt.model),
-      result: codeOf(RESULTS, result.kind) ?? 0,
-      body_end: result.kind === "reply" ? codeOf(BODY_ENDS, result.body) : null,
-      bytes_sent: result.kind === "error" ? (result.bytesSent ? 1 : 0) : null,
-      status: result.kind === "reply" ? whole(result.status) : null,
-      code:
-        result.kind === "error"
-          ? this.#text("code", result.code)
-          : result.kind === "skipped"
-            ? this.#text("code", result.by)
-            : null,
-      said:
-        result.kind === "error"
-          ? result.message.slice(0, MAX_ERROR_LENGTH)
-          : result.kind === "skipped"
-            ? result.reason.slice(0, MAX_ERROR_LENGTH)
-            : null,
-      head_us: micros(attempt.headMs),
-      first_byte_us: micros(attempt.firstByteMs),
-      duration_us: micros(attempt.durationMs) ?? 0,
-      answered_model: this.#text("model", usage?.model),
-      tier: this.#text("tier", usage?.serviceTier),
-      complete: usage === undefined ? null : usage.complete ? 1 : 0,
-      exact: usage === undefined ? null : usage.source === "provider" ? 1 : 0,
-      input: whole(usage?.inputTokens),
-      cache_read: whole(usage?.cacheReadTokens),
-      cache_write_5m: whole(usage?.cacheWrite5mTokens),
-      cache_write_1h: whole(usage?.cacheWrite1hTokens),
-      output: whole(usage?.outputTokens),
-      reasoning: whole(usage?.reasoningTokens),
-      server_tools:
-        usage === undefined || Object.keys(usage.serverTools).length === 0
-          ? null
-          : JSON.stringify(usage.serverTools),
-      cost_input: whole(cost?.input),
-      cost_cache_read: whole(cost?.cacheRead),
-      cost_cache_write_5m: whole(cost?.cacheWrite5m),
-      cost_cache_write_1h: whole(cost?.cacheWrite1h),
-      cost_output: whole(cost?.output),
-      cost_server_tools: whole(cost?.serverTools),
-      cost: whole(cost?.total),
-      estimated: attempt.estimated ? 1 : 0,
-      unpriced: this.#text("reason", attempt.unpriced),
-    });
+  /** Adds a row that has ended. As {@link begin} and {@link end} one after the other, in one insert. */
+  whole(begin: PackedBegin, row: PackedEnd, bodies: BodyBytes | undefined): void {
+    const uuid = uuidBytes(begin[0]);
+    const { found, free } = this.#place(uuid);
+    if (found !== undefined) {
+      this.#endOf(found, row, bodies);
+      return;
+    }
+    const opening = this.#opening(begin, uuid, free);
+    const [, , , project, , , , , , model, stream] = opening;
+    const fresh: Found = { id: free, outcome: OPEN, project, model, stream };
+    const answered = this.#answered(row);
+    this.#whole.run(...opening, ...this.#ending(fresh, row, answered));
+    this.#rest(fresh, row, answered, bodies);
   }
-  #saving(request: number, number: number, saving: LedgerSaving): void {
-    this.#insert("saving", {
-      request,
-      number,
-      kind: codeOf(SAVINGS, saving.kind) ?? 0,
-      plugin: this.#text("plugin", saving.plugin),
-      tokens: whole(saving.tokens),
-      nano_usd: whole(saving.nanoUsd),
+
+  #endOf(found: Found, row: PackedEnd, bodies: BodyBytes | undefined): void {
+    if (found.outcome !== OPEN && found.outcome !== INTERRUPTED) return;
+    const answered = this.#answered(row);
+    this.#end.run(...this.#ending(found, row, answered), found.id);
+    this.#rest(found, row, answered, bodies);
+  }
+
+  #opening(row: PackedBegin, uuid: Buffer, id: number): Opening {
+    return [
+      id,
+      uuid,
+      this.#boot,
+      this.#texts.id("project", row[1])!,
+      this.#texts.id("session", row[2])!,
+      this.#texts.id("client", row[3])!,
+      this.#texts.id("method", row[4])!,
+      this.#texts.id("path", row[5])!,
+      this.#text("dialect", row[6]),
+      this.#text("model", row[7]),
+      row[8],
+    ];
+  }
+  /** The provider and the model that an exchange counts for: of the attempt that answered, or of the last one. */
+  #answered([, , , , , provider, , , , , attempts]: PackedEnd): Answered {
+    const last = attempts.findLast((attempt) => attempt[RESULT] === REPLY) ?? attempts.at(-1);
+    return {
+      provider: this.#text("provider", provider ?? textIn(last, PROVIDER)),
+      model: this.#text("model", textIn(last, MODEL)),
+    };
+  }
+  /** The values of END. */
+  #ending(found: Found, row: PackedEnd, answered: Answered): (number | null)[] {
+    const [, outcome, status, origin, code, , cache, durationUs, firstByteUs, bytesSent, attempts] = row;
+    const values = [
+      outcome,
+      status,
+      origin,
+      this.#text("code", code),
+      answered.provider,
+      answered.model === found.model ? null : answered.model,
+      cache,
+      durationUs,
+      firstByteUs,
+      bytesSent,
+    ];
+    for (const index of SUMMED) values.push(sumOf(attempts, index));
+    values.push(
+      sumOf(attempts, COST),
+      attempts.some((attempt) => attempt[ESTIMATED] === 1) ? 1 : null,
+      attempts.some((attempt) => attempt[UNPRICED] !== null) ? 1 : null,
+    );
+    return values;
+  }
+  /** What belongs to a row that ends: its attempts and all else, and the sums. */
+  #rest(found: Found, row: PackedEnd, answered: Answered, bodies: BodyBytes | undefined): void {
+    const { id } = found;
+    const [, , , , , , , , , , attempts, savings, timings, error] = row;
+    for (const attempt of attempts) {
+      const values: SQLInputValue[] = [id, ...attempt];
+      values[1 + AT] = Math.max(0, Math.round(Number(attempt[AT]) - msOf(id)));
+      for (const [index, kind] of ATTEMPT_TEXTS) values[1 + index] = this.#text(kind, textIn(attempt, index));
+      this.#attempts.run(...values);
+    }
+    if (timings.length > 0) {
+      const taps = timings.map((part) => (typeof part === "number" ? part : this.#texts.id("plugin", part)!));
+      this.#timings.run(id, packVarints(taps));
+    }
+    savings.forEach(([kind, plugin, tokens, nanoUsd], number) => {
+      this.#insert(
+        "saving",
+        ["request", "number", "kind", "plugin", "tokens", "nano_usd"],
+        [id, number, kind, this.#text("plugin", plugin), tokens, nanoUsd],
+      );
     });
+    if (error !== null) this.#insert("failure", ["request", "error"], [id, error]);
+    if (bodies !== undefined) {
+      this.#insert(
+        "body",
+        ["request", "sent", "received", "truncated"],
+        [id, packed(bodies.request), packed(bodies.response), bodies.truncated ? 1 : 0],
+      );
+    }
+    this.#sumUp(found, row, answered);
   }
 
   /**
    * The exchange counts for the provider and model that answered it; tokens and money count where they were spent,
    * which for a retried exchange may be several.
    */
-  #sumUp(
-    found: Found,
-    row: EndRow,
-    { provider, model }: { readonly provider: number | null; readonly model: number | null },
-  ): void {
-    const { outcome } = row;
+  #sumUp(found: Found, row: PackedEnd, answered: Answered): void {
+    const [, outcome, status, , , , cache, durationUs, firstByteUs, , attempts, savings] = row;
     const ms = msOf(found.id);
-    const key: RollupKey = { project: found.project, provider: provider ?? 0, model: model ?? 0 };
-    const figures: Partial<Sums> = {
-      [outcome.kind]: 1,
-      requests: 1,
-      durationUs: micros(outcome.durationMs) ?? 0,
+    const { project } = found;
+    const key: RollupKey = {
+      project,
+      provider: answered.provider ?? 0,
+      model: answered.model ?? found.model ?? 0,
     };
-    if (outcome.status >= 400) figures.errors = 1;
+    const figures: Partial<Sums> = { requests: 1, durationUs: durationUs ?? 0 };
+    figures[OUTCOMES[outcome] as Exclude<LedgerOutcome, "open">] = 1;
+    if (status >= 400) figures.errors = 1;
     if (found.stream === 1) figures.streams = 1;
-    if (row.cache === "HIT") figures.cacheHits = 1;
-    else if (row.cache === "COALESCED") figures.cacheCoalesced = 1;
-    else if (row.cache === "MISS") figures.cacheMisses = 1;
-    if (outcome.firstByteMs !== undefined) {
+    const cached = cache === null ? undefined : CACHE_FIGURE[CACHE[cache]!];
+    if (cached !== undefined) figures[cached] = 1;
+    if (firstByteUs !== null) {
       figures.firstBytes = 1;
-      figures.firstByteUs = micros(outcome.firstByteMs) ?? 0;
+      figures.firstByteUs = firstByteUs;
     }
-    for (const { kind, tokens, nanoUsd = 0 } of row.savings) {
-      figures.savedTokens = (figures.savedTokens ?? 0) + (whole(tokens) ?? 0);
-      const amount = whole(nanoUsd) ?? 0;
-      const name = `${amount < 0 ? "lost" : "saved"}${SAVING_FIGURE[kind]}` as keyof Sums;
+    for (const [kind, , tokens, nanoUsd] of savings) {
+      figures.savedTokens = (figures.savedTokens ?? 0) + (tokens ?? 0);
+      const amount = nanoUsd ?? 0;
+      const name = `${amount < 0 ? "lost" : "saved"}${SAVING_FIGURE[SAVINGS[kind]!]}` as keyof Sums;
       figures[name] = (figures[name] ?? 0) + Math.abs(amount);
     }
     this.#rollup.add(ms, key, figures);
@@ -239,118 +257,106 @@ export class Rows {
     if (found.outcome === INTERRUPTED)
       this.#rollup.add(
         ms,
-        { project: found.project, provider: 0, model: found.model ?? 0 },
+        { project, provider: 0, model: found.model ?? 0 },
         { requests: -1, interrupted: -1 },
       );
-    for (const attempt of row.attempts) {
+    for (const attempt of attempts) {
+      const own: Partial<Sums> = { attempts: 1 };
+      for (const [index, figure] of ATTEMPT_FIGURES) {
+        const value = attempt[index];
+        if (typeof value === "number" && value !== 0) own[figure] = value;
+      }
+      if (own.cost !== undefined && attempt[ESTIMATED] === 1) own.costEstimated = own.cost;
+      if (attempt[UNPRICED] !== null) own.unpriced = 1;
       this.#rollup.add(
         ms,
         {
-          project: found.project,
-          provider: this.#text("provider", attempt.provider) ?? 0,
-          model: this.#text("model", attempt.model) ?? found.model ?? 0,
+          project,
+          provider: this.#text("provider", textIn(attempt, PROVIDER)) ?? 0,
+          model: this.#text("model", textIn(attempt, MODEL)) ?? found.model ?? 0,
         },
-        {
-          attempts: 1,
-          ...usageFigures(attempt.usage),
-          ...costFigures(attempt),
-          ...(attempt.unpriced !== undefined && { unpriced: 1 }),
-        },
+        own,
       );
     }
   }
 
-  #find(first: number, uuid: Buffer): Found | undefined {
-    return this.#statement(
-      "find",
-      `SELECT id, outcome, project, model, stream FROM request WHERE id BETWEEN ? AND ? AND uuid = ?`,
-    ).get(first, first + KEYS_PER_MS - 1, uuid) as Found | undefined;
+  /** The row of an exchange, and the key that it gets where it has none. */
+  #place(uuid: Buffer): { readonly found: Found | undefined; readonly free: number } {
+    const first = keyOfUuid(uuid);
+    const near = this.#near.all(first, first + KEYS_PER_MS - 1) as unknown as readonly Found[];
+    const found = near.find((row) => uuid.equals(row.uuid!));
+    return { found, free: near.length === 0 ? first : near.at(-1)!.id + 1 };
   }
-  #freeKey(first: number): number {
-    const last = this.#statement("last", "SELECT max(id) AS id FROM request WHERE id BETWEEN ? AND ?").get(
-      first,
-      first + KEYS_PER_MS - 1,
-    )?.["id"];
-    return last === null || last === undefined ? first : Number(last) + 1;
+  #text(kind: TextKind, text: string | null | undefined): number | null {
+    return text === null || text === undefined ? null : this.#texts.id(kind, text);
   }
-  #text(kind: TextKind, text: string | undefined): number | null {
-    return this.#texts.id(kind, text);
-  }
-  #insert(table: string, values: Readonly<Record<string, SQLInputValue>>): void {
-    const names = Object.keys(values);
-    this.#run(
-      `insert ${table}`,
-      `INSERT OR REPLACE INTO ${table} (${names.join(", ")}) VALUES (${names.map(() => "?").join(", ")})`,
-      ...Object.values(values),
-    );
-  }
-  #run(name: string, sql: string, ...values: SQLInputValue[]): void {
-    this.#statement(name, sql).run(...values);
-  }
-  #statement(name: string, sql: string): StatementSync {
-    let statement = this.#statements.get(name);
+  #insert(table: string, names: readonly string[], values: readonly SQLInputValue[]): void {
+    let statement = this.#statements.get(table);
     if (statement === undefined) {
-      statement = this.#db.prepare(sql);
-      this.#statements.set(name, statement);
+      statement = this.#db.prepare(
+        `INSERT OR REPLACE INTO ${table} (${names.join(", ")}) VALUES (${marks(names.length)})`,
+      );
+      this.#statements.set(table, statement);
     }
-    return statement;
+    statement.run(...values);
   }
 }
 
 interface Found {
   readonly id: number;
+  readonly uuid?: Uint8Array;
   readonly outcome: number;
   readonly project: number;
   readonly model: number | null;
   readonly stream: number;
 }
 
+interface Answered {
+  readonly provider: number | null;
+  readonly model: number | null;
+}
+
+/** The values of BEGIN. */
+type Opening = [
+  id: number,
+  uuid: Buffer,
+  boot: number,
+  project: number,
+  session: number,
+  client: number,
+  method: number,
+  path: number,
+  dialect: number | null,
+  model: number | null,
+  stream: number,
+];
+
 const SAVING_FIGURE = {
   "response-cache": "ResponseCache",
   "provider-cache": "ProviderCache",
   compression: "Compression",
-} as const satisfies Record<LedgerSaving["kind"], string>;
+} as const satisfies Record<(typeof SAVINGS)[number], string>;
 
-function usageFigures(usage: Usage | undefined): Partial<Sums> {
-  if (usage === undefined) return {};
-  return {
-    inputTokens: whole(usage.inputTokens) ?? 0,
-    cacheReadTokens: whole(usage.cacheReadTokens) ?? 0,
-    cacheWrite5mTokens: whole(usage.cacheWrite5mTokens) ?? 0,
-    cacheWrite1hTokens: whole(usage.cacheWrite1hTokens) ?? 0,
-    outputTokens: whole(usage.outputTokens) ?? 0,
-    reasoningTokens: whole(usage.reasoningTokens) ?? 0,
-  };
+const CACHE_FIGURE: Readonly<Record<(typeof CACHE)[number], keyof Sums | undefined>> = {
+  HIT: "cacheHits",
+  MISS: "cacheMisses",
+  COALESCED: "cacheCoalesced",
+  BYPASS: undefined,
+};
+
+function textIn(attempt: PackedAttempt | undefined, index: number): string | null {
+  const cell = attempt?.[index];
+  return typeof cell === "string" ? cell : null;
 }
 
-function costFigures({
-  cost,
-  estimated,
-}: {
-  readonly cost: CostByKind | undefined;
-  readonly estimated: boolean;
-}): Partial<Sums> {
-  if (cost === undefined) return {};
-  return {
-    costInput: cost.input,
-    costCacheRead: cost.cacheRead,
-    costCacheWrite5m: cost.cacheWrite5m,
-    costCacheWrite1h: cost.cacheWrite1h,
-    costOutput: cost.output,
-    costServerTools: cost.serverTools,
-    cost: cost.total,
-    ...(estimated && { costEstimated: cost.total }),
-  };
-}
-
-/** A whole number that SQLite and JavaScript both hold exactly; null for none. */
-function whole(value: number | undefined): number | null {
-  if (value === undefined || Number.isNaN(value)) return null;
-  return Math.max(-MAX_SAFE, Math.min(MAX_SAFE, Math.round(value)));
-}
-
-function micros(ms: number | undefined): number | null {
-  return ms === undefined || !Number.isFinite(ms) ? null : Math.max(0, Math.round(ms * 1000));
+/** Over the attempts that have it; null where none has. */
+function sumOf(attempts: readonly PackedAttempt[], index: number): number | null {
+  let sum: number | null = null;
+  for (const attempt of attempts) {
+    const cell = attempt[index];
+    if (typeof cell === "number") sum = Math.min(Number.MAX_SAFE_INTEGER, (sum ?? 0) + cell);
+  }
+  return sum;
 }
 
 function packed(body: Uint8Array | undefined): Buffer | null {

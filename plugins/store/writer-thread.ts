@@ -4,18 +4,19 @@ import {
   type LedgerBegin,
   type LedgerEnd,
   type LedgerState,
-  type LedgerTiming,
   type Logger,
   type Reservation,
   type ReserveResult,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
-import { HOOKS } from "./codes.ts";
-import type { Batch, EndRow, FromWriter, Operation, ToWriter, Tuning, WriterSettings } from "./messages.ts";
+import type { Batch, FromWriter, Operation, ToWriter, Tuning, WriterSettings } from "./messages.ts";
+import { packBegin, packEnd } from "./packed.ts";
 import { asError } from "./wire-error.ts";
 
-/** How long rows wait for others to share their way to the writer. */
-const GATHER_MS = 10;
+/** How long rows wait for others to share their way to the writer, and its commit. */
+const GATHER_MS = 40;
+/** So many do not wait any longer: to write them out takes the loop's time, too. */
+const GATHER_ROWS = 250;
 /** Rows on their way to a writer that does not keep up; further ones are given up. */
 const MAX_ON_THE_WAY = 50_000;
 /** How long a reservation, settlement or flush may take. */
@@ -38,7 +39,9 @@ export class WriterThread {
   #settings: WriterSettings;
   #log: Logger;
   #worker: Worker | undefined;
-  #gathered: string[] = [];
+  #gathered: Operation[] = [];
+  /** Where the rows are that have begun among them. A new one each time: an old one would keep its growth. */
+  #begun = new Map<string, number>();
   #bodies: Batch["bodies"][number][] = [];
   #gatheredRows = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -74,16 +77,22 @@ export class WriterThread {
   }
 
   begin(row: LedgerBegin): void {
-    this.#row(JSON.stringify({ kind: "begin", row } satisfies Operation));
+    if (!this.#hasRoom()) return;
+    this.#begun.set(row.exchangeId, this.#gathered.length);
+    this.#row({ kind: "begin", row: packBegin(row) });
   }
-  end({ bodies, timings, ...rest }: LedgerEnd): void {
-    const row: EndRow = { ...rest, timings: timings.flatMap(compact) };
-    if (bodies === undefined) {
-      this.#row(JSON.stringify({ kind: "end", row } satisfies Operation));
-      return;
-    }
-    const { request, response, truncated } = bodies;
-    this.#row(JSON.stringify({ kind: "end", row, bodies: this.#bodies.length } satisfies Operation));
+  /** Joins the row that began, where it has not been handed over yet. */
+  end(row: LedgerEnd): void {
+    const at = this.#begun.get(row.exchangeId);
+    const began = at === undefined ? undefined : this.#gathered[at];
+    const begin = began?.kind === "begin" ? began.row : undefined;
+    if (begin === undefined && !this.#hasRoom()) return;
+    const bodies = row.bodies === undefined ? undefined : this.#bodies.length;
+    const operation: Operation = { kind: "end", begin, row: packEnd(row), bodies };
+    if (begin === undefined) this.#row(operation);
+    else this.#gathered[at!] = operation;
+    if (row.bodies === undefined) return;
+    const { request, response, truncated } = row.bodies;
     this.#bodies.push({ truncated, ...(request && { request }), ...(response && { response }) });
   }
   reserve(reservation: Reservation): Promise<ReserveResult> {
@@ -122,13 +131,15 @@ export class WriterThread {
     this.#rejectAll("the ledger is closed");
   }
 
-  #row(operation: string): void {
-    if (this.#onTheWay + this.#gatheredRows >= MAX_ON_THE_WAY || this.#isClosing) {
-      this.#lost++;
-      return;
-    }
+  /** Whether a row can be taken; one that cannot is lost. */
+  #hasRoom(): boolean {
+    if (this.#onTheWay + this.#gatheredRows < MAX_ON_THE_WAY && !this.#isClosing) return true;
+    this.#lost++;
+    return false;
+  }
+  #row(operation: Operation): void {
     this.#gathered.push(operation);
-    this.#gatheredRows++;
+    if (++this.#gatheredRows === GATHER_ROWS) this.#soon ??= setImmediate(this.#handOver);
     this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
   }
   #ask(asked: Asked): Promise<unknown> {
@@ -143,7 +154,7 @@ export class WriterThread {
         );
       }, ANSWER_MS);
       this.#calls.set(call, { resolve, reject, timer });
-      this.#gathered.push(JSON.stringify({ ...asked, call }));
+      this.#gathered.push({ ...asked, call });
       // Those asked in the same turn go together, and share a commit.
       this.#soon ??= setImmediate(this.#handOver);
     });
@@ -159,9 +170,10 @@ export class WriterThread {
       if (!this.#isClosing) this.#timer = setTimeout(this.#handOver, RESTART_MS);
       return;
     }
-    const batch: Batch = { operations: `[${this.#gathered.join(",")}]`, bodies: this.#bodies };
+    const batch: Batch = { operations: JSON.stringify(this.#gathered), bodies: this.#bodies };
     this.#onTheWay += this.#gatheredRows;
     this.#gathered = [];
+    this.#begun = new Map();
     this.#bodies = [];
     this.#gatheredRows = 0;
     this.#post({ kind: "batch", batch });
@@ -246,8 +258,4 @@ export class WriterThread {
     }
     this.#calls.clear();
   }
-}
-
-function compact({ plugin, hook, durationMs }: LedgerTiming): [string, number, number] {
-  return [plugin, HOOKS.indexOf(hook), Math.round(durationMs * 1_000)];
 }

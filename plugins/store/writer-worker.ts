@@ -3,16 +3,13 @@ import type { Batch, FromWriter, Operation, ToWriter, WriterSettings } from "./m
 import { wireError } from "./wire-error.ts";
 import { type Work, Writer } from "./writer.ts";
 
-/** How long a row waits for others to share its commit. */
-const GROUP_MS = 20;
-/** So many are a group. */
-const GROUP_SIZE = 500;
+/** Between two tries to write to a disk that does not take it. */
 const RETRY_MS = 1_000;
 const TEND_MS = 10_000;
 const PRUNE_MS = 10 * 60_000;
 /** Between two batches, so that rows and reservations come in between. */
 const PRUNE_PAUSE_MS = 50;
-/** Those wait for nobody; several that are there at once still share a commit. */
+/** Somebody waits for those: they are tried, or refused, whatever the disk did before. */
 const PROMPT: ReadonlySet<Operation["kind"]> = new Set(["reserve", "settle", "used", "flush"]);
 
 const port = parentPort!;
@@ -50,8 +47,9 @@ function receive(first: ToWriter): void {
     else closing = true;
   }
   if (closing) close();
-  else if (prompt || (writer.waiting >= GROUP_SIZE && !writer.failing)) commit();
-  else if (writer.waiting > 0) timer ??= setTimeout(commit, GROUP_MS);
+  // Rows were gathered before they came: what is there now is a group.
+  else if (prompt || !writer.failing) commit();
+  else if (writer.waiting > 0) timer ??= setTimeout(commit, RETRY_MS);
 }
 
 function next(): ToWriter | undefined {

@@ -322,7 +322,8 @@ function apply({ rows, budget }: Tables, { operation, bodies }: Work): unknown {
       rows.begin(operation.row);
       return undefined;
     case "end":
-      rows.end(operation.row, bodies);
+      if (operation.begin === undefined) rows.end(operation.row, bodies);
+      else rows.whole(operation.begin, operation.row, bodies);
       return undefined;
     case "reserve":
       return budget.reserve(operation.reservation);

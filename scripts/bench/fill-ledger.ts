@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { statSync } from "node:fs";
 import type { LedgerAttempt, LedgerBegin, LedgerEnd } from "@tokenman/plugin-sdk";
+import { packBegin, packEnd } from "../../plugins/store/packed.ts";
 import { type Work, Writer } from "../../plugins/store/writer.ts";
 
 const DAY_MS = 86_400_000;
@@ -25,8 +26,6 @@ const ERRORS: readonly (readonly [status: number, text: string])[] = [
   [502, "TM_UPSTREAM_CONNECT: The provider could not be reached"],
 ];
 const TIMED = ["recorder", "cache", "pii", "injection", "budget", "dedup", "rules", "router"] as const;
-
-const TIMINGS = TIMED.flatMap((plugin) => [plugin, 0, 120, plugin, 2, 80]);
 
 /** A request as it might have been, the same for the same number but for its id. */
 export function madeUp(number: number, at: number): { readonly begin: LedgerBegin; readonly end: LedgerEnd } {
@@ -143,9 +142,11 @@ export function fillLedger(
   const began = performance.now();
   for (let number = 0; number < count; number++) {
     const { begin, end } = madeUp(number, Math.floor(now - (1 - number / count) * days * DAY_MS));
-    group.push({ operation: { kind: "begin", row: begin }, bodies: undefined });
-    group.push({ operation: { kind: "end", row: { ...end, timings: TIMINGS } }, bodies: undefined });
-    if (group.length < 2 * GROUP && number + 1 < count) continue;
+    group.push({
+      operation: { kind: "end", begin: packBegin(begin), row: packEnd(end), bodies: undefined },
+      bodies: undefined,
+    });
+    if (group.length < GROUP && number + 1 < count) continue;
     writer.take(group);
     writer.commit();
     group = [];
