@@ -139,11 +139,18 @@ export class Biller {
   }
   /** By the model's name as the provider gave it, which is the exact one; else by the one that was sent. */
   #queries(exchange: Exchange, attempt: Attempt, usage: Usage): PriceQuery[] {
-    const models = new Set([usage.model, sentModel(exchange, attempt)]);
     const { provider, startedAt } = attempt;
-    return [...models].flatMap((model) =>
-      model === undefined ? [] : [{ model, provider: provider.name, format: provider.format, at: startedAt }],
-    );
+    const query = (model: string): PriceQuery => ({
+      model,
+      provider: provider.name,
+      format: provider.format,
+      at: startedAt,
+    });
+    const queries: PriceQuery[] = [];
+    const sent = sentModel(exchange, attempt);
+    if (usage.model !== undefined) queries.push(query(usage.model));
+    if (sent !== undefined && sent !== usage.model) queries.push(query(sent));
+    return queries;
   }
 }
 
@@ -154,13 +161,12 @@ export function sentModel(exchange: Exchange, attempt: Attempt): string | undefi
 
 /** Whole nano-dollars whose total is their sum, whoever priced them. */
 function wholeCost(cost: CostByKind): CostByKind {
-  const whole = {
-    input: Math.round(cost.input),
-    cacheRead: Math.round(cost.cacheRead),
-    cacheWrite5m: Math.round(cost.cacheWrite5m),
-    cacheWrite1h: Math.round(cost.cacheWrite1h),
-    output: Math.round(cost.output),
-    serverTools: Math.round(cost.serverTools),
-  };
-  return { ...whole, total: Object.values(whole).reduce((sum, part) => sum + part, 0) };
+  const input = Math.round(cost.input);
+  const cacheRead = Math.round(cost.cacheRead);
+  const cacheWrite5m = Math.round(cost.cacheWrite5m);
+  const cacheWrite1h = Math.round(cost.cacheWrite1h);
+  const output = Math.round(cost.output);
+  const serverTools = Math.round(cost.serverTools);
+  const total = input + cacheRead + cacheWrite5m + cacheWrite1h + output + serverTools;
+  return { input, cacheRead, cacheWrite5m, cacheWrite1h, output, serverTools, total };
 }

@@ -107,9 +107,15 @@ export class Recorder {
   readonly settled = (exchange: Exchange, outcome: Outcome): void | Promise<void> => {
     // Refused before the request hook ran: too large, or on its way out.
     this.#begin(exchange);
-    const bills = exchange.attempts.map((attempt) => this.#bill(exchange, attempt));
-    if (bills.some((bill) => bill instanceof Promise))
-      return Promise.all(bills).then((known) => this.#end(exchange, outcome, known));
+    const { attempts } = exchange;
+    const bills: (LedgerBill | Promise<LedgerBill>)[] = [];
+    let waits = false;
+    for (const attempt of attempts) {
+      const bill = this.#bill(exchange, attempt);
+      bills.push(bill);
+      waits ||= bill instanceof Promise;
+    }
+    if (waits) return Promise.all(bills).then((known) => this.#end(exchange, outcome, known));
     this.#end(exchange, outcome, bills as LedgerBill[]);
   };
 
@@ -139,13 +145,11 @@ export class Recorder {
       if (saving !== undefined) addSaving(exchange, saving);
     });
     const error = errorOf(exchange, outcome, recording.error);
+    const { message } = outcome;
     this.#ledger.end({
       exchangeId: exchange.id,
       at: Date.now(),
-      outcome: {
-        ...outcome,
-        message: outcome.message === undefined ? undefined : redact(outcome.message),
-      },
+      outcome: message === undefined ? outcome : { ...outcome, message: redact(message) },
       provider: (attempts.findLast(({ result }) => result?.kind === "reply") ?? attempts.at(-1))?.provider
         .name,
       cache: recording.cache,
@@ -191,8 +195,21 @@ function beginOf(exchange: Exchange): LedgerBegin {
   };
 }
 
+const MAX_PATHS = 500;
+const paths = new Map<string, string>();
+
 /** Without the query, which some clients put their key into, and without ids, of which there is no end. */
 function pathOf(path: string): string {
+  const known = paths.get(path);
+  if (known !== undefined) return known;
+  const short = shortened(path);
+  // Those with a query or an id may never come again.
+  if (short !== path) return short;
+  if (paths.size >= MAX_PATHS) paths.clear();
+  paths.set(path, path);
+  return path;
+}
+function shortened(path: string): string {
   return path.replace(/\?.*/s, "").replace(/\/(?=[^/]{0,200}\d)[^/]{12,}/g, "/:id");
 }
 
@@ -213,13 +230,19 @@ function attemptOf(
     headMs: attempt.headMs,
     firstByteMs: attempt.firstByteMs,
     durationMs: span === undefined ? 0 : (span.to ?? performance.now()) - span.from,
-    ...bill,
+    usage: bill.usage,
+    cost: bill.cost,
+    estimated: bill.estimated,
+    unpriced: bill.unpriced,
   };
 }
 
 /** What went wrong, in the words of whoever said it. */
 function errorOf(exchange: Exchange, outcome: Outcome, reply: BodyCopy | undefined): string | undefined {
   const { dialect, attempts } = exchange;
+  if (outcome.code === undefined && outcome.message === undefined && reply === undefined) {
+    if (attempts.every(({ streamError }) => streamError === undefined)) return undefined;
+  }
   const said: (string | undefined)[] = [outcome.code, outcome.message];
   const answering = attempts.findLast(({ result }) => result?.kind === "reply");
   const { streamError } = answering ?? {};
