@@ -4,6 +4,8 @@ import type { BudgetConfig } from "./schema.ts";
 
 /** Bytes of JSON to a token, where nobody counts: as English and code come out on the average. */
 const BYTES_PER_TOKEN = 4;
+/** Counting a request costs more than sending it; of a short one, a guess is off by less than its reply's length is. */
+const SHORT_BYTES = 8 * 1024;
 
 /** Tokens of a request, before anybody billed them. */
 export interface TokenGuess {
@@ -38,8 +40,8 @@ export class Estimator {
 
   async guess(exchange: Exchange, model: string): Promise<TokenGuess> {
     const { tokenizer, outputs, config } = this.#parts;
-    const counted = await tokenizer?.estimate(exchange, model);
     const bytes = exchange.request.body?.length ?? exchange.request.rawBody?.length ?? 0;
+    const counted = bytes <= SHORT_BYTES ? undefined : await tokenizer?.estimate(exchange, model);
     const asked = exchange.description?.maxOutputTokens;
     const usual = outputs.expected(model);
     const output = usual ?? config.assumed_output_tokens;

@@ -18,6 +18,8 @@ import type { RateLimitConfig } from "./schema.ts";
 
 /** Bytes of JSON to a token, where nobody counts. */
 const BYTES_PER_TOKEN = 4;
+/** Shorter requests are not worth counting: the bill corrects what was taken. */
+const SHORT_BYTES = 8 * 1024;
 /** How many resolved limits are remembered: models and projects are named by clients. */
 const MAX_KNOWN = 1_000;
 
@@ -206,8 +208,11 @@ export class Limiter {
   }
 
   async #tokensOf(exchange: Exchange, attempt: Attempt): Promise<number> {
-    const counted = await this.#parts.tokenizer?.estimate(exchange, modelOf(exchange, attempt));
-    return Math.max(1, counted?.tokens ?? Math.ceil((exchange.request.body?.length ?? 0) / BYTES_PER_TOKEN));
+    const bytes = exchange.request.body?.length ?? 0;
+    const { tokenizer } = this.#parts;
+    const counted =
+      bytes <= SHORT_BYTES ? undefined : await tokenizer?.estimate(exchange, modelOf(exchange, attempt));
+    return Math.max(1, counted?.tokens ?? Math.ceil(bytes / BYTES_PER_TOKEN));
   }
 
   #limitsOf(exchange: Exchange, attempt: Attempt): readonly Limit[] {
