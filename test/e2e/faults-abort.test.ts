@@ -68,7 +68,7 @@ test("fault 18: a client that leaves while the upstream is still being connected
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
   {
-    await using b = await bench({ provider: { api_base: `https://127.0.0.1:${port}` } });
+    await using b = await bench({ provider: { api_base: `https://127.0.0.1:${port}`, connect_timeout: 0 } });
     const client = await b.ask();
     const socket = await accepted.opened;
     const closed = once(socket, "close");
