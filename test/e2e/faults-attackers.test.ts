@@ -113,7 +113,7 @@ test(
         assert.equal(statusOf(await post([`Origin: ${origin}`])), 200, origin);
       // An editor or an app of this machine is a client of the proxy; the dashboard's only client is its own page.
       for (const origin of ["vscode-webview://abc", "chrome-extension://abc"]) {
-        const expected = base === tokenman.proxy ? 200 : 403;
+        const expected = base === proxy ? 200 : 403;
         assert.equal(statusOf(await post([`Origin: ${origin}`])), expected, origin);
       }
       const preflight = await say(
