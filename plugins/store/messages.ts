@@ -20,9 +20,9 @@ export type Operation =
   /** `begin` where both are new: most exchanges with a provider take longer. `bodies` is the position in the message. */
   | {
       readonly kind: "end";
-      readonly begin: PackedBegin | undefined;
+      readonly begin?: PackedBegin;
       readonly row: PackedEnd;
-      readonly bodies: number | undefined;
+      readonly bodies?: number;
     }
   | { readonly kind: "reserve"; readonly call: number; readonly reservation: Reservation }
   | {

@@ -81,7 +81,8 @@ export class Rows {
   readonly #texts: Dictionary;
   readonly #rollup: Rollup;
   readonly #boot: number;
-  readonly #near: StatementSync;
+  readonly #place: StatementSync;
+  readonly #find: StatementSync;
   readonly #begin: StatementSync;
   readonly #end: StatementSync;
   readonly #whole: StatementSync;
@@ -94,9 +95,10 @@ export class Rows {
     this.#texts = texts;
     this.#rollup = rollup;
     this.#boot = boot;
-    this.#near = db.prepare(
-      "SELECT id, uuid, outcome, project, model, stream FROM request WHERE id BETWEEN ? AND ? ORDER BY id",
+    this.#place = db.prepare(
+      `SELECT max(id) AS last, max(CASE WHEN uuid = ? THEN id END) AS own FROM request WHERE id BETWEEN ? AND ?`,
     );
+    this.#find = db.prepare("SELECT id, outcome, project, model, stream FROM request WHERE id = ?");
     this.#begin = db.prepare(`INSERT INTO request (${BEGIN}, outcome) VALUES (${marks(11)}, ${OPEN})`);
     this.#whole = db.prepare(
       `INSERT INTO request (${BEGIN}, ${END.join(", ")}) VALUES (${marks(11 + END.length)})`,
@@ -112,20 +114,20 @@ export class Rows {
   /** Adds an open row; nothing for an exchange that has one. */
   begin(row: PackedBegin): void {
     const uuid = uuidBytes(row[0]);
-    const { found, free } = this.#place(uuid);
+    const { found, free } = this.#placeOf(uuid);
     if (found === undefined) this.#begin.run(...this.#opening(row, uuid, free));
   }
 
   /** Ends a row. Nothing for one that has ended already, or was never begun. */
   end(row: PackedEnd, bodies: BodyBytes | undefined): void {
-    const { found } = this.#place(uuidBytes(row[0]));
+    const { found } = this.#placeOf(uuidBytes(row[0]));
     if (found !== undefined) this.#endOf(found, row, bodies);
   }
 
   /** Adds a row that has ended. As {@link begin} and {@link end} one after the other, in one insert. */
   whole(begin: PackedBegin, row: PackedEnd, bodies: BodyBytes | undefined): void {
     const uuid = uuidBytes(begin[0]);
-    const { found, free } = this.#place(uuid);
+    const { found, free } = this.#placeOf(uuid);
     if (found !== undefined) {
       this.#endOf(found, row, bodies);
       return;
@@ -281,11 +283,13 @@ export class Rows {
   }
 
   /** The row of an exchange, and the key that it gets where it has none. */
-  #place(uuid: Buffer): { readonly found: Found | undefined; readonly free: number } {
+  #placeOf(uuid: Buffer): { readonly found: Found | undefined; readonly free: number } {
     const first = keyOfUuid(uuid);
-    const near = this.#near.all(first, first + KEYS_PER_MS - 1) as unknown as readonly Found[];
-    const found = near.find((row) => uuid.equals(row.uuid!));
-    return { found, free: near.length === 0 ? first : near.at(-1)!.id + 1 };
+    const { last, own } = this.#place.get(uuid, first, first + KEYS_PER_MS - 1) as unknown as Place;
+    return {
+      found: own === null ? undefined : (this.#find.get(own) as unknown as Found),
+      free: last === null ? first : last + 1,
+    };
   }
   #text(kind: TextKind, text: string | null | undefined): number | null {
     return text === null || text === undefined ? null : this.#texts.id(kind, text);
@@ -302,9 +306,14 @@ export class Rows {
   }
 }
 
+/** Among the rows of a millisecond: the last one's key, and that of the exchange itself. */
+interface Place {
+  readonly last: number | null;
+  readonly own: number | null;
+}
+
 interface Found {
   readonly id: number;
-  readonly uuid?: Uint8Array;
   readonly outcome: number;
   readonly project: number;
   readonly model: number | null;

@@ -24,6 +24,9 @@ const ANSWER_MS = 15_000;
 const RESTART_MS = 1_000;
 const CLOSE_MS = 10_000;
 
+/** How a row that begins is written, up to the row itself: {@link Operation}. */
+const BEGIN = '{"kind":"begin","row":';
+
 type CallOperation = Extract<Operation, { readonly call: number }>;
 /** Distributes over the union, which `Omit` does not. */
 type Asked = CallOperation extends infer O ? (O extends CallOperation ? Omit<O, "call"> : never) : never;
@@ -39,7 +42,11 @@ export class WriterThread {
   #settings: WriterSettings;
   #log: Logger;
   #worker: Worker | undefined;
-  #gathered: Operation[] = [];
+  /**
+   * Operations as JSON. As text and not as objects, since a list that has outlived a few collections of the young would
+   * keep objects alive until a full one.
+   */
+  #gathered: string[] = [];
   /** Where the rows are that have begun among them. A new one each time: an old one would keep its growth. */
   #begun = new Map<string, number>();
   #bodies: Batch["bodies"][number][] = [];
@@ -79,18 +86,19 @@ export class WriterThread {
   begin(row: LedgerBegin): void {
     if (!this.#hasRoom()) return;
     this.#begun.set(row.exchangeId, this.#gathered.length);
-    this.#row({ kind: "begin", row: packBegin(row) });
+    this.#row(`${BEGIN}${JSON.stringify(packBegin(row))}}`);
   }
   /** Joins the row that began, where it has not been handed over yet. */
   end(row: LedgerEnd): void {
     const at = this.#begun.get(row.exchangeId);
-    const began = at === undefined ? undefined : this.#gathered[at];
-    const begin = began?.kind === "begin" ? began.row : undefined;
-    if (begin === undefined && !this.#hasRoom()) return;
-    const bodies = row.bodies === undefined ? undefined : this.#bodies.length;
-    const operation: Operation = { kind: "end", begin, row: packEnd(row), bodies };
-    if (begin === undefined) this.#row(operation);
-    else this.#gathered[at!] = operation;
+    if (at === undefined && !this.#hasRoom()) return;
+    const bodies = row.bodies === undefined ? "" : `,"bodies":${this.#bodies.length}`;
+    const end = `"row":${JSON.stringify(packEnd(row))}${bodies}}`;
+    if (at === undefined) this.#row(`{"kind":"end",${end}`);
+    else {
+      this.#gathered[at] = `{"kind":"end","begin":${this.#gathered[at]!.slice(BEGIN.length, -1)},${end}`;
+      this.#begun.delete(row.exchangeId);
+    }
     if (row.bodies === undefined) return;
     const { request, response, truncated } = row.bodies;
     this.#bodies.push({ truncated, ...(request && { request }), ...(response && { response }) });
@@ -137,7 +145,7 @@ export class WriterThread {
     this.#lost++;
     return false;
   }
-  #row(operation: Operation): void {
+  #row(operation: string): void {
     this.#gathered.push(operation);
     if (++this.#gatheredRows === GATHER_ROWS) this.#soon ??= setImmediate(this.#handOver);
     this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
@@ -154,9 +162,11 @@ export class WriterThread {
         );
       }, ANSWER_MS);
       this.#calls.set(call, { resolve, reject, timer });
-      this.#gathered.push({ ...asked, call });
-      // Those asked in the same turn go together, and share a commit.
-      this.#soon ??= setImmediate(this.#handOver);
+      this.#gathered.push(JSON.stringify({ ...asked, call }));
+      // Nobody's request waits for a settlement: it goes with the rows. Of the others those asked in the same turn go
+      // together, and share a commit.
+      if (asked.kind === "settle") this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
+      else this.#soon ??= setImmediate(this.#handOver);
     });
   }
   readonly #handOver = (): void => {
@@ -170,7 +180,7 @@ export class WriterThread {
       if (!this.#isClosing) this.#timer = setTimeout(this.#handOver, RESTART_MS);
       return;
     }
-    const batch: Batch = { operations: JSON.stringify(this.#gathered), bodies: this.#bodies };
+    const batch: Batch = { operations: `[${this.#gathered.join(",")}]`, bodies: this.#bodies };
     this.#onTheWay += this.#gatheredRows;
     this.#gathered = [];
     this.#begun = new Map();

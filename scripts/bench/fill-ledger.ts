@@ -143,7 +143,7 @@ export function fillLedger(
   for (let number = 0; number < count; number++) {
     const { begin, end } = madeUp(number, Math.floor(now - (1 - number / count) * days * DAY_MS));
     group.push({
-      operation: { kind: "end", begin: packBegin(begin), row: packEnd(end), bodies: undefined },
+      operation: { kind: "end", begin: packBegin(begin), row: packEnd(end) },
       bodies: undefined,
     });
     if (group.length < GROUP && number + 1 < count) continue;
