@@ -32,7 +32,11 @@ describe("tokenman", () => {
     assert.match(readable.stdout, /^TokenMan \S+ is running \(pid \d+, for \d+ s\)\n {2}proxy {7}http/);
     assert.match(readable.stdout, /^ {2}last 24 h {3}0 requests, 0 answered with an error$/m);
     assert.ok(!readable.stdout.includes("\u001b"), "no colours in a pipe");
-    assert.deepEqual(await box.run("stats", "--by", "model"), { status: 0, stdout: "no requests\n", stderr: "" });
+    assert.deepEqual(await box.run("stats", "--by", "model"), {
+      status: 0,
+      stdout: "no requests\n",
+      stderr: "",
+    });
 
     const reloaded = await box.run("reload");
     assert.deepEqual([reloaded.status, reloaded.stdout], [0, "reloaded: generation 2 serves\n"]);
