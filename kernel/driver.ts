@@ -61,7 +61,8 @@ export function drive(exchange: ExchangeState, host: DriverHost): Promise<Kernel
   return new Promise((resolve, reject) => new Driver(exchange, host, resolve, reject).step());
 }
 
-class Driver {
+/** What the policy sees is the driver itself; each fact is worked out when it looks. */
+class Driver implements AttemptView {
   readonly #exchange: ExchangeState;
   readonly #host: DriverHost;
   readonly #resolve: (reply: KernelReply) => void;
@@ -70,7 +71,6 @@ class Driver {
   // Arrays: they hold one or two, and a Set costs more than to look through them.
   readonly #tried: Candidate[] = [];
   #live: AttemptState[] = [];
-  readonly #view: AttemptView = this.#makeView();
   /** The last reply that was not accepted: the client's, if nothing better comes. */
   #kept: { attempt: AttemptState; reply: KernelReply } | undefined;
   #lastError: TokenmanError | undefined;
@@ -91,6 +91,23 @@ class Driver {
     exchange.cancellation.onCancel(() => this.#unwanted());
   }
 
+  get exchange(): ExchangeState {
+    return this.#exchange;
+  }
+  get attempts(): readonly AttemptState[] {
+    return this.#exchange.attempts;
+  }
+  get live(): readonly AttemptState[] {
+    return this.#live;
+  }
+  get untried(): readonly Candidate[] {
+    if (this.#spent) return [];
+    return this.#exchange.candidates.filter((candidate) => !this.#tried.includes(candidate));
+  }
+  get elapsedMs(): number {
+    return performance.now() - this.#began;
+  }
+
   /** Asks the policy for the next step, and takes it. */
   step(): void {
     if (this.#done) return;
@@ -98,7 +115,7 @@ class Driver {
     clearTimeout(this.#timer);
     let decision: AttemptDecision;
     try {
-      decision = checkDecision(this.#host.policy.next(this.#view));
+      decision = checkDecision(this.#host.policy.next(this));
     } catch (error) {
       this.#finish(undefined, error);
       return;
@@ -112,28 +129,6 @@ class Driver {
     } else this.#stop();
   }
 
-  /** What the policy sees; each fact is worked out when it looks. */
-  #makeView(): AttemptView {
-    const driver = this;
-    return {
-      get exchange() {
-        return driver.#exchange;
-      },
-      get attempts() {
-        return driver.#exchange.attempts;
-      },
-      get live() {
-        return driver.#live;
-      },
-      get untried() {
-        if (driver.#spent) return [];
-        return driver.#exchange.candidates.filter((candidate) => !driver.#tried.includes(candidate));
-      },
-      get elapsedMs() {
-        return performance.now() - driver.#began;
-      },
-    };
-  }
   /** A body that streams through is not kept: once an attempt had it, there is none for another one. */
   get #spent(): boolean {
     const { request, attempts } = this.#exchange;
@@ -236,7 +231,7 @@ class Driver {
       const full = { status: reply.status, headers: reply.headers, ...head };
       let accepted: boolean;
       try {
-        accepted = policy.accept(this.#view, attempt, full);
+        accepted = policy.accept(this, attempt, full);
       } catch (error) {
         this.#finish(undefined, error);
         return;
