@@ -141,18 +141,24 @@ function close(connection: Connection): void {
 export class Connections {
   readonly #origins = new Map<string, Origin>();
   readonly #budget = { idle: 0 };
+  #last: { readonly origin: string; readonly connectMs: number; readonly found: Origin } | undefined;
 
   to(origin: string, connectMs: number): Origin {
+    // Most requests go where the one before them went.
+    const last = this.#last;
+    if (last !== undefined && last.origin === origin && last.connectMs === connectMs) return last.found;
     const key = `${origin} ${connectMs}`;
     let found = this.#origins.get(key);
     if (found === undefined) {
       found = new Origin(origin, connectMs, this.#budget);
       this.#origins.set(key, found);
     }
+    this.#last = { origin, connectMs, found };
     return found;
   }
   /** Closes what no provider of the new generation uses; requests in flight end first. */
   keepOnly(origins: ReadonlySet<string>): void {
+    this.#last = undefined;
     for (const [key, origin] of this.#origins) {
       if (origins.has(key.slice(0, key.indexOf(" ")))) continue;
       origin.close();

@@ -39,7 +39,7 @@ export function forwardedHeaders(headers: RawHeaders): string[] {
     const name = headers[index]!;
     const fate = fateOf(name);
     if (fate === "keep") kept.push(name, headers[index + 1]!);
-    else if (fate === "connection") isNamed = true;
+    else if (fate === "connection") isNamed ||= namesFields(headers[index + 1]!);
   }
   return isNamed ? withoutNamed(kept, headers) : kept;
 }
@@ -51,12 +51,16 @@ export function relayedHeaders(headers: RawHeaders): string[] {
   for (let index = 0; index + 1 < headers.length; index += 2) {
     const name = headers[index]!;
     const fate = fateOf(name);
-    if (fate === "connection") isNamed = true;
+    if (fate === "connection") isNamed ||= namesFields(headers[index + 1]!);
     else if (fate !== "drop" || !isHopByHop(name)) kept.push(name, headers[index + 1]!);
   }
   return isNamed ? withoutNamed(kept, headers) : kept;
 }
 
+/** Whether a Connection header says more than nearly all of them do. */
+function namesFields(value: string): boolean {
+  return value !== "keep-alive" && value !== "close" && value !== "Keep-Alive";
+}
 /** Takes out what the message's Connection headers name, but never the length of its body. */
 function withoutNamed(kept: string[], headers: RawHeaders): string[] {
   const named = new Set(connectionNamed(headers));

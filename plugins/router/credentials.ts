@@ -54,7 +54,7 @@ function decide(plan: Plan, client: Client, keys: readonly Key[]): Admission {
         provider: provider.name,
         reason: "would get a credential that is in the request's query",
       });
-    } else if (credential === CLIENT && client.subscription && model !== undefined) {
+    } else if (model !== undefined && credential === CLIENT && client.subscription) {
       const why = `would rename the model to ${model}, but the traffic of a subscription is not changed`;
       ruledOut.push({ provider: provider.name, reason: why });
     } else {
