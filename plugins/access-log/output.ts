@@ -14,6 +14,10 @@ export interface Output {
 /** What may wait for a reader that is slow (a pipe, a full disk) before lines are dropped. */
 const MAX_BUFFER_BYTES = 16 * 1024 * 1024;
 
+/** How long a line waits for others: a write costs more than all else about it. */
+const GATHER_MS = 50;
+const GATHER_CHARACTERS = 16 * 1024;
+
 /** Opens a file to append to, made with mode 0600, or the standard output for "". Throws where that cannot be. */
 export function openOutput(file: string): Output {
   const destination = pino.destination({
@@ -23,18 +27,30 @@ export function openOutput(file: string): Output {
   });
   let lines = 0;
   let reason = "";
-  destination.on("drop", () => {
-    lines++;
+  destination.on("drop", (dropped: string) => {
+    lines += dropped.split("\n").length - 1;
     reason = "they come faster than they can be written";
   });
   destination.on("error", (error: Error) => {
     lines++;
     reason = error.message;
   });
+  let gathered = "";
+  let timer: NodeJS.Timeout | undefined;
+  const handOver = (): void => {
+    clearTimeout(timer);
+    timer = undefined;
+    const text = gathered;
+    gathered = "";
+    if (text !== "") destination.write(text);
+  };
   return {
     // In the place of a level, which says nothing here, what tells these lines from others in the same stream.
-    write: (entry) =>
-      void destination.write(`{"log":"access","time":"${isoTime()}",${JSON.stringify(entry).slice(1)}\n`),
+    write(entry) {
+      gathered += `{"log":"access","time":"${isoTime()}",${JSON.stringify(entry).slice(1)}\n`;
+      if (gathered.length >= GATHER_CHARACTERS) handOver();
+      else timer ??= setTimeout(handOver, GATHER_MS);
+    },
     takeLost() {
       if (lines === 0) return undefined;
       const lost = { lines, reason };
@@ -42,6 +58,7 @@ export function openOutput(file: string): Output {
       return lost;
     },
     async close() {
+      handOver();
       const closed = Promise.withResolvers<void>();
       // A destination that cannot write any more says "error" instead.
       destination.once("close", closed.resolve).once("error", () => closed.resolve());
