@@ -151,7 +151,7 @@ export interface Exchange {
   readonly format: Format | undefined;
   /** Parsed at first use; undefined for an opaque request or an unreadable body. */
   readonly description: RequestDescription | undefined;
-  /** The client's session id, else a hash of credential, system and first user message. Worked out at first use. */
+  /** The client's session id, else a hash of credential and the beginnings of system and first user message. Worked out at first use. */
   readonly session: string;
   readonly credential: ClientCredential | undefined;
   /** A keyed hash (stable for one data dir) to tell credentials apart; empty where there is none. */
