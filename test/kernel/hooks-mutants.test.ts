@@ -7,6 +7,8 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { SEEDED_BUGS, type SeededBug } from "./seeded-bugs.ts";
 
+/** How many seeds a bug may take to be noticed. */
+const SEEDS = 6;
 const REPOSITORY = join(import.meta.dirname, "../..");
 /** What the property test runs on. */
 const NEEDED = [
@@ -66,7 +68,10 @@ describe("the property test of the hooks", { concurrency: 2 }, () => {
         `${bug.file} has this once, or seeded-bugs.ts must follow it:\n${bug.find}`,
       );
       await writeFile(file, parts.join(bug.replace));
-      const said = await run(copy, bug);
+      // Some bugs show by a race between two timers: a machine that is busy may let one seed's plans miss it.
+      let said: string | undefined;
+      for (let seed = bug.seed; seed < bug.seed + SEEDS && said === undefined; seed++)
+        said = await run(copy, { seed });
       assert.ok(said !== undefined, "the bug was not noticed");
       // Not because the copy does not even start.
       assert.match(said, /seed \d+|is never settled|unhandled rejection|uncaught exception/);

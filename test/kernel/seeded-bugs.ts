@@ -6,7 +6,7 @@ export interface SeededBug {
   readonly find: string;
   readonly replace: string;
   readonly why: string;
-  /** A seed whose plans show it. */
+  /** A seed whose plans show it, the first of a few that are tried. */
   readonly seed: number;
 }
 
