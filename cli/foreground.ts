@@ -1,5 +1,6 @@
 import type { Kernel } from "../kernel/kernel.ts";
 import { describeFailure } from "./failure.ts";
+import { tuneHeap } from "./heap.ts";
 import { atLevelOf, createLog } from "./log.ts";
 import { tellStarter } from "./messages.ts";
 import { claimPidFile } from "./pid-file.ts";
@@ -33,6 +34,7 @@ export async function runForeground(options: ForegroundOptions): Promise<number>
 }
 
 async function run({ config, plugins }: ForegroundOptions): Promise<number> {
+  tuneHeap();
   const { raw, server } = readSettings({ config });
   let kernel: Kernel | undefined;
   const output = createLog(server.log_level);

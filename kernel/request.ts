@@ -76,6 +76,9 @@ export class ReceivedRequest implements ClientRequest {
   }
 }
 
+/** Bodies of an announced length up to this get their memory at once; a client could announce much and send little. */
+const PREALLOCATED_BYTES = 2 * 1024 * 1024;
+
 export interface BodyLimits {
   /** Bytes; 0 is no limit. */
   readonly maxBytes: number;
@@ -104,7 +107,12 @@ export function readBody(message: IncomingMessage, limits: BodyLimits, ready?: (
     return Promise.reject(tooLarge(maxBytes));
   ready?.();
   return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
+    const length = announced === undefined ? 0 : Number(announced);
+    const known = length <= PREALLOCATED_BYTES ? length : 0;
+    // Filled as they come, chunks are garbage at once; kept until the end they would outlive the collector's young
+    // generation, and large bodies would cost full collections.
+    let whole: Buffer | undefined;
+    let chunks: Buffer[] = [];
     let bytes = 0;
     let done = false;
     const fail = (error: TokenmanError): void => {
@@ -124,18 +132,24 @@ export function readBody(message: IncomingMessage, limits: BodyLimits, ready?: (
     // The listeners stay: to take them off costs more than the calls that find it done.
     message.on("data", (chunk: Buffer) => {
       if (done) return;
+      const from = bytes;
       bytes += chunk.length;
-      if (maxBytes > 0 && bytes > maxBytes) fail(tooLarge(maxBytes));
-      else {
-        chunks.push(chunk);
-        stall?.refresh();
+      if (maxBytes > 0 && bytes > maxBytes) {
+        fail(tooLarge(maxBytes));
+        return;
       }
+      if (from === 0 && chunk.length < known) whole = Buffer.allocUnsafeSlow(known);
+      if (whole === undefined) chunks.push(chunk);
+      else chunk.copy(whole, from);
+      stall?.refresh();
     });
     message.on("end", () => {
       if (done) return;
       done = true;
       clearTimeout(stall);
-      resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, bytes));
+      // The HTTP parser has seen to it that an announced length came in full.
+      resolve(whole ?? (chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, bytes)));
+      chunks = [];
     });
     message.on("error", () => {});
     message.on("close", () => {
