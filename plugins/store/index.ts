@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { definePlugin, type HealthResult, Ledger, z } from "@tokenman/plugin-sdk";
+import { Decisions, definePlugin, type HealthResult, Ledger, z } from "@tokenman/plugin-sdk";
 import { ledgerCommands } from "./commands.ts";
 import { databaseFile } from "./file.ts";
 import type { Tuning } from "./messages.ts";
@@ -38,7 +38,7 @@ export default definePlugin({
   section: "store",
   configSchema,
   extraSections: { metrics: metricsSchema },
-  provides: [Ledger],
+  provides: [Ledger, Decisions],
   stage: "ingress",
   commands: ledgerCommands,
   async setup(ctx) {
@@ -53,6 +53,7 @@ export default definePlugin({
       (open) => open.close(),
     );
     ctx.provide(Ledger, ledger);
+    ctx.provide(Decisions, ledger.decisions);
     ctx.contribute("health", {
       name: "database",
       required: false,

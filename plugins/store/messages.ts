@@ -1,4 +1,5 @@
 import type { BudgetWindow, Reservation } from "@tokenman/plugin-sdk";
+import type { DecisionRow } from "./decision-rows.ts";
 import type { PackedBegin, PackedEnd } from "./packed.ts";
 import type { Retention } from "./prune.ts";
 
@@ -33,6 +34,10 @@ export type Operation =
       readonly at: number;
     }
   | { readonly kind: "used"; readonly call: number; readonly windows: readonly BudgetWindow[] }
+  | { readonly kind: "decide"; readonly decision: DecisionRow }
+  /** The decisions that were last used. */
+  | { readonly kind: "recall"; readonly call: number }
+  | { readonly kind: "decided"; readonly call: number; readonly book: string; readonly key: string }
   | { readonly kind: "flush"; readonly call: number };
 
 export interface Batch {

@@ -1,4 +1,5 @@
 import type { DatabaseSync } from "node:sqlite";
+import { pruneDecisions } from "./decision-rows.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS } from "./rollup.ts";
 import { keyAt } from "./time-key.ts";
 
@@ -40,6 +41,7 @@ export function pruneSome(db: DatabaseSync, { days, bodyDays }: Retention, now: 
     // A window's end is a day past before it goes: a late settlement still finds its reservation.
     db.prepare("DELETE FROM reservation WHERE until < ?").run(now - DAY_MS);
     db.prepare("DELETE FROM budget_window WHERE until < ?").run(now - DAY_MS);
+    if (pruneDecisions(db, now)) more = true;
     db.exec("COMMIT");
     return more;
   } catch (cause) {

@@ -186,5 +186,17 @@ CREATE TABLE budget_window (
 CREATE INDEX budget_window_until ON budget_window (until);
 `;
 
+/** Version 2. What compressors decided, by hash; `at` is when it was last used, in milliseconds since the epoch. */
+const decisions: Migration = `
+CREATE TABLE decision (
+  book TEXT NOT NULL,
+  key TEXT NOT NULL,
+  value TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  UNIQUE (book, key)
+) STRICT;
+CREATE INDEX decision_at ON decision (at);
+`;
+
 /** In order; the schema's version is how many of them a database has been through. */
-export const MIGRATIONS: readonly Migration[] = [first];
+export const MIGRATIONS: readonly Migration[] = [first, decisions];

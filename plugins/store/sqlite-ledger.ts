@@ -1,5 +1,6 @@
 import type {
   BudgetWindow,
+  Decisions,
   Ledger,
   LedgerBegin,
   LedgerDimension,
@@ -18,6 +19,7 @@ import type {
   Reservation,
   ReserveResult,
 } from "@tokenman/plugin-sdk";
+import { storedDecisions } from "./decisions.ts";
 import type { Tuning, WriterSettings } from "./messages.ts";
 import { Readers } from "./readers.ts";
 import { WriterThread } from "./writer-thread.ts";
@@ -26,11 +28,14 @@ import { WriterThread } from "./writer-thread.ts";
 export class SqliteLedger implements Ledger {
   readonly #writer: WriterThread;
   readonly #readers: Readers;
+  /** In the same database, by the same writer. */
+  readonly decisions: Decisions;
   readonly #watchers = new Set<(event: LedgerEvent) => void>();
 
   private constructor(writer: WriterThread, readers: Readers) {
     this.#writer = writer;
     this.#readers = readers;
+    this.decisions = storedDecisions(writer);
   }
 
   /** Opens or makes the database. Rejects with TM_LEDGER_SCHEMA; a disk that cannot be written is a state, not an error. */

@@ -9,6 +9,7 @@ import {
   type ReserveResult,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
+import type { DecisionRow, Recalled } from "./decision-rows.ts";
 import type { Batch, FromWriter, Operation, ToWriter, Tuning, WriterSettings } from "./messages.ts";
 import { packBegin, packEnd } from "./packed.ts";
 import { asError } from "./wire-error.ts";
@@ -111,6 +112,19 @@ export class WriterThread {
   }
   used(windows: readonly BudgetWindow[]): Promise<readonly number[]> {
     return this.#ask({ kind: "used", windows }) as Promise<readonly number[]>;
+  }
+  /** Writes a decision with the rows that come; it is not counted among them, since nobody's account lacks it. */
+  decide(decision: DecisionRow): void {
+    if (this.#gathered.length >= MAX_ON_THE_WAY || this.#isClosing) return;
+    this.#gathered.push(JSON.stringify({ kind: "decide", decision } satisfies Operation));
+    this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
+  }
+  /** Rejects where the database cannot be read. */
+  recall(): Promise<Recalled> {
+    return this.#ask({ kind: "recall" }) as Promise<Recalled>;
+  }
+  findDecision(book: string, key: string): Promise<string | undefined> {
+    return this.#ask({ kind: "decided", book, key }) as Promise<string | undefined>;
   }
   async flush(): Promise<void> {
     if (this.#worker === undefined) return;

@@ -10,7 +10,14 @@ const PRUNE_MS = 10 * 60_000;
 /** Between two batches, so that rows and reservations come in between. */
 const PRUNE_PAUSE_MS = 50;
 /** Somebody waits for those: they are tried, or refused, whatever the disk did before. */
-const PROMPT: ReadonlySet<Operation["kind"]> = new Set(["reserve", "settle", "used", "flush"]);
+const PROMPT: ReadonlySet<Operation["kind"]> = new Set([
+  "reserve",
+  "settle",
+  "used",
+  "recall",
+  "decided",
+  "flush",
+]);
 
 const port = parentPort!;
 const tell = (message: FromWriter): void => port.postMessage(message);

@@ -2,6 +2,7 @@ import type { DatabaseSync } from "node:sqlite";
 import { TokenmanError } from "@tokenman/plugin-sdk";
 import { Boots } from "./boots.ts";
 import { Budget } from "./budget.ts";
+import { DecisionRows } from "./decision-rows.ts";
 import { Dictionary } from "./dictionary.ts";
 import type { FromWriter, Operation, Tuning, WriterSettings } from "./messages.ts";
 import { moveAside, openForWriting, synchronousPragma } from "./open.ts";
@@ -36,6 +37,7 @@ interface Tables {
   readonly rows: Rows;
   readonly budget: Budget;
   readonly boots: Boots;
+  readonly decisions: DecisionRows;
 }
 
 /**
@@ -170,7 +172,15 @@ export class Writer {
       const texts = new Dictionary(db);
       const rollup = new Rollup(db);
       const rows = new Rows(db, texts, rollup, boots.id);
-      this.#tables = { db, texts, rollup, rows, budget: new Budget(db, rollup), boots };
+      this.#tables = {
+        db,
+        texts,
+        rollup,
+        rows,
+        budget: new Budget(db, rollup),
+        boots,
+        decisions: new DecisionRows(db),
+      };
     } catch (cause) {
       db.close();
       throw cause;
@@ -316,7 +326,7 @@ function isRow({ operation: { kind } }: Work): boolean {
   return kind === "begin" || kind === "end";
 }
 
-function apply({ rows, budget }: Tables, { operation, bodies }: Work): unknown {
+function apply({ rows, budget, decisions }: Tables, { operation, bodies }: Work): unknown {
   switch (operation.kind) {
     case "begin":
       rows.begin(operation.row);
@@ -332,6 +342,13 @@ function apply({ rows, budget }: Tables, { operation, bodies }: Work): unknown {
       return undefined;
     case "used":
       return budget.used(operation.windows);
+    case "decide":
+      decisions.put(operation.decision);
+      return undefined;
+    case "recall":
+      return decisions.recall();
+    case "decided":
+      return decisions.find(operation.book, operation.key);
     case "flush":
       return undefined;
   }
