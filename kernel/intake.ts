@@ -33,7 +33,10 @@ export interface IntakeHost {
   readonly connections: Connections;
   readonly log: Logger;
   serving(): Serving;
+  /** Whether requests are refused, as this process is about to end. */
   draining(): boolean;
+  /** Whether a connection is to end with the reply that is sent now. */
+  closing(): boolean;
 }
 
 /** Takes requests of the proxy port from their head to their end. */
@@ -152,7 +155,7 @@ export class Intake {
       const unread = !message.complete && announcesBody(message);
       // The client must be able to send all of its request in order to come to its reply.
       if (unread) readRest(message, this.#uploads.get(exchange));
-      const close = this.#host.draining() || (unread && (expects || reply.status === 408));
+      const close = this.#host.closing() || (unread && (expects || reply.status === 408));
       const sent = await respond(exchange, reply, link, { writeTimeoutMs: serving.limits.writeMs, close });
       outcome = this.#outcome(exchange, reply, sent, response.headersSent);
       if (!message.complete && !message.destroyed) boundRest(message);

@@ -30,7 +30,7 @@ import {
   KeepStore,
 } from "./generation/index.ts";
 import { Intake } from "./intake.ts";
-import { Listener } from "./listener.ts";
+import { type HandedSocket, Listener } from "./listener.ts";
 import {
   type FirstPartyRegistry,
   type LoadResult,
@@ -61,6 +61,12 @@ export interface Addresses {
   readonly dashboardAddress: string;
 }
 
+/** The listening sockets of another process, to be served from here. */
+export interface HandedSockets {
+  readonly proxy?: HandedSocket | undefined;
+  readonly dashboard?: HandedSocket | undefined;
+}
+
 /** Loads everything, without listening. Rejects with TokenmanErrors that list all problems. */
 export async function createKernel(options: KernelOptions): Promise<Kernel> {
   const kernel = new Kernel(options);
@@ -81,8 +87,12 @@ export class Kernel {
   #config: Config | undefined;
   #proxy: Listener | undefined;
   #dashboard: Listener | undefined;
+  /** No request is taken any more. */
   #draining = false;
+  /** Another process serves the ports; what comes on connections that are still open here is served here. */
+  #leaving = false;
   #shutdown: Promise<void> | undefined;
+  readonly #shutdownBegun = Promise.withResolvers<void>();
 
   constructor(options: KernelOptions) {
     this.#options = options;
@@ -93,6 +103,7 @@ export class Kernel {
       log: options.log,
       serving: () => servingOf(this.#manager.current),
       draining: () => this.#draining,
+      closing: () => this.#draining || this.#leaving,
     });
   }
 
@@ -107,8 +118,11 @@ export class Kernel {
     return this.#manager.current;
   }
 
-  /** Opens both ports. Rejects with TM_PORT_IN_USE or TM_LISTEN, and has then opened none. */
-  async start(): Promise<Addresses> {
+  /**
+   * Opens both ports, or serves the sockets that another process handed over, where they are what the config wants.
+   * Rejects with TM_PORT_IN_USE or TM_LISTEN, and has then opened none.
+   */
+  async start(handed: HandedSockets = {}): Promise<Addresses> {
     const { server } = this.config;
     const log = this.#options.log;
     const proxy = new Listener({
@@ -116,6 +130,7 @@ export class Kernel {
       port: server.proxy_port,
       server,
       log,
+      handed: fitting(handed.proxy, server.bind_address, server.proxy_port),
       handle: (message, response, expects) => this.#intake.handle(message, response, expects),
     });
     const dashboard = new Listener({
@@ -123,6 +138,7 @@ export class Kernel {
       port: server.dashboard_port,
       server,
       log,
+      handed: fitting(handed.dashboard, server.bind_address, server.dashboard_port),
       handle: (message, response, expects) =>
         handleDashboard({ log, serving: () => servingOf(this.#manager.current) }, message, response, expects),
     });
@@ -140,9 +156,14 @@ export class Kernel {
     return { proxyAddress: proxy.address, dashboardAddress: dashboard.address };
   }
 
+  /** The listening sockets, for another process that is to serve them. */
+  get sockets(): HandedSockets {
+    return { proxy: this.#proxy?.socket, dashboard: this.#dashboard?.socket };
+  }
+
   /** Builds a new generation and swaps it in, or keeps the old one. Never rejects. */
   async reload(reason: string): Promise<ReloadEvent> {
-    if (this.#draining) {
+    if (this.#draining || this.#leaving) {
       return { ok: false, generation: this.#manager.current.id, error: "TokenMan is shutting down" };
     }
     const before = this.#manager.current;
@@ -161,7 +182,7 @@ export class Kernel {
       proxyAddress: this.#proxy?.address ?? "",
       dashboardAddress: this.#dashboard?.address ?? "",
       lastReload: this.#manager.lastReload,
-      draining: this.#draining,
+      draining: this.#draining || this.#leaving,
       plugins: generation.statuses(),
     };
   }
@@ -170,6 +191,24 @@ export class Kernel {
   }
   explainText(project?: string): string {
     return explanationText(this.explain(project));
+  }
+
+  /**
+   * Leaves the ports to another process that serves them by now. Connections that are open here stay, and what comes on
+   * them is served with `Connection: close`; an idle one is closed when its announced keep-alive time is over, not
+   * before: a request may be on its way. Resolves when all have ended and everything is given back; what is still there
+   * after `drainMs` is broken off. A shutdown meanwhile goes before.
+   */
+  async leave({ drainMs, reason }: { readonly drainMs: number; readonly reason: string }): Promise<void> {
+    this.#leaving = true;
+    this.#options.log.info(
+      { reason, activeExchanges: this.#intake.active },
+      "leaving the ports to another process",
+    );
+    void this.#dashboard?.stopAccepting();
+    const gone = this.#proxy?.stopAccepting() ?? Promise.resolve();
+    const inTime = await within(drainMs, Promise.race([gone, this.#shutdownBegun.promise]));
+    await this.shutdown({ drainMs: inTime ? LEAVE_REST_MS : 0, reason });
   }
 
   /**
@@ -183,7 +222,8 @@ export class Kernel {
   async #close({ drainMs, reason }: { readonly drainMs: number; readonly reason: string }): Promise<void> {
     const { log } = this.#options;
     log.info({ reason, activeExchanges: this.#intake.active }, "shutting down");
-    this.#proxy?.stopAccepting();
+    this.#shutdownBegun.resolve();
+    if (!this.#leaving) void this.#proxy?.stopAccepting();
     this.#draining = true;
     this.#proxy?.closeIdle();
     if (!(await within(drainMs, this.#intake.whenIdle()))) {
@@ -281,6 +321,8 @@ export class Kernel {
 }
 
 const LAST_MOMENT_MS = 2_000;
+/** An exchange whose client has gone may still have readers when all connections have ended. */
+const LEAVE_REST_MS = 30_000;
 /** Where it is set, the list is not the file's. */
 const ORDER_VARIABLE = "TOKENMAN_PLUGINS_ORDER";
 /** Larger bodies are stored in part, whatever the config says. */
@@ -310,6 +352,13 @@ function readOrMakeKey(file: string): Buffer {
     throw new TokenmanError("TM_DATA_DIR", `${file} cannot be written`, { cause });
   }
   return key;
+}
+
+/** The socket, where it was opened for this address and port. Another one is let go of: a port has changed. */
+function fitting(handed: HandedSocket | undefined, address: string, port: number): HandedSocket | undefined {
+  if (handed === undefined || (handed.address === address && handed.port === port)) return handed;
+  handed.handle.close();
+  return undefined;
 }
 
 /** A planned section whose plugin has come is described by the plugin. Other owners' parts of it stay. */

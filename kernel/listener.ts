@@ -10,16 +10,33 @@ import { connectionBudget } from "./descriptors.ts";
 const MAX_HEADER_BYTES = 64 * 1024;
 /** Node checks header time-outs this often, so this is how exact they are. */
 const CHECK_INTERVAL_MS = 1_000;
+/** Connections that the system holds until they are accepted. */
+const BACKLOG = 1024;
 /** How long a client that was answered before its request was complete may go on sending. */
 const LINGER_MS = 5_000;
 /** How long a client whose bytes are not HTTP may take to read that. */
 const REFUSED_MS = 1_000;
+
+/** Node's object for an open socket. It may be sent to another process over an IPC channel. */
+export interface SocketHandle {
+  close(): void;
+}
+
+/** A listening socket that goes, or has come, from one process to another. */
+export interface HandedSocket {
+  readonly handle: SocketHandle;
+  /** What it was opened for: `server.bind_address`, and the configured port, which may be 0. */
+  readonly address: string;
+  readonly port: number;
+}
 
 export interface ListenerOptions {
   readonly name: "proxy" | "dashboard";
   readonly port: number;
   readonly server: ServerConfig;
   readonly log: Logger;
+  /** A socket to serve in place of a new one: its port was never closed. */
+  readonly handed?: HandedSocket | undefined;
   handle(message: IncomingMessage, response: ServerResponse, expects: boolean): void;
 }
 
@@ -30,6 +47,7 @@ export class Listener {
   /** The response to the last request that came on each connection. */
   readonly #answers = new WeakMap<Duplex, ServerResponse>();
   #dropped = 0;
+  #accepts = true;
 
   constructor(options: ListenerOptions) {
     this.#options = options;
@@ -67,19 +85,28 @@ export class Listener {
 
   /** Opens the port. Rejects with TM_PORT_IN_USE or TM_LISTEN. */
   listen(): Promise<void> {
-    const { port, server, name } = this.#options;
+    const { port, server, name, handed } = this.#options;
     return new Promise((resolve, reject) => {
       this.#server.once("error", (cause: NodeJS.ErrnoException) =>
         reject(listenError(cause, name, port, server.bind_address)),
       );
-      this.#server.listen({ port, host: server.bind_address, backlog: 1024 }, () => {
+      const opened = (): void => {
         this.#server.removeAllListeners("error");
         this.#server.on("error", (cause) =>
           this.#options.log.error({ err: cause, port: name }, "a listening socket failed"),
         );
         resolve();
-      });
+      };
+      if (handed !== undefined) this.#server.listen(handed.handle, BACKLOG, opened);
+      else this.#server.listen({ port, host: server.bind_address, backlog: BACKLOG }, opened);
     });
+  }
+  /** The listening socket, for another process to serve beside this one or after it. Undefined where it is closed. */
+  get socket(): HandedSocket | undefined {
+    const { port, server } = this.#options;
+    // The public way to send a server makes the receiver accept at once, ready or not.
+    const { _handle: handle } = this.#server as Server & { readonly _handle?: SocketHandle | null };
+    return handle ? { handle, address: server.bind_address, port } : undefined;
   }
   /** "http://127.0.0.1:7677": how this machine reaches the port. */
   get address(): string {
@@ -88,10 +115,16 @@ export class Listener {
     const host = any ? "127.0.0.1" : family === "IPv6" ? `[${address}]` : address;
     return `${this.#options.server.tls_enabled ? "https" : "http"}://${host}:${port}`;
   }
-  /** Accepts nothing new; requests in flight go on, and their connections are closed after them. */
-  stopAccepting(): void {
+  /**
+   * Accepts no further connections. Those there are stay: a request that comes on one is served, and told that it was
+   * the last. Resolves when all of them have ended.
+   */
+  stopAccepting(): Promise<void> {
+    this.#accepts = false;
+    const ended = new Promise<void>((resolve) => this.#server.once("close", resolve));
     // Server.close() of node:http would also destroy idle keep-alive sockets on which a request may just be arriving.
     (Object.getPrototypeOf(http.Server.prototype) as { close(this: Server): void }).close.call(this.#server);
+    return ended;
   }
   closeIdle(): void {
     this.#server.closeIdleConnections();
@@ -103,6 +136,7 @@ export class Listener {
 
   #take(message: IncomingMessage, response: ServerResponse, expects: boolean): void {
     this.#answers.set(message.socket, response);
+    if (!this.#accepts) response.shouldKeepAlive = false;
     // A response whose client is gone says so by an event that would end the process if nobody listened.
     response.on("error", ignore);
     // The parser lets HTTP/0.9 and HTTP/2.0 through, and chunks in HTTP/1.0, which knows none (RFC 9112 §6.1).
