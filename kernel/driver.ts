@@ -1,5 +1,4 @@
 import {
-  type Attempt,
   type AttemptDecision,
   type AttemptHead,
   type AttemptPolicy,
@@ -16,6 +15,7 @@ import { AttemptState } from "./attempt.ts";
 import { contentCoding, decodeBody } from "./codec.ts";
 import type { ExchangeState } from "./exchange.ts";
 import type { Launch } from "./launch.ts";
+import { noReply } from "./no-reply.ts";
 import { forwardedHeaders } from "./outgoing.ts";
 import type { VerdictOf } from "./pipeline.ts";
 import { KernelReply } from "./reply.ts";
@@ -177,7 +177,9 @@ class Driver implements AttemptView {
       return;
     }
     if ("skip" in verdict) {
-      attempt.end({ kind: "skipped", by: verdict.by.name, reason: verdict.skip });
+      const { by, skip: reason, retryAfterMs } = verdict;
+      const when = retryAfterMs === undefined ? undefined : { retryAfterMs };
+      attempt.end({ kind: "skipped", by: by.name, reason, ...when });
       this.step();
       return;
     }
@@ -274,36 +276,7 @@ class Driver implements AttemptView {
       this.#finish(reply);
       return;
     }
-    this.#finish(KernelReply.refusal(this.#exchange, this.#explain()));
-  }
-  /** Why no candidate answered, in words a client may read. */
-  #explain(): { code: TokenmanError["code"]; message: string } {
-    const error = this.#lastError;
-    const { attempts, ruledOut } = this.#exchange;
-    if (error !== undefined) {
-      const last = attempts.findLast((attempt) => attempt.result?.kind === "error");
-      return {
-        code: error.code,
-        message: `${SAYS[error.code] ?? "The provider did not answer"} (provider ${last?.provider.name ?? "unknown"}).`,
-      };
-    }
-    const skipped = attempts.filter((attempt: Attempt) => attempt.result?.kind === "skipped");
-    const reasons = [
-      ...skipped.map(
-        (attempt) =>
-          `${attempt.provider.name}: ${attempt.result?.kind === "skipped" ? attempt.result.reason : ""}`,
-      ),
-      ...ruledOut.map(({ provider, reason }) => `${provider}: ${reason}`),
-    ].join("; ");
-    if (skipped.length > 0)
-      return {
-        code: "TM_ALL_SKIPPED",
-        message: `Every provider that could serve this request was skipped. ${reasons}`,
-      };
-    return {
-      code: "TM_NO_PROVIDER",
-      message: `No configured provider can serve this request.${reasons === "" ? "" : ` ${reasons}`}`,
-    };
+    this.#finish(KernelReply.refusal(this.#exchange, noReply(this.#exchange, this.#lastError)));
   }
   #unwanted(): void {
     if (this.#done) return;
@@ -333,20 +306,6 @@ class Driver implements AttemptView {
     else this.#resolve(reply);
   }
 }
-
-const SAYS: Readonly<Partial<Record<TokenmanError["code"], string>>> = {
-  TM_UPSTREAM_CONNECT: "The provider could not be reached",
-  TM_UPSTREAM_TLS: "The provider's TLS certificate was refused",
-  TM_UPSTREAM_RESET: "The provider closed the connection before answering",
-  TM_UPSTREAM_CUT: "The provider broke off its answer",
-  TM_UPSTREAM_PROTOCOL: "The provider's answer was not understood",
-  TM_UPSTREAM_TIMEOUT: "The provider did not answer in time",
-  TM_BAD_REQUEST: "The request cannot be written as HTTP",
-  TM_BODY_TOO_LARGE: "The request body is too large for a provider that takes it whole",
-  TM_BODY_TIMEOUT: "The request body stalled before the provider had it",
-  TM_KEY_UNAVAILABLE: "The provider's key could not be resolved",
-  TM_EDIT_CONFLICT: "The plugins' changes to this request contradict each other",
-};
 
 /** Up to 64 KiB of a body, decoded; undefined where it does not decode. The bytes stay where they are. */
 function peekErrorBody(

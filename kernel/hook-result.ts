@@ -30,8 +30,11 @@ export function checkVerdict(
   if (value === undefined) return undefined;
   const by = tap.plugin;
   if (typeof value === "object" && value !== null) {
-    const { skip, answer } = value as { readonly skip?: unknown; readonly answer?: unknown };
-    if (typeof skip === "string") return { by, skip };
+    const { skip, answer, retryAfterMs } = value as { readonly [key: string]: unknown };
+    // Not a number, or one that no header can carry: as good as none.
+    const isTime = Number.isFinite(retryAfterMs) && (retryAfterMs as number) >= 0;
+    if (typeof skip === "string")
+      return isTime ? { by, skip, retryAfterMs: retryAfterMs as number } : { by, skip };
     const reply = answer === undefined ? undefined : checkReply(tap, answer, exchange);
     if (reply !== undefined) return { by, answer: reply };
   }

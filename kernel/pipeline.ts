@@ -35,7 +35,7 @@ export interface Pipeline {
 export type MaybePromise<T> = T | Promise<T>;
 /** What a plugin said before an attempt. */
 export type VerdictOf =
-  | { readonly by: PluginHandle; readonly skip: string }
+  | { readonly by: PluginHandle; readonly skip: string; readonly retryAfterMs?: number }
   | { readonly by: PluginHandle; readonly answer: KernelReply };
 
 type Done<T> = (error: Error | null, value?: T) => void;

@@ -56,7 +56,13 @@ export interface Candidate {
 export type AttemptResult =
   | { readonly kind: "reply"; readonly status: number; readonly body: BodyEnd }
   /** Skipped in `beforeUpstream`: nothing was sent. */
-  | { readonly kind: "skipped"; readonly by: string; readonly reason: string }
+  | {
+      readonly kind: "skipped";
+      readonly by: string;
+      readonly reason: string;
+      /** Milliseconds, from then on, after which it may be tried; undefined where nobody can tell. */
+      readonly retryAfterMs?: number;
+    }
   /** The connection failed, or timed out before the head. */
   | {
       readonly kind: "error";
@@ -99,7 +105,9 @@ export interface Attempt {
 }
 
 /** What a `beforeUpstream` tap may say: nothing (go on), skip this candidate, or answer the client now. */
-export type Verdict = { readonly skip: string } | { readonly answer: ReplyInit };
+export type Verdict =
+  /** The reason is read by people, and may reach the client; `retryAfterMs` tells when the candidate may be tried. */
+  { readonly skip: string; readonly retryAfterMs?: number } | { readonly answer: ReplyInit };
 
 /** A typed place on an exchange or attempt for a plugin's own data. */
 export interface Slot<T> {

@@ -36,7 +36,13 @@ interface World extends AsyncDisposable {
   readonly upstreams: readonly RecordingUpstream[];
   readonly events: readonly string[];
   readonly logged: Awaited<ReturnType<typeof runKernel>>["logged"];
-  ask(): Promise<{ status: number; text: string; provider: string | undefined; whole: boolean }>;
+  ask(): Promise<{
+    status: number;
+    text: string;
+    provider: string | undefined;
+    retryAfter: string | undefined;
+    whole: boolean;
+  }>;
   request(): http.ClientRequest;
   settled(): Promise<unknown>;
 }
@@ -91,6 +97,7 @@ async function world(
         status: reply.statusCode!,
         text,
         provider: reply.headers["x-tokenman-provider"] as string | undefined,
+        retryAfter: reply.headers["retry-after"],
         whole,
       };
     },
@@ -134,11 +141,23 @@ describe("without a policy", () => {
     await using skipped = await world([status(200), status(200)], undefined, [breaker]);
     const refused = await skipped.ask();
     assert.equal(refused.status, 503);
-    assert.match(refused.text, /TM_ALL_SKIPPED.*a: resting; b: resting/);
+    assert.match(refused.text, /TM_ALL_SKIPPED.*a: resting \(.+\); b: resting \(.+\)/);
     assert.equal(skipped.events.at(-1), "refused 503 TM_ALL_SKIPPED");
 
     await using none = await world([]);
     assert.match((await none.ask()).text, /TM_NO_PROVIDER/);
+
+    const soon = tapping("breaker", ({ beforeUpstream }) =>
+      beforeUpstream.tap((_, { provider }) => ({
+        skip: "resting",
+        retryAfterMs: { a: 61_000, b: 2_100, c: Number.NaN }[provider.name]!,
+      })),
+    );
+    await using waiting = await world([status(200), status(200), status(200)], undefined, [soon]);
+    const later = await waiting.ask();
+    assert.equal(later.retryAfter, "3", "when the first of them may be tried");
+    assert.match(later.text, /"provider":"a","by":"breaker","reason":"resting","retry_after_ms":61000/);
+    assert.match(later.text, /"provider":"c","by":"breaker","reason":"resting"\}/);
 
     await using dead = await world([reset]);
     const failed = await dead.ask();
