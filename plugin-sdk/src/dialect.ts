@@ -133,6 +133,8 @@ export interface Dialect {
   accepts?(headers: RawHeaders): boolean;
   /** Whether a request generates tokens (and so has a model, usage and a price). */
   readonly generates: boolean;
+  /** Whether its requests ask which models there are. They are answered from what all providers say. */
+  readonly listsModels?: boolean;
   /** Reads what it can from a decoded body; undefined where it is not a JSON object. */
   describe(body: Buffer): RequestDescription | undefined;
   segments(body: Buffer): readonly SegmentSpan[];

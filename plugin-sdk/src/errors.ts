@@ -139,6 +139,8 @@ export interface TokenmanErrorOptions {
   readonly place?: Place;
   readonly plugin?: string;
   readonly hook?: string;
+  /** The key of the config that is at fault, from its top: the kernel finds its place in the file. */
+  readonly configPath?: readonly string[];
 }
 
 /** An error of the catalogue. `message` may name internals; what a client sees is made by the dialect. */
@@ -147,6 +149,7 @@ export class TokenmanError extends Error {
   readonly place: Place | undefined;
   readonly plugin: string | undefined;
   readonly hook: string | undefined;
+  readonly configPath: readonly string[] | undefined;
 
   constructor(code: ErrorCode, message?: string, options: TokenmanErrorOptions = {}) {
     super(message ?? ERRORS[code].says, options.cause === undefined ? undefined : { cause: options.cause });
@@ -155,6 +158,7 @@ export class TokenmanError extends Error {
     this.place = options.place;
     this.plugin = options.plugin;
     this.hook = options.hook;
+    this.configPath = options.configPath;
   }
 
   get status(): number {

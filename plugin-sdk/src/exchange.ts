@@ -48,6 +48,8 @@ export interface Candidate {
   readonly credential: CandidateCredential;
   /** Name to send in place of the client's; undefined keeps it. */
   readonly model?: string;
+  /** Which of the provider's own keys it is, where there are several: "openai#2". Limits and cool-downs are each key's own. */
+  readonly account?: string;
   /** Why it is on the list, in words: shown by `explain` and kept in the ledger. */
   readonly reason: string;
 }

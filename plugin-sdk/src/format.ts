@@ -1,4 +1,5 @@
 import type { RawHeaders } from "./headers.ts";
+import type { ModelListing } from "./model-listing.ts";
 import type { ReplyInit } from "./reply.ts";
 
 /** What identifies the sender of a request, read from its headers by a {@link Format}. */
@@ -46,6 +47,8 @@ export interface Format {
    * keys, or, where `path` is given, a path that only this vendor has.
    */
   claims(headers: RawHeaders, path?: string): boolean;
+  /** How the vendor lists models; undefined where it does not. */
+  readonly models?: ModelListing;
   /** An error in the vendor's shape. `requestId` is TokenMan's. */
   errorReply(error: PublicError, requestId: string): ReplyInit;
 }

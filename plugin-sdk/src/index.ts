@@ -1,4 +1,5 @@
 export { z } from "zod";
+export * from "./ask.ts";
 export * from "./attempt-policy.ts";
 export * from "./circuits.ts";
 export * from "./command.ts";
@@ -15,6 +16,7 @@ export * from "./json-read.ts";
 export * from "./json-splice.ts";
 export * from "./ledger.ts";
 export * from "./log.ts";
+export * from "./model-listing.ts";
 export * from "./opening.ts";
 export * from "./plugin.ts";
 export * from "./pricing.ts";

@@ -1,8 +1,10 @@
 import type { z } from "zod";
+import type { Answer, Question } from "./ask.ts";
 import type { Command } from "./command.ts";
 import type { ContributionKind, Contributions } from "./contribution.ts";
 import type { Attempt, Exchange, Outcome, Verdict } from "./exchange.ts";
 import type { Logger } from "./log.ts";
+import type { Provider } from "./provider.ts";
 import type { Reply, ReplyInit } from "./reply.ts";
 import type { Need, Services, ServiceToken } from "./service.ts";
 
@@ -145,6 +147,11 @@ export interface HostInfo {
   /** Builds a new generation and swaps it in. Resolves when done; never rejects. */
   reload(reason: string): Promise<ReloadEvent>;
   status(): HostStatus;
+  /**
+   * Asks a provider something of TokenMan's own, beside all exchanges and hooks, over the kernel's connections. Rejects
+   * with TM_UPSTREAM_*, TM_REPLY_TOO_LARGE; any status is an answer.
+   */
+  ask(provider: Provider, question: Question): Promise<Answer>;
   /** The whole config of this generation, with its defaults, without the secrets in it. A fresh object each time. */
   config(): Readonly<Record<string, unknown>>;
 }

@@ -1,4 +1,5 @@
 import type { Attempt, Exchange } from "./exchange.ts";
+import type { ListedModel } from "./model-listing.ts";
 import type { ReplyInit } from "./reply.ts";
 
 /** A secret that does not show when logged, inspected, interpolated or serialised. `reveal()` gives it. */
@@ -50,6 +51,8 @@ export interface Provider {
   readonly auth: "client" | "key" | "none";
   /** Resolves the provider's own key; undefined where it has none configured. Throws TM_KEY_UNAVAILABLE. */
   key?(): Promise<Secret | undefined> | Secret | undefined;
+  /** The models of a provider in this process, for lists of models. */
+  listModels?(): readonly ListedModel[];
   /** Serves a request in this process. `attempt.signal` fires when nobody wants the answer any more. */
   answer?(request: UpstreamRequest, exchange: Exchange, attempt: Attempt): Promise<ReplyInit> | ReplyInit;
 }
