@@ -9,6 +9,7 @@ import {
   TokenmanError,
   TokenmanErrors,
 } from "@tokenman/plugin-sdk";
+import { ask } from "./ask.ts";
 import {
   type Config,
   coreFromRaw,
@@ -16,6 +17,7 @@ import {
   type RawConfig,
   readConfig,
   type SectionSpec,
+  type Validation,
   validateConfig,
 } from "./config/index.ts";
 import { Connections } from "./connections.ts";
@@ -291,9 +293,12 @@ export class Kernel {
         watched: watchedBy(raw, config, load),
         reload: (reason) => this.reload(reason),
         status: () => this.status(),
+        ask: (provider, question) => ask(this.#connections, provider, question),
         config: () => config.redacted(),
       },
       log,
+    }).catch(async (error: unknown) => {
+      throw await placed(error, validation);
     });
     this.#config = config;
     remember(generation, config, log, () => this.#hashKey());
@@ -331,6 +336,14 @@ const MAX_STORED_BODY_BYTES = 1024 * 1024;
 function storedBodyBytes({ server }: Config): number {
   if (!server.store_body) return 0;
   return Math.min(server.max_log_body || MAX_STORED_BODY_BYTES, MAX_STORED_BODY_BYTES);
+}
+
+/** The errors with their places in the file, where a plugin says which key of its config is at fault. */
+async function placed(error: unknown, { place }: Validation): Promise<unknown> {
+  if (!(error instanceof TokenmanErrors)) return error;
+  return error.errors.some(({ configPath }) => configPath !== undefined)
+    ? new TokenmanErrors(await place(error.errors))
+    : error;
 }
 
 const KEY_BYTES = 32;

@@ -225,7 +225,8 @@ function usageObserver(dialect: Dialect, attempt: AttemptState, reply: KernelRep
 }
 
 const bases = new Map<string, { origin: string; prefix: string }>();
-function apiBase(base: string): { origin: string; prefix: string } {
+/** The origin and the path prefix of a provider's base. */
+export function apiBase(base: string): { origin: string; prefix: string } {
   let found = bases.get(base);
   if (found === undefined) {
     const url = new URL(base);
@@ -239,7 +240,7 @@ function apiBase(base: string): { origin: string; prefix: string } {
  * The provider's base before the client's path. A base that ends in `/v1` takes the place of the path's own. Throws
  * TM_BAD_REQUEST for a path that would leave the folder of the base.
  */
-function joinPath(prefix: string, request: { readonly target: string; readonly path: string }): string {
+export function joinPath(prefix: string, request: { readonly target: string; readonly path: string }): string {
   const query = request.target.indexOf("?");
   const path = query < 0 ? request.path : request.path + request.target.slice(query);
   if (prefix === "") return path;

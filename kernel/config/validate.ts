@@ -17,6 +17,8 @@ export interface Validation {
   /** All of them, in the file's order, then the environment's. A config with problems must not be served. */
   readonly problems: readonly TokenmanError[];
   readonly warnings: readonly string[];
+  /** The same errors, with their places where they have a `configPath`; those in the file's order, the others after them. */
+  place(errors: readonly TokenmanError[]): Promise<TokenmanError[]>;
 }
 
 export interface ValidateOptions {
@@ -65,6 +67,15 @@ export async function validateConfig(
     config,
     problems: [...(await place(distinct(drafts), raw, env.settings, layout.root)), ...env.problems],
     warnings: [...warn(written, config, options.plugins), ...env.warnings],
+    place: async (errors) => {
+      const rest = errors.filter(({ configPath }) => configPath === undefined);
+      const found = errors.flatMap(({ configPath: path, code, message, plugin }) =>
+        path === undefined
+          ? []
+          : [{ path, code, message, at: "value" as const, ...(plugin !== undefined && { plugin }) }],
+      );
+      return [...(await place(found, raw, env.settings, layout.root)), ...rest];
+    },
   };
 }
 
