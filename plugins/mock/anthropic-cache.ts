@@ -12,7 +12,7 @@ const LOOK_BACK = 20;
  * Anthropic's rules: entries exist only at breakpoints; what is read is the longest prefix that has one, looked for from
  * each breakpoint backwards; what lies between it and the last breakpoint is written, up to the last one-hour
  * breakpoint for an hour. `scope` keeps the caches of different accounts apart. A change of the model, of a tool or of
- * the system text changes all that comes after it.
+ * the system text changes all that comes after it; other settings of the messages change the messages.
  */
 export function planAnthropic(
   prompt: Prompt,
@@ -54,12 +54,20 @@ export function planAnthropic(
 }
 
 /** For each block the key of the prefix that ends with it, and the tokens in that prefix. */
-function prefixesOf({ model, blocks }: Prompt, scope: string): { keys: string[]; sums: number[] } {
+function prefixesOf(
+  { model, blocks, messageScope }: Prompt,
+  scope: string,
+): { keys: string[]; sums: number[] } {
   const keys: string[] = [];
   const sums: number[] = [];
   let key = createHash("sha256").update(`anthropic\0${scope}\0${model}`).digest("base64url");
   let sum = 0;
+  let inMessages = false;
   for (const { place, content, tokens } of blocks) {
+    if (!inMessages && !/^(?:tool|system)\//.test(place)) {
+      inMessages = true;
+      key += messageScope;
+    }
     key = createHash("sha256").update(`${key}\0${place}\0`).update(content).digest("base64url");
     sum += tokens;
     keys.push(key);

@@ -1,19 +1,20 @@
 import { type Json, numberIn, objectOf, objectsOf, textIn } from "./json.ts";
 import type { CacheTtl, Prompt, PromptBlock } from "./prompt.ts";
-import { ATTACHMENT_TOKENS, MESSAGE_TOKENS, tokensOf } from "./tokens.ts";
+import { ATTACHMENT_TOKENS, BYTES_PER_TOKEN, MESSAGE_TOKENS, tokensOf } from "./tokens.ts";
 
 /** Reads a checked Messages body. */
-export function readAnthropic(body: Json): Prompt {
+export function readAnthropic(body: Json, bytesPerToken: number = BYTES_PER_TOKEN): Prompt {
   const messages = objectsOf(body["messages"]);
   const system = blocksOf(body["system"]);
   const tools = objectsOf(body["tools"]);
   const blocks: PromptBlock[] = [
-    ...tools.map((tool) => blockOf(tool, "tool", 0)),
-    ...system.map((block) => blockOf(block, "system", 0)),
+    ...tools.map((tool) => blockOf(tool, "tool", 0, bytesPerToken)),
+    ...system.map((block) => blockOf(block, "system", 0, bytesPerToken)),
   ];
   for (const message of messages) {
     for (const [index, block] of blocksOf(message["content"]).entries()) {
-      blocks.push(blockOf(block, textIn(message["role"]), index === 0 ? MESSAGE_TOKENS : 0));
+      const extra = index === 0 ? MESSAGE_TOKENS : 0;
+      blocks.push(blockOf(block, textIn(message["role"]), extra, bytesPerToken));
     }
   }
   return {
@@ -24,6 +25,8 @@ export function readAnthropic(body: Json): Prompt {
       ? body["stop_sequences"].map(textIn).filter((text) => text !== "")
       : [],
     blocks: withAutomaticBreakpoint(blocks, objectOf(body["cache_control"])),
+    bytesPerToken,
+    messageScope: messageScope(body, blocks),
     tools: tools
       .filter((tool) => tool["input_schema"] !== undefined && textIn(tool["name"]) !== "")
       .map((tool) => ({ name: textIn(tool["name"]), schema: tool["input_schema"] })),
@@ -49,15 +52,26 @@ export function breakpointOf(block: Json): CacheTtl | undefined {
   return undefined;
 }
 
-function blockOf(block: Json, place: string, extra: number): PromptBlock {
+function blockOf(block: Json, place: string, extra: number, bytesPerToken: number): PromptBlock {
   const { cache_control: _, ...rest } = block;
   const type = textIn(block["type"]);
   const content = type === "text" ? textIn(block["text"]) : JSON.stringify(rest, dropMarkers);
   const isFile = type === "image" || (type === "document" && !isText(block["source"]));
   const extraTokens = extra + (isFile ? ATTACHMENT_TOKENS : 0);
-  const tokens = extraTokens + (isFile ? 0 : tokensOf(content));
+  const tokens = extraTokens + (isFile ? 0 : tokensOf(content, bytesPerToken));
   return { content, place: `${place}/${type}`, tokens, extraTokens, breakpoint: breakpointOf(block) };
 }
+
+/**
+ * Another tool choice, other thinking, or an image where there was none: what was cached of the messages is not found any
+ * more, while tools and system are (Anthropic's page on prompt caching, "What invalidates the cache").
+ */
+function messageScope(body: Json, blocks: readonly PromptBlock[]): string {
+  const hasImages = blocks.some(({ place, content }) => place.endsWith("/image") || content.includes(IMAGE));
+  return JSON.stringify([body["tool_choice"] ?? null, body["thinking"] ?? null, hasImages]);
+}
+/** Within a tool's result, whose blocks stand here as JSON. */
+const IMAGE = '"type":"image"';
 
 function dropMarkers(key: string, value: unknown): unknown {
   return key === "cache_control" ? undefined : value;

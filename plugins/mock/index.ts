@@ -2,18 +2,20 @@ import { setTimeout as wait } from "node:timers/promises";
 import { definePlugin, type Plugin } from "@tokenman/plugin-sdk";
 import { PromptCache } from "./prompt-cache.ts";
 import { mockProvider } from "./provider.ts";
+import type { Directions } from "./reply.ts";
 import { mockSchema } from "./schema.ts";
 import type { Sleep } from "./stream.ts";
 
-/** What tests put in the place of real time. */
+/** What tests and replays put in the place of real time, and of the rules. */
 export interface MockOptions {
   /** Milliseconds since the epoch. */
   readonly now?: () => number;
   readonly sleep?: Sleep;
+  readonly directions?: Directions;
 }
 
 /** The embedded provider: all of TokenMan runs with no key and no network. */
-export function mockPlugin({ now = Date.now, sleep = delay }: MockOptions = {}): Plugin {
+export function mockPlugin({ now = Date.now, sleep = delay, directions }: MockOptions = {}): Plugin {
   return definePlugin({
     name: "mock",
     version: "0.1.0",
@@ -24,7 +26,7 @@ export function mockPlugin({ now = Date.now, sleep = delay }: MockOptions = {}):
     async setup(ctx) {
       // A conversation goes on over a reload, and so does what a provider would have cached of it.
       const cache = await ctx.keep("prompt-cache", () => new PromptCache(now));
-      ctx.contribute("provider", mockProvider({ config: ctx.config, cache, now, sleep }));
+      ctx.contribute("provider", mockProvider({ config: ctx.config, cache, now, sleep, directions }));
     },
   });
 }

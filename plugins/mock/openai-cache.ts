@@ -41,7 +41,7 @@ export function planOpenAi(
 }
 
 /** A key for each prefix of 1,024, 1,152, 1,280 … tokens, of all that stands before that token. */
-function boundaryKeys({ model, blocks }: Prompt, scope: string): string[] {
+function boundaryKeys({ model, blocks, bytesPerToken }: Prompt, scope: string): string[] {
   const hash = createHash("sha256").update(`openai\0${scope}\0${model}`);
   const keys: string[] = [];
   let begin = 0;
@@ -51,7 +51,10 @@ function boundaryKeys({ model, blocks }: Prompt, scope: string): string[] {
     const bytes = Buffer.from(content);
     let done = 0;
     for (; next <= begin + tokens; next += STEP_TOKENS) {
-      const until = Math.min(bytes.length, Math.max(done, bytesOf(next - begin - extraTokens)));
+      const until = Math.min(
+        bytes.length,
+        Math.max(done, bytesOf(next - begin - extraTokens, bytesPerToken)),
+      );
       hash.update(bytes.subarray(done, until));
       done = until;
       keys.push(hash.copy().digest("base64url"));

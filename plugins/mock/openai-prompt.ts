@@ -1,16 +1,16 @@
 import { type Json, numberIn, objectOf, objectsOf, textIn } from "./json.ts";
 import type { Prompt, PromptBlock, PromptTool } from "./prompt.ts";
-import { ATTACHMENT_TOKENS, MESSAGE_TOKENS, tokensOf } from "./tokens.ts";
+import { ATTACHMENT_TOKENS, BYTES_PER_TOKEN, MESSAGE_TOKENS, tokensOf } from "./tokens.ts";
 
 /** Reads a checked body of Chat Completions or Responses; which of the two, its members tell. */
-export function readOpenAi(body: Json): Prompt {
+export function readOpenAi(body: Json, bytesPerToken: number = BYTES_PER_TOKEN): Prompt {
   const items = itemsOf(body);
   const blocks: PromptBlock[] = objectsOf(body["tools"]).map((tool) =>
-    blockOf(JSON.stringify(tool), "tool", 0),
+    blockOf(JSON.stringify(tool), "tool", 0, bytesPerToken),
   );
   const instructions = textIn(body["instructions"]);
-  if (instructions !== "") blocks.push(blockOf(instructions, "system", MESSAGE_TOKENS));
-  for (const item of items) blocks.push(itemBlock(item));
+  if (instructions !== "") blocks.push(blockOf(instructions, "system", MESSAGE_TOKENS, bytesPerToken));
+  for (const item of items) blocks.push(itemBlock(item, bytesPerToken));
   const { stop } = body;
   return {
     model: textIn(body["model"]),
@@ -18,6 +18,8 @@ export function readOpenAi(body: Json): Prompt {
     maxTokens: numberIn(body["max_completion_tokens"] ?? body["max_output_tokens"] ?? body["max_tokens"]),
     stop: (Array.isArray(stop) ? stop : [stop]).map(textIn).filter((text) => text !== ""),
     blocks,
+    bytesPerToken,
+    messageScope: "",
     tools: objectsOf(body["tools"]).flatMap(toolOf),
     toolChoice: choiceOf(body["tool_choice"]),
     lastUserText: textOf(items.findLast((item) => item["role"] === "user")?.["content"]),
@@ -49,7 +51,7 @@ export function answeredBy(item: Json): string | undefined {
     : undefined;
 }
 
-function itemBlock(item: Json): PromptBlock {
+function itemBlock(item: Json, bytesPerToken: number): PromptBlock {
   const place = textIn(item["role"]) || textIn(item["type"]);
   const files = objectsOf(item["content"]).filter((part) =>
     /image|audio|file/.test(textIn(part["type"])),
@@ -57,11 +59,13 @@ function itemBlock(item: Json): PromptBlock {
   const extra = MESSAGE_TOKENS + files * ATTACHMENT_TOKENS;
   const keys = Object.keys(item).filter((key) => key !== "role" && key !== "content" && key !== "type");
   const content = files > 0 || keys.length > 0 ? JSON.stringify(item) : textOf(item["content"]);
-  return files > 0 ? { ...blockOf(content, place, extra), tokens: extra } : blockOf(content, place, extra);
+  const block = blockOf(content, place, extra, bytesPerToken);
+  return files > 0 ? { ...block, tokens: extra } : block;
 }
 
-function blockOf(content: string, place: string, extraTokens: number): PromptBlock {
-  return { content, place, tokens: extraTokens + tokensOf(content), extraTokens, breakpoint: undefined };
+function blockOf(content: string, place: string, extraTokens: number, bytesPerToken: number): PromptBlock {
+  const tokens = extraTokens + tokensOf(content, bytesPerToken);
+  return { content, place, tokens, extraTokens, breakpoint: undefined };
 }
 
 /** The text of content: itself, or its parts' texts. */

@@ -26,6 +26,10 @@ export interface Prompt {
   readonly maxTokens: number | undefined;
   readonly stop: readonly string[];
   readonly blocks: readonly PromptBlock[];
+  /** What its text was measured with. */
+  readonly bytesPerToken: number;
+  /** What else the messages' place in the prompt cache depends on: it is another prompt with other settings. */
+  readonly messageScope: string;
   /** Tools that the client runs. */
   readonly tools: readonly PromptTool[];
   /** "auto", "none", "any", or the one tool that must be called. */

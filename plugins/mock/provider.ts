@@ -23,16 +23,17 @@ import { checkOpenAi } from "./openai-check.ts";
 import { readOpenAi } from "./openai-prompt.ts";
 import { type Prompt, promptTokens } from "./prompt.ts";
 import { type CachePlan, type PromptCache, uncached } from "./prompt-cache.ts";
-import type { ReplyFacts, Wording } from "./reply.ts";
+import type { Direction, Directions, ReplyFacts, Wording } from "./reply.ts";
 import { RequestError } from "./request-error.ts";
 import { responsesWording } from "./responses-reply.ts";
 import type { MockConfig } from "./schema.ts";
-import { halves, paced, type Sleep } from "./stream.ts";
+import { halves, hanging, paced, type Sleep } from "./stream.ts";
 import { overloadedEvent, type Vendor, vendorError } from "./vendor-error.ts";
 
 export interface MockParts {
   readonly config: MockConfig;
   readonly cache: PromptCache;
+  readonly directions?: Directions | undefined;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
   readonly sleep: Sleep;
@@ -47,6 +48,7 @@ interface Call {
   readonly requestId: string;
   /** Keeps the prompt caches of different accounts apart. */
   readonly account: string;
+  readonly direction: Direction | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -86,6 +88,7 @@ class Answers {
       body: request.body,
       requestId: idFor("req_mock_", request.body),
       account: exchange.credentialHash,
+      direction: this.#parts.directions?.(request, exchange),
       signal,
     };
     try {
@@ -117,12 +120,14 @@ class Answers {
       case "anthropic-count-tokens": {
         const body = json();
         checkAnthropic(body, false);
-        return this.#plain(call, textIn(body["model"]), { input_tokens: promptTokens(readAnthropic(body)) });
+        return this.#plain(call, textIn(body["model"]), {
+          input_tokens: promptTokens(readAnthropic(body, config.bytes_per_token)),
+        });
       }
       case "anthropic-messages": {
         const body = json();
         checkAnthropic(body, true);
-        return this.#generate(call, body, readAnthropic(body), anthropicWording);
+        return this.#generate(call, body, readAnthropic(body, config.bytes_per_token), anthropicWording);
       }
       case "openai-chat":
       case "openai-responses": {
@@ -131,7 +136,7 @@ class Answers {
         return this.#generate(
           call,
           body,
-          readOpenAi(body),
+          readOpenAi(body, config.bytes_per_token),
           dialect === "openai-chat" ? chatWording : responsesWording,
         );
       }
@@ -155,6 +160,7 @@ class Answers {
     const failure = await this.#failure(call, behaviour, prompt.isStream);
     if (failure !== undefined) return failure;
     cache.commit();
+    const { direction } = call;
     const answer = answerTo(prompt, behaviour, config);
     const facts: ReplyFacts = {
       body: call.body,
@@ -162,13 +168,16 @@ class Answers {
       prompt,
       behaviour,
       answer,
-      outputTokens: answerTokens(answer),
-      cache,
+      outputTokens: direction?.usage?.outputTokens ?? answerTokens(answer),
+      cache: { ...cache, ...direction?.usage },
       now: now(),
       reportsWrites: config.prompt_cache.openai_reports_writes,
     };
     if (!prompt.isStream) return this.#buffered(call, behaviour, wording.whole(facts));
-    return this.#streamed(call, behaviour, wording.events(facts));
+    const events = wording.events(facts);
+    return direction?.hangsAfter === undefined
+      ? this.#streamed(call, behaviour, events)
+      : this.#hanging(call, events.slice(0, direction.hangsAfter));
   }
 
   /** Waits for the head, and gives the error that the behaviour asks for. */
@@ -217,9 +226,17 @@ class Answers {
   }
 
   #streamed(call: Call, behaviour: Behaviour, events: readonly Buffer[]): ReplyInit {
-    const headers = [...headersOf(call, "text/event-stream; charset=utf-8"), "Cache-Control", "no-cache"];
-    return { status: 200, headers, body: paced(events, behaviour, call.signal, this.#parts.sleep) };
+    const body = paced(events, behaviour, call.signal, this.#parts.sleep);
+    return { status: 200, headers: streamHeaders(call), body };
   }
+
+  #hanging(call: Call, events: readonly Buffer[]): ReplyInit {
+    return { status: 200, headers: streamHeaders(call), body: hanging(events, call.signal) };
+  }
+}
+
+function streamHeaders(call: Call): string[] {
+  return [...headersOf(call, "text/event-stream; charset=utf-8"), "Cache-Control", "no-cache"];
 }
 
 function headersOf({ vendor, requestId }: Call, contentType: string): string[] {

@@ -1,3 +1,4 @@
+import type { Exchange, UpstreamRequest } from "@tokenman/plugin-sdk";
 import type { Answer } from "./answer.ts";
 import type { Behaviour } from "./behaviour.ts";
 import type { Json } from "./json.ts";
@@ -27,3 +28,18 @@ export interface Wording {
   /** The events of a streamed one. */
   events(facts: ReplyFacts): readonly Buffer[];
 }
+
+/** What a replay decides about one reply in the place of the rules. */
+export interface Direction {
+  /** Figures of the usage; what is left out follows the rules. */
+  readonly usage?: Partial<
+    Pick<CachePlan, "inputTokens" | "readTokens" | "write5mTokens" | "write1hTokens"> & {
+      readonly outputTokens: number;
+    }
+  >;
+  /** Of a stream: so many events, and then nothing, until the client leaves. */
+  readonly hangsAfter?: number;
+}
+
+/** Asked at each request; undefined: the rules decide all. */
+export type Directions = (request: UpstreamRequest, exchange: Exchange) => Direction | undefined;

@@ -25,6 +25,12 @@ export const mockSchema = z.strictObject({
     .default(0)
     .describe("How many pieces a streamed text is cut into; 0: by its length."),
   retry_after_seconds: z.int().min(0).max(86_400).default(1).describe("Retry-After of its 429, 503 and 529."),
+  bytes_per_token: z
+    .number()
+    .min(0.5)
+    .max(100)
+    .default(4)
+    .describe("How many bytes of a prompt are one token: its tokens are a rule."),
   embedding_dimensions: z.int().min(1).max(8_192).default(1_536).describe("Where a request does not say."),
   prompt_cache: z
     .strictObject({

@@ -45,3 +45,13 @@ export function halves(body: Buffer): readonly Buffer[] {
   const middle = body.length >> 1;
   return [body.subarray(0, middle), body.subarray(middle)];
 }
+
+/** The pieces, and then nothing: it goes on until the signal fires. */
+export async function* hanging(
+  pieces: readonly Buffer[],
+  signal: AbortSignal,
+): AsyncGenerator<Buffer, void, undefined> {
+  yield* pieces;
+  if (signal.aborted) return;
+  await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+}

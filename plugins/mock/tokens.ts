@@ -1,13 +1,14 @@
 /**
- * The embedded provider's tokens are a rule, not a tokenizer: four bytes of UTF-8 are one token, begun ones included; a
- * message costs four more, and an image or a file 1,500. The same text always counts the same.
+ * The embedded provider's tokens are a rule, not a tokenizer: so many bytes of UTF-8 are one token (four, where the config
+ * does not say), begun ones included; a message costs four more, and an image or a file 1,500. The same text always
+ * counts the same.
  */
-const BYTES_PER_TOKEN = 4;
+export const BYTES_PER_TOKEN = 4;
 export const MESSAGE_TOKENS = 4;
 export const ATTACHMENT_TOKENS = 1_500;
 
-export function tokensOf(text: string): number {
-  return Math.ceil(Buffer.byteLength(text) / BYTES_PER_TOKEN);
+export function tokensOf(text: string, bytesPerToken: number = BYTES_PER_TOKEN): number {
+  return Math.ceil(Buffer.byteLength(text) / bytesPerToken);
 }
 
 /** The beginning of `text` that is at most `tokens` long, cut between characters. */
@@ -20,7 +21,7 @@ export function firstTokens(text: string, tokens: number): string {
   return bytes.toString("utf8", 0, end);
 }
 
-/** The number of bytes that `tokens` tokens cover. */
-export function bytesOf(tokens: number): number {
-  return tokens * BYTES_PER_TOKEN;
+/** The number of whole bytes that `tokens` tokens cover. */
+export function bytesOf(tokens: number, bytesPerToken: number): number {
+  return Math.floor(tokens * bytesPerToken);
 }

@@ -71,13 +71,18 @@ interface Shape {
 }
 
 const TURN = {
+  line: 0,
+  sentAt: undefined,
+  endedAt: undefined,
+  thinking: "off",
+  compaction: undefined,
   model: "bench",
   stopReason: "toolUse",
   usage: { input: 0, output: 0, cacheRead: 0, cacheWrite: 0, costUsd: undefined },
 };
 
 function chat(random: () => number): Shape {
-  const user = (text: string): SessionTurn["input"] => [{ role: "user", texts: [text] }];
+  const user = (text: string): SessionTurn["input"] => [{ line: 0, role: "user", texts: [text] }];
   const last = `Request ${NONCE}: ${codeText(random, 600)}`;
   return {
     options: { system: "You are a helpful assistant. Answer in a few plain sentences.", tools: [] },
@@ -97,13 +102,13 @@ function agent(random: () => number): Shape {
     ];
   };
   const result = (index: number, text: string): SessionTurn["input"] => [
-    { role: "toolResult", toolCallId: id(index), texts: [text], isError: false },
+    { line: 0, role: "toolResult", toolCallId: id(index), texts: [text], isError: false },
   ];
   const last = `read ${NONCE}\n${codeText(random, 1_500)}`;
   return {
     options: {},
     first: (filler) => ({
-      input: [{ role: "user", texts: [`Please look through this repository.${filler}`] }],
+      input: [{ line: 0, role: "user", texts: [`Please look through this repository.${filler}`] }],
       reply: call(0),
     }),
     next: (index) => ({

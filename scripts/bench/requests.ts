@@ -15,6 +15,11 @@ export interface RequestOptions {
   cacheControl?: boolean;
   system?: string;
   tools?: readonly ToolDefinition[];
+  /**
+   * Begin where the agent's own compactions made it begin, with the summary; and ask to think as it asked. Default
+   * false: the whole conversation, ever longer.
+   */
+  asRecorded?: boolean;
 }
 
 /** Request `n` (from 0) as the bytes of an Anthropic Messages body. */
@@ -24,7 +29,7 @@ export function anthropicRequest(
   options: RequestOptions = {},
 ): Buffer {
   const { stream = true, model = "claude-opus-4-5", cacheControl = true } = options;
-  const { system = SYSTEM_PROMPT, tools = TOOLS } = options;
+  const { system = SYSTEM_PROMPT, tools = TOOLS, asRecorded = false } = options;
   const messages: { role: string; content: Record<string, unknown>[] }[] = [];
   const add = (role: string, blocks: Record<string, unknown>[]): void => {
     if (blocks.length === 0) return;
@@ -36,6 +41,7 @@ export function anthropicRequest(
   walk(
     turns,
     n,
+    asRecorded,
     (message) => {
       if (message.role === "user") add("user", message.texts.map(textBlock));
       else {
@@ -52,6 +58,7 @@ export function anthropicRequest(
     (parts) => add("assistant", parts.map(anthropicBlock)),
   );
   const breakpoint = { cache_control: { type: "ephemeral" } };
+  const thinking = asRecorded ? THINKING_TOKENS[turns[n]!.thinking] : undefined;
   const lastBlock = messages.at(-1)?.content.at(-1);
   if (cacheControl && lastBlock !== undefined && lastBlock["type"] !== "thinking")
     Object.assign(lastBlock, breakpoint);
@@ -64,10 +71,19 @@ export function anthropicRequest(
           tools: tools.map((t) => ({ name: t.name, description: t.description, input_schema: t.parameters })),
         }
       : {}),
+    ...(thinking !== undefined ? { thinking: { type: "enabled", budget_tokens: thinking } } : {}),
     messages,
     stream,
   });
 }
+
+/** Budgets as agents set them for these words. */
+const THINKING_TOKENS: Readonly<Record<string, number>> = {
+  minimal: 1_024,
+  low: 2_048,
+  medium: 8_192,
+  high: 16_384,
+};
 
 /** Request `n` (from 0) as the bytes of an OpenAI Chat Completions body; thinking has no place in it. */
 export function openaiChatRequest(
@@ -76,10 +92,12 @@ export function openaiChatRequest(
   options: RequestOptions = {},
 ): Buffer {
   const { stream = true, model = "gpt-5.6", system = SYSTEM_PROMPT, tools = TOOLS } = options;
+  const { asRecorded = false } = options;
   const messages: Record<string, unknown>[] = [{ role: "system", content: system }];
   walk(
     turns,
     n,
+    asRecorded,
     (message) => {
       const content = message.texts.join("\n");
       if (message.role === "user") messages.push({ role: "user", content });
@@ -122,10 +140,12 @@ export function responsesRequest(
   options: RequestOptions = {},
 ): Buffer {
   const { stream = true, model = "gpt-5.6", system = SYSTEM_PROMPT, tools = TOOLS } = options;
+  const { asRecorded = false } = options;
   const input: Record<string, unknown>[] = [];
   walk(
     turns,
     n,
+    asRecorded,
     (message) => {
       if (message.role === "user")
         input.push({ role: "user", content: message.texts.map((text) => ({ type: "input_text", text })) });
@@ -159,15 +179,21 @@ export function responsesRequest(
 function walk(
   turns: readonly SessionTurn[],
   n: number,
+  asRecorded: boolean,
   onInput: (message: InputMessage) => void,
   onReply: (parts: readonly AssistantPart[]) => void,
 ): void {
-  if (turns[n] === undefined) throw new RangeError(`the session has no request ${n}: it has ${turns.length}`);
+  const asked = turns[n];
+  if (asked === undefined) throw new RangeError(`the session has no request ${n}: it has ${turns.length}`);
+  const { summary, keptFrom } = (asRecorded ? asked.compaction : undefined) ?? WHOLE;
+  if (summary !== undefined) onInput({ line: -1, role: "user", texts: [summary] });
   for (const turn of turns.slice(0, n + 1)) {
-    for (const message of turn.input) onInput(message);
-    if (turn.index < n) onReply(turn.reply);
+    for (const message of turn.input) if (message.line >= keptFrom) onInput(message);
+    if (turn.index < n && turn.line >= keptFrom) onReply(turn.reply);
   }
 }
+
+const WHOLE = { summary: undefined, keptFrom: 0 } as const;
 
 function anthropicBlock(part: AssistantPart): Record<string, unknown> {
   if (part.type === "text") return textBlock(part.text);

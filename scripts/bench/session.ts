@@ -11,9 +11,20 @@ export type AssistantPart =
   | { type: "thinking"; thinking: string; signature: string }
   | { type: "toolCall"; id: string; name: string; arguments: Record<string, unknown> };
 
-export type InputMessage =
+export type InputMessage = {
+  /** Which line of the recording it is, from 0. */
+  line: number;
+} & (
   | { role: "user"; texts: string[] }
-  | { role: "toolResult"; toolCallId: string; texts: string[]; isError: boolean };
+  | { role: "toolResult"; toolCallId: string; texts: string[]; isError: boolean }
+);
+
+/** The agent replaced the older part of the conversation by a summary: what its requests begin with since then. */
+export interface Compaction {
+  readonly summary: string;
+  /** The first line of the recording that was kept beside it. */
+  readonly keptFrom: number;
+}
 
 /** What the provider billed for one model call: tokens, and US dollars where the recording has them. */
 export interface BilledUsage {
@@ -27,6 +38,14 @@ export interface BilledUsage {
 /** One model call: what came in since the previous call, and what the model answered. */
 export interface SessionTurn {
   readonly index: number;
+  /** The line of the recording that has the answer, from 0. */
+  readonly line: number;
+  /** When the request was sent, and when its answer had come: milliseconds since the epoch, where the recording says so. */
+  readonly sentAt: number | undefined;
+  readonly endedAt: number | undefined;
+  /** How hard the model was asked to think, in the agent's words; "off" is not at all. */
+  readonly thinking: string;
+  readonly compaction: Compaction | undefined;
   readonly input: readonly InputMessage[];
   readonly reply: readonly AssistantPart[];
   readonly model: string;
@@ -46,25 +65,32 @@ export function readSession(path: string): SessionTurn[] {
 export function parseSession(text: string, name: string): SessionTurn[] {
   const turns: SessionTurn[] = [];
   let input: InputMessage[] = [];
-  for (const [index, line] of text.split("\n").entries()) {
-    if (line.trim() === "") continue;
-    const place = `${name}:${index + 1}`;
-    const message = messageOf(line, place);
+  let thinking = "off";
+  let compaction: Compaction | undefined;
+  for (const [line, json] of text.split("\n").entries()) {
+    if (json.trim() === "") continue;
+    const place = `${name}:${line + 1}`;
+    const entry = entryOf(json, place);
+    const message = messageOf(entry, place);
+    if (typeof entry["thinkingLevel"] === "string") thinking = entry["thinkingLevel"];
+    if (entry["type"] === "compaction") compaction = compactionOf(entry, place);
     if (message === undefined) continue;
     if (message.role === "assistant") {
-      turns.push(turnOf(message, turns.length, input, place));
+      const endedAt = timeOf(entry["timestamp"]);
+      turns.push(turnOf(message, { index: turns.length, line, input, endedAt, thinking, compaction }, place));
       input = [];
     } else {
-      const converted = inputOf(message, place);
+      const converted = inputOf(message, line, place);
       if (converted !== undefined) input.push(converted);
     }
   }
   return withoutUnanswered(turns);
 }
 
+type RawEntry = Record<string, unknown>;
 type RawMessage = Record<string, unknown> & { role: string };
 
-function messageOf(line: string, place: string): RawMessage | undefined {
+function entryOf(line: string, place: string): RawEntry {
   let entry: unknown;
   try {
     entry = JSON.parse(line);
@@ -72,7 +98,11 @@ function messageOf(line: string, place: string): RawMessage | undefined {
     throw new Error(`${place}: not JSON`, { cause: error });
   }
   if (!isRecord(entry)) throw new Error(`${place}: expected an object`);
-  // Other entries (session, model_change, compaction, …) say how the agent was run, not what it sent.
+  return entry;
+}
+
+/** Other entries (session, model_change, …) say how the agent was run, not what it sent. */
+function messageOf(entry: RawEntry, place: string): RawMessage | undefined {
   if (entry["type"] !== "message") return undefined;
   const message = entry["message"];
   if (!isRecord(message) || typeof message["role"] !== "string")
@@ -80,15 +110,28 @@ function messageOf(line: string, place: string): RawMessage | undefined {
   return message as RawMessage;
 }
 
-function inputOf(message: RawMessage, place: string): InputMessage | undefined {
+function compactionOf({ summary, firstKeptEntryIndex }: RawEntry, place: string): Compaction {
+  if (typeof summary !== "string" || typeof firstKeptEntryIndex !== "number")
+    throw new Error(`${place}: a compaction needs summary and firstKeptEntryIndex`);
+  return { summary, keptFrom: firstKeptEntryIndex };
+}
+
+/** Milliseconds since the epoch, of those or of a date. */
+function timeOf(value: unknown): number | undefined {
+  const ms = typeof value === "string" ? Date.parse(value) : value;
+  return typeof ms === "number" && Number.isFinite(ms) ? ms : undefined;
+}
+
+function inputOf(message: RawMessage, line: number, place: string): InputMessage | undefined {
   if (message.role === "user") {
     const texts = textsOf(message["content"]);
-    return texts.length > 0 ? { role: "user", texts } : undefined;
+    return texts.length > 0 ? { line, role: "user", texts } : undefined;
   }
   if (message.role === "toolResult") {
     const toolCallId = message["toolCallId"];
     if (typeof toolCallId !== "string") throw new Error(`${place}: a toolResult needs toolCallId`);
     return {
+      line,
       role: "toolResult",
       toolCallId,
       texts: textsOf(message["content"]),
@@ -97,18 +140,26 @@ function inputOf(message: RawMessage, place: string): InputMessage | undefined {
   }
   // A command the user ran by hand reaches the model as the user's words.
   if (message.role === "bashExecution")
-    return { role: "user", texts: [`Ran \`${String(message["command"])}\`:\n${String(message["output"])}`] };
+    return {
+      line,
+      role: "user",
+      texts: [`Ran \`${String(message["command"])}\`:\n${String(message["output"])}`],
+    };
   return undefined;
 }
 
-function turnOf(message: RawMessage, index: number, input: InputMessage[], place: string): SessionTurn {
+function turnOf(
+  message: RawMessage,
+  known: Pick<SessionTurn, "index" | "line" | "input" | "endedAt" | "thinking" | "compaction">,
+  place: string,
+): SessionTurn {
   const content = message["content"];
   if (!Array.isArray(content)) throw new Error(`${place}: an assistant message needs a content array`);
   const usage = isRecord(message["usage"]) ? message["usage"] : {};
   const cost = isRecord(usage["cost"]) ? usage["cost"]["total"] : undefined;
   return {
-    index,
-    input,
+    ...known,
+    sentAt: timeOf(message["timestamp"]),
     reply: content.flatMap((part: unknown) => partOf(part)),
     model: String(message["model"] ?? ""),
     stopReason: String(message["stopReason"] ?? ""),
