@@ -181,6 +181,8 @@ export class Flow implements BodySource, BodySink {
     this.#over = true;
     this.#source.abort();
     this.#decoder?.destroy();
+    // Nobody follows at present, and nobody must begin to: there is no more to come.
+    for (const share of sharesOf(this.#steps)) share.fail(new TokenmanError("TM_CLIENT_GONE"));
     this.#finish(end);
   }
   #unwanted(): void {

@@ -75,6 +75,7 @@ export function headOf(init: ReplyInit): ReplyHead {
   const isBodiless = init.status === 204 || init.status === 304;
   if (
     !isBodiless &&
+    init.chunked !== true &&
     (init.body === undefined || typeof init.body === "string" || Buffer.isBuffer(init.body))
   ) {
     const length = init.body === undefined ? 0 : Buffer.byteLength(init.body);

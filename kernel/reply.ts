@@ -210,15 +210,9 @@ export class KernelReply implements Reply {
     this.#assertOpen();
     const buffer = new ShareBuffer(options.maxBytes);
     // Only rewrites attached before it change what is shared.
-    const headers = this.finalHeaders();
+    const shared = new Shared(this.status, this.finalHeaders(), buffer);
     this.#steps.push({ kind: "share", share: buffer });
-    const head = { status: this.status, headers };
-    return {
-      join: () => {
-        if (!buffer.joinable) return undefined;
-        return { ...head, body: followingBody(buffer) };
-      },
-    };
+    return shared;
   }
 
   /** Holds the body back, to be looked at before it is passed on. */
@@ -333,6 +327,26 @@ export class KernelReply implements Reply {
         reject(new TokenmanError("TM_CLIENT_GONE"));
       });
     });
+  }
+}
+
+/** A class, as closures in a literal would keep much garbage alive through V8's scavenges. */
+class Shared implements SharedReply {
+  readonly status: number;
+  readonly headers: RawHeaders;
+  readonly #buffer: ShareBuffer;
+
+  constructor(status: number, headers: RawHeaders, buffer: ShareBuffer) {
+    this.status = status;
+    this.headers = headers;
+    this.#buffer = buffer;
+  }
+  join(): ReplyInit | undefined {
+    const { status, headers } = this;
+    return this.#buffer.joinable ? { status, headers, body: followingBody(this.#buffer) } : undefined;
+  }
+  whole(): Buffer | undefined {
+    return this.#buffer.whole();
   }
 }
 

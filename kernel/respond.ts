@@ -93,7 +93,7 @@ class Sender implements BodySink {
       // Those who share the reply still want it.
       this.#closed = true;
       this.#flow.start(this);
-      this.#flow.abort();
+      this.#leave();
       return;
     }
     this.#link.sender = this;
@@ -218,8 +218,14 @@ class Sender implements BodySink {
     if (this.#closed) return;
     this.#closed = true;
     this.#link.sender = undefined;
-    if (!this.#link.response.writableFinished) this.#flow.abort();
+    if (!this.#link.response.writableFinished) this.#leave();
     this.#finish();
+  }
+  /** The client is gone. The body goes on as long as somebody retains the exchange, or shares the reply. */
+  #leave(): void {
+    const { cancellation } = this.#exchange;
+    if (!cancellation.cancelled) this.#flow.resume();
+    cancellation.onCancel(() => this.#flow.abort());
   }
   #finish(): void {
     if (!this.#closed || this.#body === undefined) return;

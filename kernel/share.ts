@@ -13,7 +13,10 @@ export class ShareBuffer {
   #firstChunk = 0;
   #bytes = 0;
   #finish: Finish | undefined;
-  readonly #followers = new Set<Follower>();
+  /** Made for the first one: most replies that can be shared are not. */
+  #followers: Set<Follower> | undefined;
+  /** A rewrite attached before failed: the bytes behind it are not what they should be. */
+  spoiled = false;
   /** Called when the last follower left. */
   onIdle: (() => void) | undefined;
 
@@ -21,7 +24,7 @@ export class ShareBuffer {
     this.#maxBytes = maxBytes;
   }
   get wanted(): boolean {
-    return this.#followers.size > 0;
+    return (this.#followers?.size ?? 0) > 0;
   }
   get joinable(): boolean {
     return (
@@ -29,6 +32,13 @@ export class ShareBuffer {
       this.#bytes <= this.#maxBytes &&
       !(this.#finish !== undefined && "error" in this.#finish)
     );
+  }
+  /** A copy of all bytes, once the body came to its regular end; undefined where some are gone, or spoiled. */
+  whole(): Buffer | undefined {
+    const finish = this.#finish;
+    if (finish === undefined || "error" in finish || (finish.trailers?.length ?? 0) > 0) return undefined;
+    if (this.spoiled || !this.joinable) return undefined;
+    return Buffer.concat(this.#chunks, this.#bytes);
   }
   get nextChunk(): number {
     return this.#firstChunk + this.#chunks.length;
@@ -43,36 +53,43 @@ export class ShareBuffer {
   push(chunk: Buffer): void {
     this.#chunks.push(chunk);
     this.#bytes += chunk.length;
-    for (const follower of this.#followers) follower.catchUp();
+    if (this.#followers !== undefined) for (const follower of this.#followers) follower.catchUp();
     if (this.#bytes > this.#maxBytes) this.#trim();
   }
   end(trailers: readonly string[] | undefined): void {
     this.#finish = { trailers };
-    for (const follower of [...this.#followers]) follower.catchUp();
+    this.#catchUp();
   }
   fail(error: TokenmanError): void {
-    this.#finish = { error };
-    for (const follower of [...this.#followers]) follower.catchUp();
+    this.#finish ??= { error };
+    this.#catchUp();
   }
   join(): BodySource {
     const follower = new Follower(this);
+    this.#followers ??= new Set();
     this.#followers.add(follower);
     return follower;
   }
   leave(follower: Follower): void {
-    if (this.#followers.delete(follower) && this.#followers.size === 0) this.onIdle?.();
+    if (this.#followers?.delete(follower) === true && !this.wanted) this.onIdle?.();
+  }
+
+  #catchUp(): void {
+    if (this.#followers === undefined) return;
+    for (const follower of [...this.#followers]) follower.catchUp();
   }
 
   /** Drops what every follower has had. */
   #trim(): void {
+    const followers = [...(this.#followers ?? [])];
     let slowest = this.nextChunk;
-    for (const follower of this.#followers) slowest = Math.min(slowest, follower.position);
+    for (const follower of followers) slowest = Math.min(slowest, follower.position);
     while (this.#firstChunk < slowest) {
       this.#bytes -= this.#chunks.shift()!.length;
       this.#firstChunk++;
     }
     if (this.#bytes <= this.#maxBytes) return;
-    for (const follower of [...this.#followers]) {
+    for (const follower of followers) {
       if (follower.position === this.#firstChunk) {
         follower.cut(
           new TokenmanError("TM_CLIENT_STALLED", "a follower of a shared reply lagged behind its buffer"),

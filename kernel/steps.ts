@@ -145,6 +145,8 @@ export class EventChain {
   #mapFailed(step: Extract<Step, { kind: "map" }>, cause: unknown): void {
     step.bypassed = true;
     step.plugin?.failed("mapEvents", cause);
+    for (const later of this.#steps.slice(this.#steps.indexOf(step)))
+      if (later.kind === "share") later.share.spoiled = true;
     if (step.plugin?.onError === "closed") {
       throw new TokenmanError("TM_PLUGIN_FAILED", `${step.plugin.name} failed in the middle of a stream`, {
         cause,

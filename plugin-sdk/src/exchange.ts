@@ -99,6 +99,8 @@ export interface Attempt {
   readonly usage: Usage | undefined;
   /** An error that the provider reported inside a 200 stream; known only where usage is tracked. */
   readonly streamError: Extract<EventVerdict, { readonly kind: "error" }> | undefined;
+  /** Whether the regular end of its stream was seen; undefined where nobody looks: no stream, or usage not tracked. */
+  readonly terminal: boolean | undefined;
   /** Set when it ended. */
   readonly result: AttemptResult | undefined;
   /** Sets a plugin's own note on this attempt; see {@link slot}. */

@@ -1,3 +1,4 @@
+import type { ErrorCode } from "./errors.ts";
 import type { Attempt } from "./exchange.ts";
 import type { RawHeaders } from "./headers.ts";
 import type { SseEvent } from "./sse.ts";
@@ -9,6 +10,8 @@ export interface ReplyInit {
   readonly headers?: RawHeaders;
   /** Bytes at once, or a stream of them. A stream that throws destroys the client's socket. */
   readonly body?: Buffer | string | AsyncIterable<Buffer>;
+  /** Sends bytes that are at hand without their length, in chunks, as a stream goes out. */
+  readonly chunked?: boolean;
 }
 
 /** Changes a stream event by event, synchronously. Return the same event to pass its very bytes. */
@@ -34,8 +37,16 @@ export interface ReplyObserver {
 
 /** A reply that several exchanges consume: each join replays it from the first byte and then follows. */
 export interface SharedReply {
+  /** The head that is shared: rewrites attached before are considered in it. */
+  readonly status: number;
+  readonly headers: RawHeaders;
   /** A reply with the same head; undefined once the buffer cap was passed or the source failed. */
   join(): ReplyInit | undefined;
+  /**
+   * A copy of all its bytes, as they are sent, once the body has come to its regular end; undefined before that, beyond
+   * the buffer cap, with trailers, and where a rewrite attached before failed in the middle.
+   */
+  whole(): Buffer | undefined;
 }
 
 /**
@@ -52,6 +63,8 @@ export interface Reply {
   readonly plugin: string | undefined;
   /** The attempt whose reply it is; undefined unless `origin` is "provider". */
   readonly attempt: Attempt | undefined;
+  /** TokenMan's own error that this reply is; undefined for any other. */
+  readonly refusal: { readonly code: ErrorCode; readonly message: string } | undefined;
   /** Whether the body is an SSE stream (`text/event-stream`). */
   readonly streaming: boolean;
   /** Rewrites events. The kernel decodes a compressed stream first and drops its Content-Encoding. */
