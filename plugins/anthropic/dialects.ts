@@ -46,6 +46,7 @@ export const models: Dialect = Object.freeze({
   ],
   accepts: (headers) => headerValue(headers, "anthropic-version") !== undefined,
   generates: false,
+  listsModels: true,
   describe: () => undefined,
   segments: () => [],
   usageReader: () => NO_USAGE,

@@ -6,6 +6,7 @@ import {
   type RawHeaders,
 } from "@tokenman/plugin-sdk";
 import { errorReply } from "./errors.ts";
+import { modelListing } from "./model-listing.ts";
 
 const OAUTH_TOKEN = "sk-ant-oat";
 const API_KEY = "sk-ant-api";
@@ -22,6 +23,7 @@ export const format: Format = Object.freeze({
   authorize: (secret) => ["x-api-key", secret],
   claims,
   sessionId: (headers) => headerValue(headers, "x-claude-code-session-id"),
+  models: modelListing,
   errorReply,
 } satisfies Format);
 

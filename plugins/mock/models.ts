@@ -1,8 +1,19 @@
+import type { ListedModel } from "@tokenman/plugin-sdk";
 import { MODELS } from "./behaviour.ts";
 import type { Json } from "./json.ts";
 import { RequestError } from "./request-error.ts";
 
 const BIRTH = "2026-01-01T00:00:00Z";
+
+/** The models that have a name of their own, for lists of what all providers have. */
+export function listedModels(): readonly ListedModel[] {
+  return MODELS.map((id) => ({
+    id,
+    createdAt: Date.parse(BIRTH),
+    ownedBy: "tokenman",
+    entry: { format: "anthropic", json: JSON.stringify(anthropicModel(id)) },
+  }));
+}
 
 /** The model list, or one model where the path goes on, in the vendor's shape. */
 export function models(vendor: "anthropic" | "openai", path: string): Json {

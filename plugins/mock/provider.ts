@@ -17,7 +17,7 @@ import { chatWording } from "./chat-reply.ts";
 import { embed } from "./embeddings.ts";
 import { idFor } from "./identity.ts";
 import { type Json, objectOf, textIn } from "./json.ts";
-import { models } from "./models.ts";
+import { listedModels, models } from "./models.ts";
 import { planOpenAi } from "./openai-cache.ts";
 import { checkOpenAi } from "./openai-check.ts";
 import { readOpenAi } from "./openai-prompt.ts";
@@ -52,6 +52,8 @@ interface Call {
   readonly signal: AbortSignal;
 }
 
+/** A comment: no event in any dialect. */
+const SIGN_OF_LIFE = Buffer.from(": the model is thinking\n\n");
 const MAX_DECODED_BYTES = 256 * 1024 * 1024;
 
 /** The provider that answers in this process, in every dialect, for the models `mock` and `mock-…`. */
@@ -66,6 +68,7 @@ export function mockProvider(parts: MockParts): Provider {
     priority: 0,
     timeouts: { connectMs: 0, headMs: 0, idleMs: 0 },
     auth: "none",
+    listModels: listedModels,
     answer: (request, exchange, attempt) => answers.answer(request, exchange, attempt),
   } satisfies Provider);
 }
@@ -177,7 +180,7 @@ class Answers {
     const events = wording.events(facts);
     return direction?.hangsAfter === undefined
       ? this.#streamed(call, behaviour, events)
-      : this.#hanging(call, events.slice(0, direction.hangsAfter));
+      : this.#hanging(call, direction.hangsAfter === 0 ? [SIGN_OF_LIFE] : events.slice(0, direction.hangsAfter));
   }
 
   /** Waits for the head, and gives the error that the behaviour asks for. */

@@ -1,5 +1,6 @@
 import { type ClientCredential, type Format, headerValue, type RawHeaders } from "@tokenman/plugin-sdk";
 import { errorReply } from "./errors.ts";
+import { modelListing } from "./model-listing.ts";
 
 /** The OpenAI family, and with it the many servers that copied its API. */
 export const format: Format = Object.freeze({
@@ -20,6 +21,7 @@ export const format: Format = Object.freeze({
   authorize: (secret) => ["Authorization", `Bearer ${secret}`],
   claims,
   sessionId,
+  models: modelListing,
   errorReply,
 } satisfies Format);
 
