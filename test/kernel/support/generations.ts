@@ -149,6 +149,7 @@ export const host: HostBase = {
   watched: [],
   reload: async () => ({ ok: true, generation: 1, error: undefined }),
   status: () => assert.fail("not asked"),
+  ask: () => assert.fail("not asked"),
   config: () => ({}),
 };
 
