@@ -1,4 +1,4 @@
-import type { CircuitState } from "@tokenman/plugin-sdk";
+import type { Attempt, CircuitState } from "@tokenman/plugin-sdk";
 import { SlidingWindow } from "./window.ts";
 
 /** What a circuit goes by. */
@@ -13,9 +13,14 @@ export interface CircuitRules {
   readonly probes: number;
 }
 
-/** A permission to ask the provider, to be given back with what came of it. */
+/** What a probe is watched by: its reply's head. */
+export type Asking = Pick<Attempt, "headMs" | "status">;
+
+/** A permission to ask, to be given back with what came of it. */
 export interface Ticket {
   readonly isProbe: boolean;
+  /** The attempt that it is for, where it is a probe. */
+  readonly asking?: Asking | undefined;
   /** The circuit's period in which it was given: what belongs to an earlier one says nothing about this one. */
   readonly period: number;
 }
@@ -23,14 +28,19 @@ export interface Ticket {
 /** "neither" is an end that says nothing about the provider: called off, limited, TokenMan's own failure. */
 export type Verdict = "success" | "failure" | "neither";
 
-/** Why the provider is not asked, and for how long yet. */
+/** What was sent before there was a circuit to ask. */
+export const EARLY: Ticket = Object.freeze({ isProbe: false, period: 0 });
+
+/** Why nobody is asked, and for how long yet. */
 export interface Refusal {
   readonly why: "forced" | "open" | "probing";
   readonly forMs: number | undefined;
+  /** It is the model that is not asked for; others are. */
+  readonly isModels?: true;
 }
 
 /**
- * One provider's circuit. Closed, it lets everything through and counts; open, nothing, until `resetMs` have passed;
+ * The circuit of a provider or of one of its models. Closed, it lets everything through and counts; open, nothing, until `resetMs` have passed;
  * half-open, one probe at a time, until enough of them succeeded (closed) or one failed (open again). All times are
  * monotonic milliseconds and given by the caller.
  */
@@ -44,7 +54,7 @@ export class Circuit {
   /** The probe that nobody heard of yet. */
   #probe: Ticket | undefined;
   #successes = 0;
-  #free: Ticket = Object.freeze({ isProbe: false, period: 0 });
+  #free: Ticket = EARLY;
 
   constructor(windowMs: number) {
     this.#window = new SlidingWindow(windowMs);
@@ -52,6 +62,10 @@ export class Circuit {
 
   get state(): CircuitState {
     return this.#state;
+  }
+  /** What everybody gets while it is closed. */
+  get free(): Ticket {
+    return this.#free;
   }
   get isForced(): boolean {
     return this.#forced;
@@ -76,8 +90,13 @@ export class Circuit {
     return Math.max(0, this.#openedAt + rules.resetMs - now);
   }
 
-  /** Asks to send a request to the provider. Every ticket comes back through {@link settle}. */
-  admit(now: number, rules: CircuitRules): Ticket | Refusal {
+  /** Nothing has failed lately: what is forgotten with it is worth nothing. */
+  isQuiet(now: number): boolean {
+    return this.#state === "closed" && this.#row === 0 && this.#window.sum(now).failures === 0;
+  }
+
+  /** Asks to send a request. Every ticket comes back through {@link settle}. */
+  admit(now: number, rules: CircuitRules, asking?: Asking): Ticket | Refusal {
     if (this.#state === "closed") return this.#free;
     if (this.#forced) return { why: "forced", forMs: undefined };
     if (this.#state === "open") {
@@ -85,19 +104,16 @@ export class Circuit {
       if (forMs > 0) return { why: "open", forMs };
       this.#enter("half-open");
     }
-    if (this.#probe !== undefined) return { why: "probing", forMs: undefined };
-    this.#probe = { isProbe: true, period: this.#free.period };
+    // A probe whose reply has begun may take minutes to end, and others need not wait for that.
+    if (this.#probe !== undefined && !hasBegun(this.#probe.asking))
+      return { why: "probing", forMs: undefined };
+    this.#probe = { isProbe: true, period: this.#free.period, asking };
     return this.#probe;
-  }
-
-  /** The probe's reply has begun: it may take minutes to end, and others need not wait for that. */
-  answered(ticket: Ticket): void {
-    if (this.#probe === ticket) this.#probe = undefined;
   }
 
   /** What came of a ticket. Returns the state that the circuit changed to, where it did. */
   settle(ticket: Ticket, verdict: Verdict, now: number, rules: CircuitRules): CircuitState | undefined {
-    this.answered(ticket);
+    if (this.#probe === ticket) this.#probe = undefined;
     if (ticket.period !== this.#free.period || this.#forced || verdict === "neither") return undefined;
     this.#window.add(now, verdict === "failure");
     if (verdict === "failure") this.#row++;
@@ -138,4 +154,9 @@ export class Circuit {
     }
     return state;
   }
+}
+
+/** Whether there is a head, and not one that says that it failed. */
+function hasBegun(asking: Asking | undefined): boolean {
+  return asking?.headMs !== undefined && (asking.status ?? 0) < 500;
 }

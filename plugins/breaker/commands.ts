@@ -1,4 +1,10 @@
-import { type CircuitView, type Command, type CommandContext, TokenmanError } from "@tokenman/plugin-sdk";
+import {
+  type CircuitFigures,
+  type CircuitView,
+  type Command,
+  type CommandContext,
+  TokenmanError,
+} from "@tokenman/plugin-sdk";
 
 const STATES: Readonly<Record<string, string>> = {
   open: "open",
@@ -57,21 +63,24 @@ function unknown(name: string, circuits: readonly CircuitView[]): TokenmanError 
   );
 }
 
-/** A line for each circuit, with columns as wide as they must be. */
+/** A line for each circuit, with columns as wide as they must be; a provider's models below it. */
 function table(circuits: readonly CircuitView[]): string[] {
-  const width = Math.max(...circuits.map(({ provider }) => provider.length));
-  return circuits.map((view) => {
-    const state = `${view.state}${view.forced ? " (by hand)" : ""}`;
+  const lines = circuits.flatMap((view) => [
+    { name: view.provider, view, mark: view.forced ? " (by hand)" : "" },
+    ...view.models.map((each) => ({ name: `  ${each.model}`, view: each, mark: "" })),
+  ]);
+  const width = Math.max(...lines.map(({ name }) => name.length));
+  return lines.map(({ name, view, mark }) => {
     const why =
       view.state === "closed" ? failures(view) : [view.reason, probe(view)].filter(Boolean).join("; ");
-    return `${view.provider.padEnd(width)}  ${state.padEnd(18)}  ${why}`.trimEnd();
+    return `${name.padEnd(width)}  ${`${view.state}${mark}`.padEnd(18)}  ${why}`.trimEnd();
   });
 }
 
-function failures({ recentCalls, recentFailures }: CircuitView): string {
+function failures({ recentCalls, recentFailures }: CircuitFigures): string {
   return recentCalls === 0 ? "" : `${recentFailures} of ${recentCalls} attempts failed lately`;
 }
 
-function probe({ probeInMs }: CircuitView): string {
+function probe({ probeInMs }: CircuitFigures): string {
   return probeInMs === undefined ? "" : `a probe in ${Math.ceil(probeInMs / 1_000)} s`;
 }

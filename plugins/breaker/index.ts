@@ -1,20 +1,22 @@
 import {
+  type Attempt,
   type CircuitState,
   Circuits,
-  type CircuitView,
   definePlugin,
-  type Provider,
+  type Exchange,
   renderMetric,
   type Slot,
   slot,
+  type Verdict,
 } from "@tokenman/plugin-sdk";
-import type { CircuitRules, Refusal, Ticket } from "./circuit.ts";
-import { ProviderCircuits } from "./circuits.ts";
+import type { CircuitRules, Refusal } from "./circuit.ts";
+import { type Admission, ProviderCircuits, type Tell } from "./circuits.ts";
 import { circuitCommand } from "./commands.ts";
 import { judge } from "./judge.ts";
 import { type BreakerConfig, breakerSchema } from "./schema.ts";
 
-const Asking: Slot<Ticket> = slot<Ticket>("breaker.ticket");
+/** What an attempt was given, until it is known what came of it. */
+const Admitted: Slot<Admission | undefined> = slot<Admission | undefined>("breaker.admission");
 const GAUGE: Readonly<Record<CircuitState, number>> = { closed: 0, open: 1, "half-open": 2 };
 
 /** Leaves a provider alone that keeps failing, and tries now and then whether it is back. */
@@ -35,11 +37,15 @@ export default definePlugin({
     const shared = rulesOf(config);
     // One circuit counts for all projects, so its window cannot differ between them.
     const windowMs = config.cb_window_seconds * 1_000;
-    const tell = (provider: string, { state, reason }: CircuitView) => {
+    const tell: Tell = (provider, model) => {
+      const { name } = provider;
+      const view = circuits.view(provider, shared);
+      const { state, reason } = view.models.find((each) => each.model === model) ?? view;
+      const what = model === undefined ? { provider: name } : { provider: name, model };
       const why = state === "open" ? `: ${reason}` : "";
-      const message = `the circuit of ${provider} is ${state}${why}`;
-      log[state === "open" ? "warn" : "info"]({ provider, state, reason }, message);
-      const alert = { kind: "circuit", at: Date.now(), message, facts: { provider, state } };
+      const message = `the circuit of ${name}${model === undefined ? "" : `'s ${model}`} is ${state}${why}`;
+      log[state === "open" ? "warn" : "info"]({ ...what, state, reason }, message);
+      const alert = { kind: "circuit", at: Date.now(), message, facts: { ...what, state } };
       for (const sink of registry.all("alertSink")) sink.alert(alert);
     };
     const service: Circuits = {
@@ -48,9 +54,8 @@ export default definePlugin({
         const provider = registry.all("provider").find((each) => each.name === name);
         if (provider === undefined) return undefined;
         circuits.force(provider, windowMs, state);
-        const view = circuits.view(provider, shared);
-        tell(name, view);
-        return view;
+        tell(provider, undefined);
+        return circuits.view(provider, shared);
       },
     };
     ctx.provide(Circuits, service);
@@ -63,7 +68,7 @@ export default definePlugin({
           help: "Whether a provider is asked: 0 closed, 1 open, 2 half-open.",
           samples: registry.all("provider").map((provider) => ({
             labels: { provider: provider.name },
-            value: GAUGE[circuits.state(provider)],
+            value: GAUGE[circuits.view(provider, shared).state],
           })),
         }),
     });
@@ -92,38 +97,49 @@ export default definePlugin({
     ctx.pipeline((effective, hooks) => {
       if (!effective.circuit_breaker_enabled) return;
       const rules = rulesOf(effective);
-      const settle = (
-        provider: Provider,
-        ticket: Ticket,
-        verdict: Parameters<ProviderCircuits["settle"]>[2],
-      ) => {
-        if (circuits.settle(provider, ticket, verdict, rules) !== undefined)
-          tell(provider.name, circuits.view(provider, rules));
+      const settle = (exchange: Exchange, attempt: Attempt): void => {
+        const admission = attempt.get(Admitted);
+        if (admission === undefined) return;
+        const judgement = judge(attempt, effective.cb_count_rate_limits);
+        if (judgement === "neither" && attempt.result === undefined) return;
+        attempt.set(Admitted, undefined);
+        circuits.settle(exchange, attempt, admission, judgement, rules, tell);
       };
-      hooks.beforeUpstream.tap((_exchange, attempt) => {
-        const admitted = circuits.admit(attempt.provider, windowMs, rules);
-        if ("why" in admitted) return { skip: WHY[admitted.why](admitted) };
-        attempt.set(Asking, admitted);
+      hooks.beforeUpstream.tap((exchange, attempt) => {
+        const { attempts } = exchange;
+        // A failed reply that is kept for want of a better one has not ended, and is known to have failed.
+        if (attempts.length > 1) for (const earlier of attempts) settle(exchange, earlier);
+        const admission = circuits.admit(exchange, attempt, windowMs, rules, tell);
+        if ("why" in admission) return skipped(admission);
+        attempt.set(Admitted, admission);
       });
-      hooks.response.tap(({ attempt }) => {
-        const ticket = attempt?.get(Asking);
-        if (ticket?.isProbe === true) circuits.answered(attempt!.provider, ticket);
-      });
-      hooks.lifecycle.for("attemptEnd").tap((_exchange, attempt) => {
-        const ticket = attempt.get(Asking);
-        if (ticket !== undefined)
-          settle(attempt.provider, ticket, judge(attempt, effective.cb_count_rate_limits));
-      });
+      hooks.lifecycle.for("attemptEnd").tap(settle);
     });
   },
 });
 
-const WHY: Readonly<Record<Refusal["why"], (refusal: Refusal) => string>> = {
-  forced: () => "its circuit was opened by hand",
-  open: ({ forMs = 0 }) =>
-    `its circuit is open after failures; it is tried again in ${Math.ceil(forMs / 1_000)} s`,
-  probing: () => "its circuit is half-open, and another request is trying it",
-};
+/** How long a probe that was sent a moment ago is given to answer. */
+const PROBE_MS = 1_000;
+
+function skipped({ why, forMs = 0, isModels }: Refusal): Verdict {
+  const circuit = isModels ? "its circuit for this model" : "its circuit";
+  switch (why) {
+    case "forced":
+      return { skip: "its circuit was opened by hand" };
+    case "open": {
+      const seconds = Math.ceil(forMs / 1_000);
+      return {
+        skip: `${circuit} is open after failures; it is tried again in ${seconds} s`,
+        retryAfterMs: forMs,
+      };
+    }
+    case "probing":
+      return {
+        skip: `${circuit} is half-open, and another request is trying it`,
+        retryAfterMs: PROBE_MS,
+      };
+  }
+}
 
 function rulesOf(config: BreakerConfig): CircuitRules {
   return {

@@ -1,25 +1,35 @@
 import type { Attempt, ErrorCode } from "@tokenman/plugin-sdk";
-import type { Verdict } from "./circuit.ts";
 
 /** Failures before a reply that are the provider's; the others are TokenMan's or the client's. */
 const PROVIDERS: ReadonlySet<ErrorCode> = new Set([
   "TM_UPSTREAM_CONNECT",
+  "TM_UPSTREAM_CONNECT_TIMEOUT",
+  "TM_UPSTREAM_PROXY",
   "TM_UPSTREAM_TLS",
   "TM_UPSTREAM_RESET",
   "TM_UPSTREAM_PROTOCOL",
   "TM_UPSTREAM_TIMEOUT",
+  "TM_UPSTREAM_DEADLINE",
+  "TM_UPSTREAM_IDLE",
   "TM_UPSTREAM_CUT",
 ]);
 
-/** What an attempt's end says about its provider. Anything that it answers properly, a refusal too, is a success. */
+/**
+ * What an attempt says about its provider and about the model that it asked for: "answered" properly, a refusal too;
+ * "failed" by the provider's own word, with a status or an event of an error; "broken" off, or never answered; "neither"
+ * for what a limit, the client or TokenMan ended, and for what has not come to its end without having failed.
+ */
+export type Judgement = "answered" | "failed" | "broken" | "neither";
+
 export function judge(
-  { result, streamError }: Pick<Attempt, "result" | "streamError">,
+  { result, status, streamError }: Pick<Attempt, "result" | "status" | "streamError">,
   countRateLimits: boolean,
-): Verdict {
-  if (result?.kind === "error") return PROVIDERS.has(result.code) ? "failure" : "neither";
+): Judgement {
+  if (result?.kind === "error") return PROVIDERS.has(result.code) ? "broken" : "neither";
+  const said = streamError === undefined ? (status ?? 0) : (streamError.status ?? 500);
+  if (said === 429) return countRateLimits ? "failed" : "neither";
+  if (said >= 500) return "failed";
   if (result?.kind !== "reply") return "neither";
-  const status = streamError === undefined ? result.status : (streamError.status ?? 500);
-  if (status === 429) return countRateLimits ? "failure" : "neither";
-  if (status >= 500 || result.body === "upstream-cut") return "failure";
-  return result.body === "complete" ? "success" : "neither";
+  if (result.body === "upstream-cut") return "broken";
+  return result.body === "complete" ? "answered" : "neither";
 }

@@ -7,15 +7,16 @@ import {
   type CircuitView,
   type CommandContext,
   definePlugin,
+  type Exchange,
   type Provider,
   type ReplyInit,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
 import { faults, providersAt, Random, recordingUpstream, runPlugin } from "@tokenman/plugin-sdk/testkit";
 import { Circuit, type CircuitRules, type Ticket, type Verdict } from "../../plugins/breaker/circuit.ts";
-import { ProviderCircuits } from "../../plugins/breaker/circuits.ts";
+import { ProviderCircuits, type Tell } from "../../plugins/breaker/circuits.ts";
 import breaker from "../../plugins/breaker/index.ts";
-import { judge } from "../../plugins/breaker/judge.ts";
+import { type Judgement, judge } from "../../plugins/breaker/judge.ts";
 import { SlidingWindow } from "../../plugins/breaker/window.ts";
 import { startTokenman } from "../support/kernel.ts";
 
@@ -96,23 +97,33 @@ describe("a circuit", () => {
         const windowMs = 100 + random.below(5_000);
         const circuit = new Circuit(windowMs);
         const model = new Model(rules, windowMs);
-        const out: { readonly ticket: Ticket; readonly period: number }[] = [];
+        const out: {
+          readonly ticket: Ticket;
+          readonly period: number;
+          readonly asking: { headMs: number | undefined; status: number | undefined };
+        }[] = [];
         const failing = random.next();
         let now = random.below(10_000);
         for (let step = 0; step < 200; step++) {
           now += random.below(400);
           if (random.chance(0.6)) {
             const expected = model.admits(now);
-            const admitted = circuit.admit(now, rules);
+            const asking: { headMs: number | undefined; status: number | undefined } = {
+              headMs: undefined,
+              status: undefined,
+            };
+            const admitted = circuit.admit(now, rules, asking);
             const found = "why" in admitted ? "no" : admitted.isProbe ? "probe" : "free";
             assert.equal(found, expected, `run ${run}, step ${step}`);
             if ("why" in admitted) continue;
             if (admitted.isProbe) model.probing = admitted;
-            out.push({ ticket: admitted, period: model.period });
+            out.push({ ticket: admitted, period: model.period, asking });
           } else if (out.length > 0 && random.chance(0.2)) {
-            const { ticket } = random.pick(out);
-            if (model.probing === ticket) model.probing = undefined;
-            circuit.answered(ticket);
+            const { ticket, asking } = random.pick(out);
+            asking.headMs = 1;
+            asking.status = random.pick([200, 404, 500]);
+            // A head that says that it failed is no sign of life.
+            if (model.probing === ticket && asking.status < 500) model.probing = undefined;
           } else if (out.length > 0) {
             const [{ ticket, period } = out[0]!] = out.splice(random.below(out.length), 1);
             const verdict: Verdict = random.chance(0.1)
@@ -143,10 +154,17 @@ describe("a circuit", () => {
     assert.equal(fail(10), "open");
     assert.equal(circuit.reason, "2 failures in a row");
     assert.deepEqual(circuit.admit(500, rules), { why: "open", forMs: 510 });
-    const probe = admitted(circuit, 1_010);
+    const asking: { headMs: number | undefined; status: number | undefined } = {
+      headMs: undefined,
+      status: 529,
+    };
+    const probe = circuit.admit(1_010, rules, asking) as Ticket;
+    assert.equal(probe.isProbe, true);
     assert.deepEqual(circuit.admit(1_020, rules), { why: "probing", forMs: undefined });
     // Once its reply has begun, the next may be tried, however long it takes to end.
-    circuit.answered(probe);
+    asking.headMs = 5;
+    assert.deepEqual(circuit.admit(1_025, rules), { why: "probing", forMs: undefined }, "it failed");
+    asking.status = 200;
     const second = admitted(circuit, 1_030);
     assert.equal(circuit.settle(second, "success", 1_040, rules), undefined);
     assert.equal(circuit.settle(probe, "success", 9_000, rules), "closed");
@@ -185,27 +203,225 @@ describe("a circuit", () => {
     assert.deepEqual(window.sum(1_100), { calls: 1, failures: 0 });
     assert.deepEqual(window.sum(1e9), { calls: 0, failures: 0 });
   });
+});
 
-  it("of a provider that moved to another server begins anew", () => {
-    let now = 0;
-    const circuits = new ProviderCircuits(() => now);
-    const at = (apiBase: string) => ({ name: "p", apiBase }) as Provider;
-    for (let failure = 0; failure < 2; failure++) {
-      const ticket = circuits.admit(at("http://one"), 1_000, rules) as Ticket;
-      circuits.settle(at("http://one"), ticket, "failure", rules);
-    }
-    assert.equal(circuits.state(at("http://one")), "open");
-    assert.equal(circuits.state(at("http://two")), "closed");
-    now = 400;
-    const view = circuits.view(at("http://one"), rules);
+describe("the circuits of a provider and of its models", () => {
+  const rules: CircuitRules = { threshold: 2, errorRate: 0, minCalls: 1, resetMs: 1_000, probes: 1 };
+  const WINDOW_MS = 1_000;
+  const exchange = (model: string | undefined) => ({ description: { model } }) as Exchange;
+  const PROVIDER = { name: "p", apiBase: "http://one" } as Provider;
+  const attemptAt = (provider = PROVIDER) =>
+    ({ provider, candidate: { provider }, headMs: undefined, status: undefined }) as unknown as Attempt;
+
+  /** Circuits under a clock, asked for one request at a time. */
+  const world = () => {
+    const told: string[] = [];
+    const it = { now: 0, told };
+    const circuits = new ProviderCircuits(() => it.now);
+    const tell: Tell = (provider, model) => {
+      const view = circuits.view(provider, rules);
+      const { state } = view.models.find((each) => each.model === model) ?? view;
+      told.push(`${model ?? provider.name} ${state}`);
+    };
+    const admit = (model: string | undefined, provider = PROVIDER) => {
+      const attempt = attemptAt(provider);
+      const admission = circuits.admit(exchange(model), attempt, WINDOW_MS, rules, tell);
+      if ("why" in admission) return admission;
+      return {
+        settle: (judgement: Judgement) =>
+          circuits.settle(exchange(model), attempt, admission, judgement, rules, tell),
+      };
+    };
+    const ask = (model: string | undefined, judgement: Judgement, provider = PROVIDER) => {
+      const admitted = admit(model, provider);
+      if ("why" in admitted) return `${admitted.why}${admitted.isModels ? " model" : ""}`;
+      admitted.settle(judgement);
+      return judgement;
+    };
+    return Object.assign(it, { circuits, admit, ask });
+  };
+
+  it("a model that is overloaded is left alone, and no other", () => {
+    const it = world();
+    assert.deepEqual(
+      ["opus", "opus", "opus", "haiku", "haiku", undefined].map((model) =>
+        it.ask(model, model === "opus" ? "failed" : "answered"),
+      ),
+      ["failed", "failed", "open model", "answered", "answered", "answered"],
+    );
+    assert.deepEqual(it.told, ["opus open"]);
+    it.now = 1_000;
+    assert.equal(it.ask("opus", "answered"), "answered", "the probe");
+    assert.deepEqual(it.told.slice(1), ["opus half-open", "opus closed"]);
+    assert.deepEqual(it.circuits.view(PROVIDER, rules).models, [], "what works is forgotten");
+  });
+
+  it("stands for its provider while nothing else of it is answered", () => {
+    const it = world();
+    const shown = () => {
+      const { state, reason, models } = it.circuits.view(PROVIDER, rules);
+      return [state, reason, models.length];
+    };
+    it.ask("opus", "failed");
+    it.now = 1;
+    it.ask("opus", "failed");
+    assert.deepEqual(shown(), ["open", "opus: 2 failures in a row", 1]);
+    it.now = 2;
+    assert.equal(it.ask("haiku", "answered"), "answered", "it was let through all the same");
+    assert.deepEqual(shown(), ["closed", undefined, 1]);
+  });
+
+  it("a provider that cannot be reached is left alone, whatever model is asked for", () => {
+    const it = world();
+    assert.deepEqual(
+      ["opus", "haiku", "sonnet"].map((model) => it.ask(model, "broken")),
+      ["broken", "broken", "open"],
+    );
+    assert.deepEqual(it.told, ["p open"]);
+    assert.deepEqual(it.circuits.view(PROVIDER, rules).models, []);
+    it.now = 1_000;
+    // An error is an answer: the provider is back, the model is not.
+    assert.deepEqual(
+      ["opus", "opus", "opus", "haiku"].map((model) => it.ask(model, "failed")),
+      ["failed", "failed", "open model", "failed"],
+    );
+    assert.deepEqual(it.told.slice(1), ["p half-open", "p closed", "opus open"]);
+  });
+
+  it("what names no model counts for the provider, and so do failures of too many models", () => {
+    const it = world();
+    assert.deepEqual(
+      [undefined, undefined, undefined].map((model) => it.ask(model, "failed")),
+      ["failed", "failed", "open"],
+    );
+    const other = world();
+    for (let model = 0; model < 66; model++) assert.equal(other.ask(`m${model}`, "failed"), "failed");
+    assert.equal(other.ask("m66", "failed"), "open");
+  });
+
+  it("a probe that its model's circuit turns down leaves its place to another", () => {
+    const it = world();
+    it.ask("opus", "failed");
+    it.ask("opus", "failed");
+    it.now = 500;
+    it.ask("haiku", "broken");
+    it.ask("haiku", "broken");
+    assert.deepEqual(it.told, ["opus open", "p open"]);
+    it.now = 999;
+    assert.equal(it.ask("opus", "answered"), "open");
+    it.now = 1_500;
+    assert.equal(it.ask("opus", "failed"), "failed", "both circuits let it through");
+    assert.equal(it.ask("opus", "answered"), "open model");
+    assert.equal(it.ask("haiku", "answered"), "answered");
+  });
+
+  it("set by hand counts for all models, and letting go forgets what was known of them", () => {
+    const it = world();
+    it.ask("opus", "failed");
+    it.ask("opus", "failed");
+    it.circuits.force(PROVIDER, WINDOW_MS, "closed");
+    for (let time = 0; time < 9; time++) assert.equal(it.ask("opus", "failed"), "failed");
+    it.circuits.force(PROVIDER, WINDOW_MS, "open");
+    assert.equal(it.ask("haiku", "answered"), "forced");
+    it.circuits.force(PROVIDER, WINDOW_MS, "auto");
+    assert.equal(it.ask("opus", "answered"), "answered");
+  });
+
+  it("begin anew where the provider moved to another server", () => {
+    const it = world();
+    it.ask("opus", "broken");
+    it.ask("opus", "broken");
+    const moved = { ...PROVIDER, apiBase: "http://two" };
+    assert.equal(it.circuits.view(PROVIDER, rules).state, "open");
+    assert.equal(it.circuits.view(moved, rules).state, "closed");
+    it.now = 400;
+    const view = it.circuits.view(PROVIDER, rules);
     assert.equal(view.probeInMs, 600);
     assert.ok(Math.abs(view.openedAt! - (Date.now() - 400)) < 1_000);
   });
+
+  for (const seed of [1, 2, 3, Math.floor(Math.random() * 2 ** 31)]) {
+    it(`do together what their models do: seed ${seed}`, () => {
+      const random = new Random(seed);
+      for (let run = 0; run < 40; run++) {
+        const it = world();
+        const own = new Model(rules, WINDOW_MS);
+        const models = new Map<string, Model>();
+        const out: {
+          readonly name: string;
+          settle(judgement: Judgement): void;
+          expect(judgement: Judgement): void;
+        }[] = [];
+        const names = ["a", "b", "c"];
+        const bad = new Map(names.map((name) => [name, random.next()]));
+        for (let step = 0; step < 150; step++) {
+          it.now += random.below(300);
+          if (random.chance(0.5) || out.length === 0) {
+            const name = random.pick(names);
+            const said = own.admits(it.now);
+            const ofModel = models.get(name);
+            const saidOfModel = said === "no" ? "no" : (ofModel?.admits(it.now) ?? "free");
+            const admitted = it.admit(name);
+            const expected = said === "no" ? "own" : saidOfModel === "no" ? "model" : "yes";
+            const found = !("why" in admitted) ? "yes" : admitted.isModels ? "model" : "own";
+            assert.equal(found, expected, `run ${run}, step ${step}`);
+            if ("why" in admitted) continue;
+            const token = { isProbe: true, period: step };
+            if (said === "probe") own.probing = token;
+            if (saidOfModel === "probe") ofModel!.probing = token;
+            const period = own.period;
+            const modelsPeriod = ofModel?.period ?? 0;
+            out.push({
+              name,
+              settle: admitted.settle,
+              expect(judgement) {
+                let model = models.get(name);
+                if (model === undefined && judgement === "failed") {
+                  model = new Model(rules, WINDOW_MS);
+                  models.set(name, model);
+                }
+                const verdict = {
+                  answered: "success",
+                  failed: "failure",
+                  broken: "failure",
+                  neither: "neither",
+                };
+                const isAnswer = judgement === "failed";
+                own.ends(token, period, isAnswer ? "success" : (verdict[judgement] as Verdict), it.now);
+                if (model === undefined) return;
+                const ofThis = judgement === "broken" ? "neither" : (verdict[judgement] as Verdict);
+                model.ends(token, modelsPeriod, ofThis, it.now);
+                const isBad = model.state !== "closed" || model.calls.at(-1)?.failed === true;
+                const tenth = WINDOW_MS / 10;
+                const recent = model.calls.filter(
+                  ({ at, failed }) => failed && Math.floor(at / tenth) > Math.floor(it.now / tenth) - 10,
+                );
+                if (!isBad && recent.length === 0) models.delete(name);
+              },
+            });
+          } else {
+            const [each] = out.splice(random.below(out.length), 1);
+            const odd = random.pick<Judgement>(["neither", "broken"]);
+            const word = random.chance(bad.get(each!.name)!) ? "failed" : "answered";
+            const judgement = random.chance(0.2) ? odd : word;
+            each!.expect(judgement);
+            each!.settle(judgement);
+          }
+          const { models: shown } = it.circuits.view(PROVIDER, rules);
+          assert.deepEqual(
+            Object.fromEntries(shown.map(({ model, state }) => [model, state])),
+            Object.fromEntries([...models].map(([name, { state }]) => [name, state])),
+            `run ${run}, step ${step}`,
+          );
+        }
+      }
+    });
+  }
 });
 
 describe("an attempt's end", () => {
   const of = (result: AttemptResult, streamError?: Attempt["streamError"]) =>
-    judge({ result, streamError }, false);
+    judge({ result, status: result.kind === "reply" ? result.status : undefined, streamError }, false);
   const reply = (code: number, body: "complete" | "upstream-cut" | "aborted" | "failed" = "complete") =>
     of({ kind: "reply", status: code, body });
   const error = (code: string) => of({ kind: "error", code, message: "", bytesSent: true } as AttemptResult);
@@ -215,14 +431,15 @@ describe("an attempt's end", () => {
       { kind: "error", type: "t", status: code, retryable: true, message: "" },
     );
 
-  it("is the provider's failure where it is", () => {
-    for (const code of [500, 502, 503, 504, 529]) assert.equal(reply(code), "failure");
+  it("is a failure by the provider's own word, or a connection's", () => {
+    for (const code of [500, 502, 503, 504, 529]) assert.equal(reply(code), "failed");
     // A reply that was kept back and thrown away has been seen all the same.
-    assert.equal(reply(529, "aborted"), "failure");
-    assert.equal(reply(200, "upstream-cut"), "failure");
+    assert.equal(reply(529, "aborted"), "failed");
+    assert.equal(judge({ result: undefined, status: 529, streamError: undefined }, false), "failed");
+    assert.equal(reply(200, "upstream-cut"), "broken");
     for (const code of ["TM_UPSTREAM_CONNECT", "TM_UPSTREAM_RESET", "TM_UPSTREAM_TIMEOUT", "TM_UPSTREAM_TLS"])
-      assert.equal(error(code), "failure");
-    assert.deepEqual([inStream(529), inStream(undefined), inStream(400)], ["failure", "failure", "success"]);
+      assert.equal(error(code), "broken");
+    assert.deepEqual([inStream(529), inStream(undefined), inStream(400)], ["failed", "failed", "answered"]);
   });
 
   it("is not, where a limit, the client or TokenMan ended it", () => {
@@ -231,13 +448,16 @@ describe("an attempt's end", () => {
       Array(4).fill("neither"),
     );
     assert.equal(
-      judge({ result: { kind: "reply", status: 429, body: "complete" }, streamError: undefined }, true),
-      "failure",
+      judge(
+        { result: { kind: "reply", status: 429, body: "complete" }, status: 429, streamError: undefined },
+        true,
+      ),
+      "failed",
     );
     assert.deepEqual([error("TM_KEY_UNAVAILABLE"), error("TM_INTERNAL")], ["neither", "neither"]);
     assert.equal(of({ kind: "cancelled" }), "neither");
     assert.equal(of({ kind: "skipped", by: "x", reason: "y" }), "neither");
-    assert.deepEqual([reply(200), reply(404), reply(401)], ["success", "success", "success"]);
+    assert.deepEqual([reply(200), reply(404), reply(401)], ["answered", "answered", "answered"]);
   });
 });
 
@@ -254,7 +474,7 @@ describe("the plugin", () => {
     assert.ok(skipped?.result?.kind === "skipped" && skipped.result.by === "breaker");
     assert.match(skipped.result.reason, /is open after failures; it is tried again in \d+ s/);
     const warned = run.log.filter(({ level }) => level === "warn").map(({ message }) => message);
-    assert.deepEqual(warned, ["the circuit of a is open: 3 failures in a row"]);
+    assert.deepEqual(warned, ["the circuit of a's m is open: 3 failures in a row"]);
   });
 
   it("closes again after a probe, and a limited or refused request opens nothing", async () => {
@@ -267,7 +487,11 @@ describe("the plugin", () => {
     await run.send(REQUEST);
     assert.deepEqual(
       run.log.map(({ message }) => message).filter((message) => message?.startsWith("the circuit")),
-      ["the circuit of upstream is open: 2 failures in a row", "the circuit of upstream is closed"],
+      [
+        "the circuit of upstream's m is open: 2 failures in a row",
+        "the circuit of upstream's m is half-open",
+        "the circuit of upstream's m is closed",
+      ],
     );
   });
 
@@ -298,7 +522,8 @@ describe("the plugin", () => {
       const headers = { "content-type": "application/json", "x-api-key": "sk-ant-api03-x" };
       const init = { method: "POST", headers, body: JSON.stringify(REQUEST.body) };
       const response = await fetch(`${tokenman.proxy}/v1/messages`, init);
-      return { status: response.status, text: await response.text() };
+      const retryAfter = response.headers.get("retry-after");
+      return { status: response.status, retryAfter, text: await response.text() };
     };
     const command = async (...words: readonly string[]): Promise<string[]> => {
       const lines: string[] = [];
@@ -319,14 +544,14 @@ describe("the plugin", () => {
     assert.deepEqual([(await ask()).status, (await ask()).status, await gauge()], [529, 529, "1"]);
     const refused = await ask();
     assert.equal(refused.status, 503);
-    assert.match(refused.text, /anthropic: its circuit is open after failures/);
+    assert.ok(Number(refused.retryAfter) > 50 && Number(refused.retryAfter) <= 60, "Retry-After");
+    assert.match(refused.text, /anthropic: its circuit for this model is open after failures/);
     assert.equal((await tokenman.reload("a test")).ok, true);
     assert.equal((await ask()).status, 503, "the new generation knows it, too");
     assert.equal(upstream.requests.length, 2);
-    assert.match(
-      (await command("anthropic"))[0]!,
-      /^anthropic {2}open +2 failures in a row; a probe in \d+ s$/,
-    );
+    const [shown, model] = await command("anthropic");
+    assert.match(shown!, /^anthropic {2}open +m: 2 failures in a row; a probe in \d+ s$/);
+    assert.match(model!, /^ {2}m {8}open +2 failures in a row; a probe in \d+ s$/);
 
     assert.match((await command("anthropic", "close"))[0]!, /^anthropic {2}closed \(by hand\)$/);
     assert.deepEqual([(await ask()).status, await gauge()], [200, "0"]);
