@@ -12,6 +12,7 @@ export * from "./format.ts";
 export * from "./glob.ts";
 export * from "./headers.ts";
 export * from "./json-index.ts";
+export { OutlineMemo, type OutlineMemoBounds } from "./json-outline.ts";
 export * from "./json-read.ts";
 export * from "./json-splice.ts";
 export * from "./ledger.ts";

@@ -1,15 +1,20 @@
 /** Lenient reading of JSON that somebody else wrote: what is not as expected is undefined, and nothing throws. */
 import { type JsonNode, topLevel } from "./json-index.ts";
+import type { OutlineMemo } from "./json-outline.ts";
 
 const SPACES: ReadonlySet<number | undefined> = new Set([0x20, 0x09, 0x0a, 0x0d]);
 
-/** The wanted top-level members of a body, or undefined where it is not a JSON object. Never throws. */
-export function topLevelOf(body: Buffer, wanted: ReadonlySet<string>): Map<string, JsonNode> | undefined {
+/** The wanted top-level members of a body, or undefined where it is not a JSON object. Never throws. `memo`: see `topLevel`. */
+export function topLevelOf(
+  body: Buffer,
+  wanted: ReadonlySet<string>,
+  memo?: OutlineMemo,
+): Map<string, JsonNode> | undefined {
   let at = body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf ? 3 : 0;
   while (SPACES.has(body[at])) at++;
   if (body[at] !== 0x7b) return undefined;
   try {
-    return topLevel(body, wanted);
+    return topLevel(body, wanted, memo);
   } catch {
     return undefined;
   }

@@ -7,7 +7,7 @@ export const COMMA = 0x2c;
 const COLON = 0x3a;
 const BACKSLASH = 0x5c;
 export const OPEN_ARRAY = 0x5b;
-const CLOSE_ARRAY = 0x5d;
+export const CLOSE_ARRAY = 0x5d;
 export const OPEN_OBJECT = 0x7b;
 export const CLOSE_OBJECT = 0x7d;
 

@@ -1,6 +1,7 @@
 import {
   countOf,
   type JsonNode,
+  OutlineMemo,
   openingOf,
   parsedOf,
   type RequestDescription,
@@ -24,6 +25,9 @@ const WANTED: ReadonlySet<string> = new Set([
   ...CAPS,
 ]);
 
+/** Of the conversations that are under way. */
+const memo = new OutlineMemo();
+
 /** Types of tools that the client runs. A shell may run in the provider's container, so it is not among them. */
 const CLIENT_TOOLS: ReadonlySet<string> = new Set([
   "function",
@@ -37,7 +41,7 @@ const CLIENT_TOOLS: ReadonlySet<string> = new Set([
 
 /** Reads what routing and accounting need from a body of any OpenAI dialect; undefined where it is no JSON object. */
 export function describe(body: Buffer): RequestDescription | undefined {
-  const top = topLevelOf(body, WANTED);
+  const top = topLevelOf(body, WANTED, memo);
   return top === undefined ? undefined : new OpenAiDescription(top);
 }
 
