@@ -11,7 +11,7 @@ import type {
   UsageReader,
 } from "@tokenman/plugin-sdk";
 import { Cancellation } from "./cancellation.ts";
-import { Edits } from "./edits.ts";
+import type { Edits } from "./edits.ts";
 import type { ExchangeState } from "./exchange.ts";
 import { Slots } from "./slots.ts";
 
@@ -64,7 +64,7 @@ export class AttemptState extends Slots implements Attempt {
     const { plugin } = this.#exchange.callOn("beforeUpstream");
     // Called off while the hook runs: that is not its fault, and of no consequence.
     if (this.result !== undefined) return;
-    this.#edits ??= new Edits(this.#exchange.editableBody(), this.#exchange.id);
+    this.#edits ??= this.#exchange.editsOver();
     this.#edits.patch(patches, plugin);
   }
   mark(): AttemptMark {

@@ -28,16 +28,20 @@ interface Owned {
 export class Edits {
   readonly #body: Buffer;
   readonly #exchangeId: string;
+  readonly #under: Edits | undefined;
   #root: JsonNode | undefined;
   #list: Owned[] = [];
   #texts: Map<string, string> | undefined;
 
-  constructor(body: Buffer, exchangeId: string) {
+  /** `under`: those of the same body that these come over. */
+  constructor(body: Buffer, exchangeId: string, under?: Edits) {
     this.#body = body;
     this.#exchangeId = exchangeId;
+    this.#under = under;
   }
   /** The index of the body. Throws TM_EDIT_IMPOSSIBLE where it is not JSON. */
   get root(): JsonNode {
+    if (this.#under !== undefined) return this.#under.root;
     if (this.#root === undefined) {
       try {
         this.#root = parseIndex(this.#body);
@@ -53,6 +57,15 @@ export class Edits {
   /** A segment's text after the edits so far; undefined where none touched it. */
   textOf(pointer: string): string | undefined {
     return this.#texts?.get(pointer);
+  }
+  /** Whether no edit replaced or removed the value, or what it is in; a change of a text leaves it standing. */
+  stands(pointer: string): boolean {
+    for (const { edit, pointer: at } of this.#list) {
+      if (edit.kind === "text" || (pointer !== at && !pointer.startsWith(`${at}/`))) continue;
+      // What is added to an array stands beside what is there.
+      if (edit.op !== "add" || this.#find(at.slice(0, at.lastIndexOf("/")))?.kind !== "array") return false;
+    }
+    return true;
   }
   setText(segment: Segment, text: string, plugin: PluginHandle): void {
     if (!(segment instanceof SegmentState) || !segment.isOf(this))

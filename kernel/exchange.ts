@@ -9,6 +9,7 @@ import {
   type Exchange,
   type Format,
   headerValue,
+  type JsonNode,
   type JsonPatch,
   type Outcome,
   type ReplyInit,
@@ -141,14 +142,24 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     return this.#segments;
   }
   read(pointer: string): unknown {
-    const { body } = this.request;
-    if (body === undefined) return undefined;
-    this.#edits ??= new Edits(body, this.id);
     try {
-      return this.#edits.root.find(pointer)?.value();
+      return this.node(pointer)?.value();
     } catch {
       return undefined;
     }
+  }
+  node(pointer: string): JsonNode | undefined {
+    const { body } = this.request;
+    if (body === undefined || body.length === 0) return undefined;
+    this.#edits ??= new Edits(body, this.id);
+    try {
+      return this.#edits.root.find(pointer);
+    } catch {
+      return undefined;
+    }
+  }
+  stands(pointer: string): boolean {
+    return this.#edits?.stands(pointer) ?? true;
   }
   edit(segment: Segment, text: string): void {
     const plugin = this.callOn("request").plugin;
@@ -238,6 +249,10 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     if (body === undefined)
       throw new TokenmanError("TM_EDIT_IMPOSSIBLE", "the request's body cannot be read here");
     return body;
+  }
+  /** An attempt's own edits, to come over those of the exchange. */
+  editsOver(): Edits {
+    return new Edits(this.editableBody(), this.id, this.#editable());
   }
   /** The body to send with an attempt, and whether it differs from what the client sent. */
   outgoingBody(attempt: AttemptState): { readonly body: Buffer; readonly edited: boolean } {

@@ -2,6 +2,7 @@ import type { Dialect, EventVerdict, RequestDescription, Segment, Usage } from "
 import type { ErrorCode } from "./errors.ts";
 import type { ClientCredential, Format, PublicError } from "./format.ts";
 import type { RawHeaders } from "./headers.ts";
+import type { JsonNode } from "./json-index.ts";
 import type { Provider, Secret } from "./provider.ts";
 import type { BodyEnd, ReplyInit } from "./reply.ts";
 
@@ -175,6 +176,10 @@ export interface Exchange {
   readonly segments: readonly Segment[];
   /** The value at a JSON pointer in the body as the client sent it; undefined where there is none. */
   read(pointer: string): unknown;
+  /** The place of that value in the body. All that asks for places, and all edits, share one scan of the body. */
+  node(pointer: string): JsonNode | undefined;
+  /** Whether what the pointer names will be sent: false where an edit so far replaced or removed it, or what it is in. */
+  stands(pointer: string): boolean;
   /** Replaces a segment's text. Throws TM_SEGMENT_SEALED, TM_EDIT_CONFLICT. */
   edit(segment: Segment, text: string): void;
   patch(patches: readonly JsonPatch[]): void;

@@ -66,6 +66,37 @@ describe("an edit", () => {
     ]);
   });
 
+  it("tells what still stands, and where values are", async () => {
+    const stands: Record<string, boolean> = {};
+    const places = ["/texts", "/texts/0", "/texts/1", "/o", "/o/a", "/n", "/new"];
+    const { exchange } = await after([
+      editor("a", (ex) => ex.edit(ex.segments[0]!, "ONE")),
+      editor("b", (ex) =>
+        ex.patch([
+          { op: "remove", pointer: "/texts/1" },
+          { op: "add", pointer: "/texts/0", value: "before" },
+          { op: "add", pointer: "/o", value: { a: 2 } },
+          { op: "add", pointer: "/new", value: 1 },
+        ]),
+      ),
+      editor("see", (ex) => {
+        for (const place of places) stands[place] = ex.stands(place);
+      }),
+    ]);
+    assert.deepEqual(stands, {
+      "/texts": true,
+      "/texts/0": true,
+      "/texts/1": false,
+      "/o": false,
+      "/o/a": false,
+      "/n": true,
+      "/new": false,
+    });
+    assert.equal(exchange.node("/n")?.raw(), "12345678901234567890");
+    assert.equal(exchange.node("/nothing"), undefined);
+    assert.equal(exchange.node("no pointer"), undefined);
+  });
+
   it("of a signed segment, of another request's, or of no text is refused", async () => {
     const codes: string[] = [];
     const catching = (edit: (ex: Exchange) => unknown) =>
