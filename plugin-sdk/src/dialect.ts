@@ -21,6 +21,13 @@ export interface RequestDescription {
   /** Whether the request offers tools, and whether the provider itself runs some of them. */
   readonly tools: "none" | "client" | "server";
   /**
+   * What the request itself says of chance: "fixed" asks for none of it (temperature 0, or a seed), "random" for some (a
+   * temperature above 0, several choices). Undefined where it leaves that to the provider.
+   */
+  readonly sampling?: "fixed" | "random" | undefined;
+  /** Whether the request changes what the provider keeps (a conversation of its own), or is answered later. */
+  readonly stateful?: boolean;
+  /**
    * How the conversation begins ({@link openingOf}), which tells it from others at each of its turns. Where a dialect
    * does not say, its segments are read for it, all of them.
    */

@@ -13,6 +13,7 @@ const WANTED: ReadonlySet<string> = new Set([
   "model",
   "stream",
   "max_tokens",
+  "temperature",
   "tools",
   "mcp_servers",
   "system",
@@ -36,6 +37,7 @@ class MessagesDescription implements RequestDescription {
   readonly modelPointer: string | undefined;
   readonly stream: boolean;
   readonly maxOutputTokens: number | undefined;
+  readonly #temperature: JsonNode | undefined;
   readonly #tools: JsonNode | undefined;
   readonly #mcpServers: JsonNode | undefined;
   readonly #system: JsonNode | undefined;
@@ -47,6 +49,7 @@ class MessagesDescription implements RequestDescription {
     this.modelPointer = this.model === undefined ? undefined : "/model";
     this.stream = top.get("stream")?.kind === "true";
     this.maxOutputTokens = countOf(parsedOf(top.get("max_tokens")));
+    this.#temperature = top.get("temperature");
     this.#tools = top.get("tools");
     this.#mcpServers = top.get("mcp_servers");
     this.#system = top.get("system");
@@ -55,6 +58,12 @@ class MessagesDescription implements RequestDescription {
 
   get opening(): string {
     return openingOf(this.#system, this.#messages);
+  }
+
+  get sampling(): RequestDescription["sampling"] {
+    const temperature = countOf(parsedOf(this.#temperature));
+    if (temperature === undefined) return undefined;
+    return temperature === 0 ? "fixed" : "random";
   }
 
   /** Worked out at first use: tool definitions are a large part of an agent's body. */

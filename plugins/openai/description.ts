@@ -19,6 +19,11 @@ const WANTED: ReadonlySet<string> = new Set([
   "functions",
   "web_search_options",
   "stream_options",
+  "temperature",
+  "seed",
+  "n",
+  "conversation",
+  "background",
   "messages",
   "instructions",
   "input",
@@ -64,6 +69,21 @@ export class OpenAiDescription implements RequestDescription {
 
   get opening(): string {
     return openingOf(this.#top.get("instructions"), this.#top.get("messages") ?? this.#top.get("input"));
+  }
+
+  get sampling(): RequestDescription["sampling"] {
+    if ((countOf(parsedOf(this.#top.get("n"))) ?? 1) > 1) return "random";
+    if (typeof parsedOf(this.#top.get("seed")) === "number") return "fixed";
+    const temperature = countOf(parsedOf(this.#top.get("temperature")));
+    if (temperature === undefined) return undefined;
+    return temperature === 0 ? "fixed" : "random";
+  }
+
+  /** A conversation at OpenAI gets the turn appended; a background response is fetched later. */
+  get stateful(): boolean {
+    const conversation = this.#top.get("conversation");
+    if (conversation !== undefined && conversation.kind !== "null") return true;
+    return this.#top.get("background")?.kind === "true";
   }
 
   /** What the request says about usage in its stream. "other" is a value that is no object. */

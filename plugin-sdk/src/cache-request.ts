@@ -1,0 +1,115 @@
+/**
+ * What a request says, beside its body, that a store of replies has to know: what may change the answer, and what the
+ * client asks of caches (RFC 9111 §5.2.1, and `X-Tokenman-Cache`).
+ */
+import crypto from "node:crypto";
+import type { Exchange } from "./exchange.ts";
+import type { RawHeaders } from "./headers.ts";
+
+export interface CacheRequest {
+  /** The headers that may change the answer, as they came. */
+  readonly variant: string;
+  /** Neither give a stored reply nor store this one. */
+  readonly noStore: boolean;
+  /** Give no stored reply, but store this one. */
+  readonly refresh: boolean;
+  /** Milliseconds that a stored reply may be old at the most, and must stay fresh at the least. */
+  readonly maxAgeMs: number;
+  readonly minFreshMs: number;
+  /** Ask no provider: a stored reply, or none. */
+  readonly onlyIfCached: boolean;
+}
+
+/**
+ * Headers that may change the answer, beside those that begin with a vendor's name (version, beta, organisation,
+ * project). The coding and language that the client accepts are among them, because a reply is stored as it came.
+ */
+const VARYING: ReadonlySet<string> = new Set([
+  "accept",
+  "accept-encoding",
+  "accept-language",
+  "content-encoding",
+  "content-type",
+  "origin",
+  "x-tokenman-nocompress",
+]);
+const CONTROL: ReadonlySet<string> = new Set(["cache-control", "pragma", "x-tokenman-cache"]);
+/** No name of interest is shorter or longer, but for the vendors'. */
+const MIN_NAME = 6;
+const MAX_NAME = 21;
+const LOWER_A = 0x61;
+const LOWER_O = 0x6f;
+const TO_LOWER = 0x20;
+
+/** Reads a request's headers, in one pass. */
+export function cacheRequestOf(headers: RawHeaders): CacheRequest {
+  let variant = "";
+  let directives: string[] | undefined;
+  for (let index = 0; index + 1 < headers.length; index += 2) {
+    const name = headers[index]!;
+    const first = name.charCodeAt(0) | TO_LOWER;
+    const mayBeVendor = first === LOWER_A || first === LOWER_O;
+    if (!mayBeVendor && (name.length < MIN_NAME || name.length > MAX_NAME)) continue;
+    const lower = name.toLowerCase();
+    if (VARYING.has(lower) || lower.startsWith("anthropic-") || lower.startsWith("openai-"))
+      variant += `${lower}:${headers[index + 1]}\n`;
+    else if (CONTROL.has(lower)) {
+      directives ??= [];
+      directives.push(lower, headers[index + 1]!);
+    }
+  }
+  return new Facts(variant, directives ?? []);
+}
+
+class Facts implements CacheRequest {
+  readonly variant: string;
+  noStore = false;
+  refresh = false;
+  maxAgeMs = Number.POSITIVE_INFINITY;
+  minFreshMs = 0;
+  onlyIfCached = false;
+
+  constructor(variant: string, directives: readonly string[]) {
+    this.variant = variant;
+    const isControlled = directives.includes("cache-control");
+    for (let index = 0; index < directives.length; index += 2) {
+      // RFC 9111 §5.4: Pragma counts where there is no Cache-Control.
+      if (directives[index] === "pragma" && isControlled) continue;
+      for (const directive of directives[index + 1]!.split(",")) this.#take(directive.trim().toLowerCase());
+    }
+  }
+  #take(directive: string): void {
+    const [name, value = ""] = directive.split("=", 2);
+    if (name === "no-store") this.noStore = true;
+    else if (name === "no-cache" || name === "refresh") this.refresh = true;
+    else if (name === "only-if-cached") this.onlyIfCached = true;
+    else if (name === "max-age") this.maxAgeMs = Math.min(this.maxAgeMs, secondsIn(value) ?? 0);
+    else if (name === "min-fresh") this.minFreshMs = Math.max(this.minFreshMs, secondsIn(value) ?? 0);
+    if (this.maxAgeMs === 0) this.refresh = true;
+  }
+}
+
+/** Milliseconds; undefined for what is no number of seconds. */
+function secondsIn(text: string): number | undefined {
+  const digits = /^"?(\d{1,10})"?$/.exec(text)?.[1];
+  return digits === undefined ? undefined : Number(digits) * 1_000;
+}
+
+/**
+ * A key that two requests have in common only where the same answer may be given to both: one project, one credential, one
+ * dialect, path and query, the same headers of interest and the same body. `scope` is whatever else must be equal.
+ * The body is hashed as it is given: nothing is parsed. 43 characters of base64url.
+ */
+export function answerKey(exchange: Exchange, variant: string, scope: string, body: Buffer): string {
+  const { dialect, project, credentialHash, request } = exchange;
+  // Lengths, so that no part can pretend to be the beginning of the next one.
+  const head = `${scope.length} ${project.length} ${request.target.length} ${variant.length}\n${scope}${project}${request.target}${variant}${credentialHash}\n${dialect?.name ?? ""}\n`;
+  // One buffer and one call cost less than a hash object, up to some 100 KB.
+  if (body.length > ONE_CALL_BYTES)
+    return crypto.createHash("sha256").update(head).update(body).digest("base64url");
+  const bytes = Buffer.allocUnsafe(head.length * 3 + body.length);
+  const written = bytes.write(head, 0, "utf8");
+  body.copy(bytes, written);
+  return crypto.hash("sha256", bytes.subarray(0, written + body.length), "base64url");
+}
+const ONE_CALL_BYTES = 65_536;

@@ -1,0 +1,167 @@
+/** What is kept of a whole reply, and how it is given again. */
+import type { Usage } from "./dialect.ts";
+import type { Attempt, Exchange } from "./exchange.ts";
+import type { Flight } from "./flights.ts";
+import { headerValue, type RawHeaders } from "./headers.ts";
+import { AttemptBill, addSaving, type LedgerSaving } from "./ledger.ts";
+import type { Pricing } from "./pricing.ts";
+import type { ReplyInit } from "./reply.ts";
+
+export interface StoredReply {
+  /** Without those that belong to its own moment or connection. */
+  readonly headers: RawHeaders;
+  /** As it was sent, in its Content-Encoding. Belongs to whoever keeps it. */
+  readonly body: Buffer;
+  /** Whether it came without a length: so it goes out again. */
+  readonly chunked: boolean;
+  readonly provider: string;
+  /** When it was complete, in milliseconds since the epoch, as {@link storeNow} tells them. */
+  readonly at: number;
+  /** What it took: tokens of input and output, and nano-dollars; undefined where not known. */
+  readonly tokens: number;
+  readonly nanoUsd: number | undefined;
+}
+
+/**
+ * Milliseconds since the epoch that never jump while the process lives: the age of what is stored must not depend on a
+ * clock that is set.
+ */
+export function storeNow(): number {
+  return performance.timeOrigin + performance.now();
+}
+
+/** Headers that speak of one moment, one connection, or one client, and would be untrue in a replay. */
+const MOMENTARY: ReadonlySet<string> = new Set([
+  "age",
+  "alt-svc",
+  "authentication-info",
+  "clear-site-data",
+  "content-length",
+  "date",
+  "retry-after",
+  "retry-after-ms",
+  "set-cookie",
+  "set-cookie2",
+  "transfer-encoding",
+  "www-authenticate",
+  "x-should-retry",
+]);
+/** `anthropic-ratelimit-…`, `x-ratelimit-…`, `ratelimit-…`: what is left of a limit. `x-tokenman-…`: TokenMan's own. */
+const MOMENTARY_START = /^(?:(?:anthropic-|x-)?ratelimit|x-tokenman-)/;
+
+function lasting(headers: RawHeaders): RawHeaders {
+  const kept: string[] = [];
+  for (let index = 0; index + 1 < headers.length; index += 2) {
+    const name = headers[index]!.toLowerCase();
+    if (!MOMENTARY.has(name) && !MOMENTARY_START.test(name)) kept.push(headers[index]!, headers[index + 1]!);
+  }
+  return kept;
+}
+
+/**
+ * What may be kept of the reply of an exchange that has settled: a complete 200 with at least one token in it, that its
+ * sender lets be stored. Undefined for any other: errors, broken streams, what is beyond the flight's buffer.
+ */
+export function storedReply(exchange: Exchange, flight: Flight): StoredReply | undefined {
+  const { shared, attempt } = flight;
+  if (shared === undefined || attempt === undefined || shared.status !== 200) return undefined;
+  if (!isComplete(exchange, attempt) || !mayBeStored(shared.headers)) return undefined;
+  const body = shared.whole();
+  if (body === undefined) return undefined;
+  return {
+    headers: lasting(shared.headers),
+    body,
+    chunked: headerValue(shared.headers, "content-length") === undefined,
+    provider: attempt.provider.name,
+    at: storeNow(),
+    tokens: tokensOf(attempt.get(AttemptBill)?.usage ?? attempt.usage),
+    nanoUsd: attempt.get(AttemptBill)?.cost?.total,
+  };
+}
+
+function isComplete({ dialect }: Exchange, { result, terminal, streamError, usage }: Attempt): boolean {
+  if (result?.kind !== "reply" || result.body !== "complete" || streamError !== undefined) return false;
+  if (terminal === false) return false;
+  if (dialect?.generates !== true) return true;
+  // A stream has its terminal event; of a buffered reply, only the usage tells that it is an answer and no error in a 200.
+  if (terminal === undefined && usage?.complete !== true) return false;
+  // Nobody wants to be told the same nothing again.
+  return usage === undefined || usage.outputTokens > 0 || dialect.outputText === undefined;
+}
+
+function mayBeStored(headers: RawHeaders): boolean {
+  const control = headerValue(headers, "cache-control");
+  if (control !== undefined && /(?:^|[\s,])no-store(?:$|[\s,])/i.test(control)) return false;
+  return headerValue(headers, "vary")?.includes("*") !== true;
+}
+
+/** The reply again, with `headers` behind its own. */
+export function replayOf(stored: StoredReply, headers: RawHeaders): ReplyInit {
+  return {
+    status: 200,
+    headers: [...stored.headers, ...headers],
+    body: stored.body,
+    chunked: stored.chunked,
+  };
+}
+
+/** The headers of a reply that is shared while it comes, for those who follow: cookies are the leader's. */
+export function followed(reply: ReplyInit, headers: RawHeaders): ReplyInit {
+  const own: string[] = [];
+  const { headers: shared = [] } = reply;
+  for (let index = 0; index + 1 < shared.length; index += 2) {
+    const name = shared[index]!.toLowerCase();
+    if (!name.startsWith("set-cookie") && !name.startsWith("x-tokenman-"))
+      own.push(shared[index]!, shared[index + 1]!);
+  }
+  return { ...reply, headers: [...own, ...headers] };
+}
+
+/** Input and output, whatever the provider's own cache held of it. */
+export function tokensOf(usage: Usage | undefined): number {
+  if (usage === undefined) return 0;
+  const { inputTokens, cacheReadTokens, cacheWrite5mTokens, cacheWrite1hTokens, outputTokens } = usage;
+  return inputTokens + cacheReadTokens + cacheWrite5mTokens + cacheWrite1hTokens + outputTokens;
+}
+
+/** Notes that a stored reply took the place of a call. */
+export function addReplaySaving(exchange: Exchange, plugin: string, stored: StoredReply): void {
+  const { tokens, nanoUsd } = stored;
+  addSaving(exchange, { kind: "response-cache", plugin, tokens, nanoUsd });
+}
+
+/** Notes that an exchange shared another one's call. What that took is known at its end, when the ledger looks. */
+export function addSharedSaving(
+  exchange: Exchange,
+  plugin: string,
+  attempt: Attempt,
+  pricing: Pricing | undefined,
+): void {
+  addSaving(exchange, new SharedSaving(plugin, attempt, pricing));
+}
+
+class SharedSaving implements LedgerSaving {
+  readonly kind = "response-cache";
+  readonly plugin: string;
+  readonly #attempt: Attempt;
+  readonly #pricing: Pricing | undefined;
+
+  constructor(plugin: string, attempt: Attempt, pricing: Pricing | undefined) {
+    this.plugin = plugin;
+    this.#attempt = attempt;
+    this.#pricing = pricing;
+  }
+  get tokens(): number {
+    return tokensOf(this.#attempt.get(AttemptBill)?.usage ?? this.#attempt.usage);
+  }
+  /** By the bill, or where the one who made the call has not settled yet, by what the provider says of it. */
+  get nanoUsd(): number | undefined {
+    const { provider, candidate, usage, startedAt } = this.#attempt;
+    const bill = this.#attempt.get(AttemptBill);
+    const model = usage?.model ?? candidate.model;
+    if (bill !== undefined || usage?.complete !== true || model === undefined) return bill?.cost?.total;
+    const query = { model, provider: provider.name, format: provider.format, at: startedAt };
+    const price = this.#pricing?.price(query, usage);
+    return price?.priced === true ? Math.round(price.cost.total) : undefined;
+  }
+}
