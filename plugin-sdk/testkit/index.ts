@@ -15,4 +15,5 @@ export * from "./send.ts";
 export * from "./start-kernel.ts";
 export type { ConfigTable, ConfigValue } from "./toml.ts";
 export * from "./upstream.ts";
+export * from "./validate.ts";
 export * from "./vendor-reply.ts";
