@@ -180,7 +180,10 @@ class Answers {
     const events = wording.events(facts);
     return direction?.hangsAfter === undefined
       ? this.#streamed(call, behaviour, events)
-      : this.#hanging(call, direction.hangsAfter === 0 ? [SIGN_OF_LIFE] : events.slice(0, direction.hangsAfter));
+      : this.#hanging(
+          call,
+          direction.hangsAfter === 0 ? [SIGN_OF_LIFE] : events.slice(0, direction.hangsAfter),
+        );
   }
 
   /** Waits for the head, and gives the error that the behaviour asks for. */

@@ -37,7 +37,7 @@ export interface Direction {
       readonly outputTokens: number;
     }
   >;
-  /** Of a stream: so many events, and then nothing, until the client leaves. */
+  /** Of a stream: so many events (0: a comment), and then nothing, until the client leaves. */
   readonly hangsAfter?: number;
 }
 
