@@ -1,4 +1,5 @@
 import {
+  type Circuits,
   type HostInfo,
   type Ledger,
   type LedgerDimension,
@@ -8,6 +9,7 @@ import {
   TokenmanError,
   z,
 } from "@tokenman/plugin-sdk";
+import { circuit, circuitOf } from "./circuit.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
 import { figures, figuresOf } from "./figures.ts";
 import {
@@ -24,6 +26,8 @@ export interface World {
   readonly host: HostInfo;
   /** Undefined where nobody keeps one. */
   readonly ledger: Ledger | undefined;
+  /** Undefined where nobody leaves failing providers alone. */
+  readonly circuits: Circuits | undefined;
 }
 
 const range = {
@@ -34,7 +38,7 @@ const NOTHING = z.strictObject({});
 const group = figures.extend({ name: z.string() });
 
 /** The paths that this plugin answers itself. */
-export function endpoints({ host, ledger }: World): Endpoint[] {
+export function endpoints({ host, ledger, circuits }: World): Endpoint[] {
   const kept = (): Ledger => {
     if (ledger === undefined)
       throw new TokenmanError("TM_LEDGER_UNAVAILABLE", "no plugin keeps a ledger: the plugin store is off");
@@ -164,7 +168,7 @@ export function endpoints({ host, ledger }: World): Endpoint[] {
     }),
     endpoint({
       path: "/api/providers",
-      summary: "Figures by provider, the dearest first, and the providers that the config names",
+      summary: "Figures by provider, the dearest first, and the providers of the config with their circuits",
       parameters: z.strictObject(groupParameters),
       answer: z.strictObject({
         ...range,
@@ -177,12 +181,16 @@ export function endpoints({ host, ledger }: World): Endpoint[] {
             models: z.array(z.string()).describe("Empty: any of its format."),
             priority: z.number(),
             auth: z.enum(["client", "key", "none"]),
+            circuit: circuit.nullable().describe("Whether it is asked at present; null without a breaker."),
           }),
         ),
       }),
       async answerTo(query) {
         const { groups: found, ...span } = await groups("provider", query);
-        const configured = host.registry.all("provider").map(providerOf);
+        const views = new Map(circuits?.states().map((view) => [view.provider, circuitOf(view)]));
+        const configured = host.registry
+          .all("provider")
+          .map((provider) => ({ ...providerOf(provider), circuit: views.get(provider.name) ?? null }));
         return { ...span, providers: found.map(named), configured };
       },
     }),

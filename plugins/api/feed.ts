@@ -1,5 +1,5 @@
 import type { ServerResponse } from "node:http";
-import type { Ledger, LedgerBegin, LedgerEnd, LedgerEvent } from "@tokenman/plugin-sdk";
+import type { Alert, Ledger, LedgerBegin, LedgerEnd, LedgerEvent } from "@tokenman/plugin-sdk";
 import { usd } from "./figures.ts";
 
 /** Begun requests that are remembered until they end; the oldest are forgotten first. */
@@ -12,7 +12,7 @@ export const MAX_CLIENTS = 100;
 
 interface FeedEvent {
   readonly number: number;
-  readonly kind: "begin" | "end";
+  readonly kind: "begin" | "end" | "alert";
   readonly data: object;
   /** As it goes out; made for the first client that gets it. */
   text: string | undefined;
@@ -94,6 +94,10 @@ export class Feed {
     return true;
   }
 
+  /** Passes an alert on: a circuit that opened, a budget that is nearly spent. */
+  alert(alert: Alert): void {
+    this.#push("alert", alert);
+  }
   /** A comment to every client, so that nobody on the way takes the connection for dead. */
   beat(): void {
     for (const client of this.#clients) if (!client.isBehind) this.#write(client, ": beat\n\n");

@@ -1,4 +1,12 @@
-import { definePlugin, Ledger, optional, type RouteContext, TokenmanError, z } from "@tokenman/plugin-sdk";
+import {
+  Circuits,
+  definePlugin,
+  Ledger,
+  optional,
+  type RouteContext,
+  TokenmanError,
+  z,
+} from "@tokenman/plugin-sdk";
 import { apiCommands } from "./commands.ts";
 import { endpoints } from "./endpoints.ts";
 import { Feed } from "./feed.ts";
@@ -33,13 +41,13 @@ export default definePlugin({
   description: "Serves the JSON API on the dashboard port; tokenman stats, tokenman requests",
   section: "api",
   configSchema,
-  needs: { ledger: optional(Ledger) },
+  needs: { ledger: optional(Ledger), circuits: optional(Circuits) },
   stage: "ingress",
   commands: apiCommands,
   async setup(ctx) {
     const { config, host } = ctx;
-    const { ledger } = ctx.services;
-    const own = endpoints({ host, ledger });
+    const { ledger, circuits } = ctx.services;
+    const own = endpoints({ host, ledger, circuits });
     for (const { method, path, handle } of own)
       if (handle !== undefined) ctx.contribute("route", { port: "dashboard", method, path, handle });
 
@@ -54,6 +62,7 @@ export default definePlugin({
         () => feed.follow(ledger),
         (stop) => stop(),
       );
+    ctx.contribute("alertSink", { name: "api", alert: (alert) => feed.alert(alert) });
     ctx.every("heartbeat of the feed", config.heartbeat_seconds * 1000, () => feed.beat());
     ctx.contribute("route", {
       port: "dashboard",

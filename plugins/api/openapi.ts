@@ -10,16 +10,15 @@ const error = z
 
 /** The OpenAPI 3.1 document of the dashboard port: this plugin's paths, and those of all others. */
 export function openApi(own: readonly Endpoint[], host: HostInfo): object {
-  const described = [...own, ...others];
+  const routes = host.registry.all("route").filter(({ port }) => port !== "proxy");
+  const isServed = ({ method, path }: Endpoint) =>
+    routes.some((route) => route.method === method && route.path === path);
+  const described = [...own, ...others.filter(isServed)];
   const paths: Record<string, Record<string, object>> = {};
   for (const { method, path, ...rest } of described) add(paths, method, path, operation({ path, ...rest }));
   // What nobody describes is there all the same.
-  for (const route of host.registry.all("route")) {
-    if (
-      route.port === "proxy" ||
-      described.some((each) => each.path === route.path && each.method === route.method)
-    )
-      continue;
+  for (const route of routes) {
+    if (described.some((each) => each.path === route.path && each.method === route.method)) continue;
     if (route.method !== "HEAD") add(paths, route.method, route.path, undescribed(route));
   }
   return {

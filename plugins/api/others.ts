@@ -1,4 +1,5 @@
 import { z } from "@tokenman/plugin-sdk";
+import { circuit } from "./circuit.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { eventParameters } from "./query.ts";
 
@@ -19,6 +20,9 @@ const plugin = z.object({
   reason: z.string().optional().describe("Why it is off or quarantined."),
   failures: z.number(),
 });
+
+/** As the plugin that has it gives it out: what there is none of is left out. */
+const circuitView = z.looseObject({ ...circuit.partial().shape, provider: z.string() });
 
 const text = (contentType: string) => z.string().meta({ contentType });
 
@@ -69,12 +73,24 @@ export const others: readonly Endpoint[] = [
   ),
   other("GET", "/api/plugins", "The plugins", z.object({ generation: z.number(), plugins: z.array(plugin) })),
   other("POST", "/api/reload", "Loads config and plugins anew; 422 where that fails", reload),
+  other(
+    "GET",
+    "/api/circuits",
+    "Which providers and models are left alone because they keep failing",
+    z.object({ circuits: z.array(circuitView) }),
+  ),
+  other(
+    "POST",
+    "/api/providers/:name/circuit",
+    'Sets a circuit by hand; the body is {"state": "open"}, "closed" or "auto"',
+    circuitView,
+  ),
   other("GET", "/metrics", "Prometheus metrics", text("text/plain")),
   {
     ...other(
       "GET",
       "/api/events",
-      "Live feed of requests as they begin and end (events `begin`, `end`); `Last-Event-ID` replays what is still there, " +
+      "Live feed of requests as they begin and end (events `begin`, `end`) and of alerts (`alert`); `Last-Event-ID` replays what is still there, " +
         "and `missed` says that something was not",
       text("text/event-stream"),
     ),

@@ -547,6 +547,15 @@ describe("the plugin", () => {
     assert.equal(refused.status, 503);
     assert.ok(Number(refused.retryAfter) > 50 && Number(refused.retryAfter) <= 60, "Retry-After");
     assert.match(refused.text, /anthropic: its circuit for this model is open after failures/);
+    const { configured } = (await (await fetch(`${tokenman.dashboard}/api/providers`)).json()) as {
+      configured: { name: string; circuit: CircuitView }[];
+    };
+    const { circuit } = configured.find(({ name }) => name === "anthropic")!;
+    assert.deepEqual([circuit.state, circuit.reason], ["open", "m: 2 failures in a row"]);
+    assert.deepEqual(
+      circuit.models.map(({ model, state }) => [model, state]),
+      [["m", "open"]],
+    );
     assert.equal((await tokenman.reload("a test")).ok, true);
     assert.equal((await ask()).status, 503, "the new generation knows it, too");
     assert.equal(upstream.requests.length, 2);
@@ -579,5 +588,20 @@ describe("the plugin", () => {
       body: "{}",
     });
     assert.equal(bad.status, 400);
+    const foreign = await fetch(`${tokenman.dashboard}/api/providers/anthropic/circuit`, {
+      method: "POST",
+      headers: { origin: "https://elsewhere.example" },
+      body: '{"state":"open"}',
+    });
+    assert.equal(foreign.status, 403);
+    assert.equal((await ask()).status, 200, "a page of somebody else's opened nothing");
+    const feed = (await fetch(`${tokenman.dashboard}/api/events?lastEventId=0`)).body!.getReader();
+    let told = "";
+    while (!/event: alert\n.*\n\n/.test(told)) told += Buffer.from((await feed.read()).value!).toString();
+    await feed.cancel();
+    assert.match(
+      told,
+      /event: alert\ndata: \{"kind":"circuit",.*"provider":"anthropic","model":"m","state":"open"/,
+    );
   });
 });
