@@ -186,7 +186,7 @@ export class Limiter {
     const full = shares.find(({ bucket, amount }) => bucket.delayMs(amount) === delayMs);
     const provider = attempt.provider.name;
     const limit = full === undefined ? `the provider ${provider}` : full.scope;
-    return decline(exchange, attempt, "its rate limit is reached", (): ReplyInit => {
+    const refusal = (): ReplyInit => {
       const seconds = Math.max(1, Math.ceil(delayMs / 1_000));
       const unit = full?.unit ?? "requests";
       const who =
@@ -197,7 +197,8 @@ export class Limiter {
         headers: ["Retry-After", String(seconds)],
         details: { scope: full?.scope ?? `provider:${provider}`, unit },
       });
-    });
+    };
+    return decline(exchange, attempt, "its rate limit is reached", refusal, delayMs);
   }
 
   #learn(exchange: Exchange, attempt: Attempt): void {
