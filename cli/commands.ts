@@ -37,6 +37,25 @@ export const builtInCommands: readonly CliCommand[] = [
     run: async (invocation) => (await import("./stop.ts")).stop(invocation),
   },
   {
+    usage: "restart",
+    description: "Replace the running process by a new one, without refusing or cutting a request",
+    options: [
+      CONFIG,
+      {
+        flag: "--timeout <seconds>",
+        description: "How long the new process may take to be ready; the old one serves on if it is not",
+        default: 30,
+      },
+      {
+        flag: "--drain <seconds>",
+        description: "How long the old process may finish its requests",
+        default: 3600,
+      },
+    ],
+    examples: ["tokenman restart", "/opt/tokenman-next/bin/tokenman restart"],
+    run: async (invocation) => (await import("./restart.ts")).restart(invocation),
+  },
+  {
     usage: "reload",
     description: "Load config and plugins anew; requests in flight keep what they began with",
     options: [CONFIG, JSON_OUTPUT],

@@ -1,9 +1,9 @@
 import { spawn } from "node:child_process";
-import { closeSync, fchmodSync, fstatSync, openSync, readSync, renameSync, statSync } from "node:fs";
-import { join } from "node:path";
 import { TokenmanError } from "@tokenman/plugin-sdk";
 import type { Invocation } from "./command.ts";
+import { LogFile } from "./log-file.ts";
 import type { StartMessage } from "./messages.ts";
+import { originVariable } from "./origin.ts";
 import { runningInstance } from "./pid-file.ts";
 import { prepareDataDir, readSettings } from "./settings.ts";
 
@@ -16,10 +16,6 @@ export interface DaemonOptions {
   /** The script to run; default: the one that runs now. */
   readonly entry?: string;
 }
-
-/** A log over this size is put aside at the next start: TokenMan itself never cuts it while it runs. */
-const MAX_LOG_BYTES = 32 * 1024 * 1024;
-const MAX_TAIL_BYTES = 8 * 1024;
 
 /**
  * Starts TokenMan as a process of its own and waits until it serves. Where it does not come up, prints what it said and
@@ -36,23 +32,21 @@ export async function startDaemon(options: DaemonOptions): Promise<number> {
     );
   }
   prepareDataDir(server.data_dir);
-  const logFile = join(server.data_dir, "tokenman.log");
-  const log = openLog(logFile);
-  const written = fstatSync(log).size;
+  const log = new LogFile(server.data_dir);
   const child = spawn(process.execPath, [entry, ...startArguments(config, plugins)], {
     detached: true,
-    stdio: ["ignore", log, log, "ipc"],
+    stdio: ["ignore", log.fd, log.fd, "ipc"],
+    env: { ...process.env, ...originVariable({ background: true }) },
   });
-  closeSync(log);
+  log.close();
 
   const message = await firstMessage(child, timeoutMs);
   if (message === "timeout") {
     child.kill("SIGTERM");
     release(child);
-    const said = tail(logFile, written);
     throw new TokenmanError(
       "TM_START_TIMEOUT",
-      `TokenMan did not become ready within ${timeoutMs / 1000} s and was stopped; its log is ${logFile}${said}`,
+      `TokenMan did not become ready within ${timeoutMs / 1000} s and was stopped; its log is ${log.path}${log.tail()}`,
     );
   }
   release(child);
@@ -60,11 +54,12 @@ export async function startDaemon(options: DaemonOptions): Promise<number> {
     print(`TokenMan is running (pid ${child.pid})`);
     print(`  proxy      ${message.proxy}`);
     print(`  dashboard  ${message.dashboard}`);
-    print(`  log        ${logFile}`);
+    print(`  log        ${log.path}`);
     return 0;
   }
+  if (message.kind !== "failed") throw new TokenmanError("TM_INTERNAL", `it says "${message.kind}"`);
   process.stderr.write(
-    `${(message.text === "" ? `it ended without a word${tail(logFile, written)}` : message.text).trimEnd()}\n`,
+    `${(message.text === "" ? `it ended without a word${log.tail()}` : message.text).trimEnd()}\n`,
   );
   return message.exit;
 }
@@ -96,32 +91,4 @@ function firstMessage(child: Child, timeoutMs: number): Promise<StartMessage | "
 function release(child: Child): void {
   if (child.connected) child.disconnect();
   child.unref();
-}
-
-function openLog(file: string): number {
-  try {
-    if ((statSync(file, { throwIfNoEntry: false })?.size ?? 0) > MAX_LOG_BYTES) renameSync(file, `${file}.1`);
-    const log = openSync(file, "a", 0o600);
-    fchmodSync(log, 0o600);
-    return log;
-  } catch (cause) {
-    throw new TokenmanError("TM_DATA_DIR", `${file} cannot be written: ${(cause as Error).message}`, {
-      cause,
-    });
-  }
-}
-
-/** What was added to the log from `from` on: its end, where it is long. */
-function tail(file: string, from: number): string {
-  const log = openSync(file, "r");
-  try {
-    const { size } = fstatSync(log);
-    const start = Math.max(from, size - MAX_TAIL_BYTES);
-    const buffer = Buffer.alloc(size - start);
-    readSync(log, buffer, 0, buffer.length, start);
-    const said = buffer.toString().trimEnd();
-    return said === "" ? "" : `:\n${said}`;
-  } finally {
-    closeSync(log);
-  }
 }

@@ -1,11 +1,17 @@
 import type { Kernel } from "../kernel/kernel.ts";
 import { describeFailure } from "./failure.ts";
 import { tuneHeap } from "./heap.ts";
+import { RunningInstance } from "./instance.ts";
+import { Line } from "./line.ts";
 import { atLevelOf, createLog } from "./log.ts";
 import { tellStarter } from "./messages.ts";
+import { takeOrigin } from "./origin.ts";
 import { claimPidFile } from "./pid-file.ts";
 import { plannedSections } from "./planned.ts";
+import { Predecessor } from "./predecessor.ts";
 import { firstParty } from "./registry.ts";
+import { Restarter } from "./restarter.ts";
+import { ServiceManager } from "./service-manager.ts";
 import { prepareDataDir, readSettings } from "./settings.ts";
 import { Signals } from "./signals.ts";
 import { VERSION } from "./version.ts";
@@ -35,12 +41,19 @@ export async function runForeground(options: ForegroundOptions): Promise<number>
 
 async function run({ config, plugins }: ForegroundOptions): Promise<number> {
   tuneHeap();
+  const origin = takeOrigin(process.env);
+  const predecessor = origin.successor ? new Predecessor() : undefined;
   const { raw, server } = readSettings({ config });
   let kernel: Kernel | undefined;
   const output = createLog(server.log_level);
   const log = atLevelOf(output, () => kernel?.config.server.log_level);
+  const manager = ServiceManager.take(process.env, log);
   prepareDataDir(server.data_dir);
-  const claim = claimPidFile(server.data_dir, { version: VERSION, configFile: raw.file });
+  const claim = claimPidFile(
+    server.data_dir,
+    { version: VERSION, configFile: raw.file },
+    predecessor && { of: predecessor.pid, before: origin.before },
+  );
   const abandon = () => {
     claim.release();
     output.flush();
@@ -58,15 +71,33 @@ async function run({ config, plugins }: ForegroundOptions): Promise<number> {
       log,
       planned: plannedSections,
     });
-    const { proxyAddress, dashboardAddress } = await kernel.start();
-    signals.watch(kernel);
-    claim.complete({ bootId: kernel.bootId, proxy: proxyAddress, dashboard: dashboardAddress });
-    log.info(
-      { proxy: proxyAddress, dashboard: dashboardAddress, config: raw.file, version: VERSION },
-      "TokenMan serves",
-    );
-    await tellStarter({ kind: "ready", proxy: proxyAddress, dashboard: dashboardAddress });
-    return await signals.ended;
+    const { proxyAddress, dashboardAddress } = await kernel.start(await predecessor?.sockets());
+    const addresses = { proxy: proxyAddress, dashboard: dashboardAddress };
+    const restarter = new Restarter({
+      dataDir: server.data_dir,
+      origin,
+      kernel,
+      claim,
+      manager,
+      log,
+      stopDrainMs: DRAIN_MS,
+      keep: (successors) => signals.passOn(successors),
+      done: () => signals.done(),
+    });
+    signals.watch(new RunningInstance(kernel, restarter, manager));
+    await predecessor?.serving({ ...addresses, version: VERSION });
+    claim.complete({ bootId: kernel.bootId, ...addresses });
+    // Whoever waits for the process in the foreground does so no longer when that has ended.
+    const line = origin.line === undefined ? undefined : new Line(origin.line, () => signals.stop("SIGTERM"));
+    line?.say(claim.self);
+    log.info({ ...addresses, config: raw.file, version: VERSION }, "TokenMan serves");
+    if (predecessor === undefined) await tellStarter({ kind: "ready", ...addresses, version: VERSION });
+    else await predecessor.installed();
+    void manager?.ready(`serving ${proxyAddress}`);
+    manager?.watch();
+    const code = await signals.ended;
+    if (!restarter.handedOver) line?.say({ exit: code });
+    return code;
   } finally {
     abandon();
   }

@@ -1,10 +1,11 @@
 import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { TokenmanError } from "@tokenman/plugin-sdk";
+import type { ProcessRef } from "./origin.ts";
 import { processIdentity } from "./process-identity.ts";
 
 /** What a running TokenMan says about itself in DATA_DIR/tokenman.pid. */
-export interface PidRecord {
+export interface PidRecord extends ProcessRef {
   readonly pid: number;
   /** See {@link processIdentity}. */
   readonly identity: string;
@@ -17,12 +18,20 @@ export interface PidRecord {
   /** Base URLs. */
   readonly proxy: string | undefined;
   readonly dashboard: string | undefined;
+  /** Whether SIGUSR2 makes it hand over to a new process. To a version that does not know that, the signal is deadly. */
+  readonly handsOver: boolean;
+  /** Processes that handed over to this one and still finished their requests then. */
+  readonly before: readonly ProcessRef[];
 }
 
 /** The right to run with a data folder, held from before the start until the end. */
 export interface PidClaim {
+  /** This process. */
+  readonly self: ProcessRef;
   /** Adds what is known once it listens. Throws TM_ALREADY_RUNNING where another start took the claim meanwhile. */
   complete(facts: Pick<PidRecord, "bootId" | "proxy" | "dashboard">): void;
+  /** Says again that this process is the instance, where one that was to follow it is gone. */
+  reclaim(): void;
   /** Removes the file, if it is still this process's. */
   release(): void;
 }
@@ -38,12 +47,12 @@ export function runningInstance(dataDir: string): PidRecord | undefined {
 }
 
 /** Whether the very process that wrote the record still runs. A stranger that has its number now does not count. */
-export function isAlive({ pid, identity }: PidRecord): boolean {
+export function isAlive({ pid, identity }: ProcessRef): boolean {
   return processIdentity(pid) === identity;
 }
 
 /** Sends a signal to the recorded process, and to no other. False where it is gone. */
-export function signalInstance(record: PidRecord, signal: NodeJS.Signals): boolean {
+export function signalInstance(record: ProcessRef, signal: NodeJS.Signals): boolean {
   if (!isAlive(record)) return false;
   try {
     return process.kill(record.pid, signal);
@@ -60,10 +69,15 @@ export function signalInstance(record: PidRecord, signal: NodeJS.Signals): boole
 }
 
 /**
- * Writes this process's record, in the place of a stale one if need be. Throws TM_ALREADY_RUNNING where a TokenMan runs
- * with the folder, and TM_DATA_DIR where the file cannot be written.
+ * Writes this process's record, in the place of a stale one if need be. The successor of the process that runs with the
+ * folder takes its place only when it listens itself. Throws TM_ALREADY_RUNNING where another TokenMan runs with the
+ * folder, and TM_DATA_DIR where the file cannot be written.
  */
-export function claimPidFile(dataDir: string, facts: Pick<PidRecord, "version" | "configFile">): PidClaim {
+export function claimPidFile(
+  dataDir: string,
+  facts: Pick<PidRecord, "version" | "configFile">,
+  successor?: { readonly of: number; readonly before: readonly ProcessRef[] },
+): PidClaim {
   const file = pidFile(dataDir);
   const identity = processIdentity(process.pid);
   if (identity === undefined)
@@ -75,10 +89,14 @@ export function claimPidFile(dataDir: string, facts: Pick<PidRecord, "version" |
     bootId: undefined,
     proxy: undefined,
     dashboard: undefined,
+    handsOver: false,
+    before: successor?.before ?? [],
     ...facts,
   };
+  const running = successor && runningInstance(dataDir);
+  const predecessor = running?.pid === successor?.of ? running : undefined;
   // Twice: the file may be stale, or its owner may end in between.
-  for (let tries = 2; ; tries--) {
+  for (let tries = 2; predecessor === undefined; tries--) {
     if (createRecord(file, own)) break;
     const other = readRecord(file);
     if (other !== undefined && isAlive(other)) throw alreadyRunning(dataDir, other);
@@ -86,14 +104,19 @@ export function claimPidFile(dataDir: string, facts: Pick<PidRecord, "version" |
     rmSync(file, { force: true });
   }
   return {
+    self: { pid: own.pid, identity },
     complete(more) {
       const now = readRecord(file);
       // Two starts may both have found the same stale file; the later claim holds.
-      if (now !== undefined && !isSame(now, own) && isAlive(now)) throw alreadyRunning(dataDir, now);
-      own = { ...own, ...more };
-      const next = `${file}.${process.pid}`;
-      writeFileSync(next, render(own), { mode: 0o600 });
-      renameSync(next, file);
+      const isOurs =
+        now === undefined || isSame(now, own) || (predecessor !== undefined && isSame(now, predecessor));
+      if (!isOurs && isAlive(now)) throw alreadyRunning(dataDir, now);
+      own = { ...own, ...more, handsOver: true, before: own.before.filter(isAlive) };
+      write(file, own);
+    },
+    reclaim() {
+      const now = readRecord(file);
+      if (now === undefined || !isAlive(now)) write(file, own);
     },
     release() {
       const now = readRecord(file);
@@ -102,7 +125,13 @@ export function claimPidFile(dataDir: string, facts: Pick<PidRecord, "version" |
   };
 }
 
-function isSame(left: PidRecord, right: PidRecord): boolean {
+function write(file: string, record: PidRecord): void {
+  const next = `${file}.${process.pid}`;
+  writeFileSync(next, render(record), { mode: 0o600 });
+  renameSync(next, file);
+}
+
+function isSame(left: ProcessRef, right: ProcessRef): boolean {
   return left.pid === right.pid && left.identity === right.identity;
 }
 
@@ -156,8 +185,15 @@ function readRecord(file: string): PidRecord | undefined {
       bootId: text(value.bootId),
       proxy: text(value.proxy),
       dashboard: text(value.dashboard),
+      handsOver: value.handsOver === true,
+      before: Array.isArray(value.before) ? value.before.filter(isRef) : [],
     };
   } catch {
     return undefined;
   }
+}
+
+function isRef(value: unknown): value is ProcessRef {
+  const { pid, identity } = (value ?? {}) as Partial<ProcessRef>;
+  return typeof pid === "number" && typeof identity === "string";
 }

@@ -2,10 +2,13 @@ import { constants } from "node:os";
 import { isatty } from "node:tty";
 import { ERRORS, type Logger, TokenmanError } from "@tokenman/plugin-sdk";
 import { describeFailure } from "./failure.ts";
+import type { Successors } from "./line.ts";
 
 /** The instance that signals act on. */
 export interface Instance {
   reload(reason: string): Promise<unknown>;
+  /** Hands over to a new process, or serves on. */
+  restart(): Promise<unknown>;
   /** Resolves when all is closed. */
   shutdown(options: { readonly drainMs: number; readonly reason: string }): Promise<void>;
   /** The generation that serves knows its plugins' sources. */
@@ -26,7 +29,7 @@ const FLUSH_MS = 2_000;
 
 /**
  * Lets signals and stray errors act on an instance: SIGTERM and SIGINT drain and then end it, a second one ends it at
- * once, SIGHUP reloads. An uncaught exception ends the process; an unhandled rejection is logged.
+ * once, SIGHUP reloads, SIGUSR2 hands over to a new process. An uncaught exception ends the process; an unhandled rejection is logged.
  */
 export class Signals {
   /** The exit code, when the instance has ended: 0 after a drain, 128 + the signal's number after a second signal. */
@@ -38,14 +41,16 @@ export class Signals {
   #stopping = false;
   /** The exit code that a second signal asks for. */
   #hurried: number | undefined;
+  #successors: Successors | undefined;
 
   constructor(options: SignalOptions) {
     const { promise, resolve } = Promise.withResolvers<number>();
     this.ended = promise;
     this.#end = resolve;
     this.#options = options;
-    for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => this.#stop(signal));
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => this.stop(signal));
     process.on("SIGHUP", () => this.#hangUp());
+    process.on("SIGUSR2", () => this.#restart());
     process.on("uncaughtException", (error) => this.#die(error));
     process.on("unhandledRejection", (reason) => this.#stray(reason));
     // Whoever read our output may leave; that is no reason to end.
@@ -56,14 +61,24 @@ export class Signals {
   watch(instance: Instance): void {
     this.#instance = instance;
   }
+  /** From now on other processes are the instance: signals are passed on, and this process ends as the last of them. */
+  passOn(successors: Successors): void {
+    this.#successors = successors;
+  }
+  /** There is nothing left to do here. */
+  done(): void {
+    this.#finish(this.#hurried ?? 0);
+  }
 
-  #stop(signal: "SIGTERM" | "SIGINT"): void {
+  /** As if the signal had come. */
+  stop(signal: "SIGTERM" | "SIGINT"): void {
     const { log, drainMs, abandon } = this.#options;
     const code = 128 + constants.signals[signal];
     if (this.#instance === undefined) {
       abandon();
       process.exit(code);
     }
+    this.#successors?.signalAll("SIGTERM");
     if (this.#stopping) {
       log.warn({ signal }, "ending at once");
       this.#hurried = code;
@@ -73,7 +88,7 @@ export class Signals {
     }
     this.#stopping = true;
     this.#instance.shutdown({ drainMs, reason: signal }).then(
-      () => this.#end(this.#hurried ?? 0),
+      () => this.done(),
       (error: unknown) => {
         log.error({ err: error }, "the shutdown failed");
         this.#end(ERRORS.TM_INTERNAL.exit);
@@ -81,9 +96,21 @@ export class Signals {
     );
   }
 
+  #finish(code: number): void {
+    if (this.#successors === undefined) this.#end(code);
+    else void this.#successors.ended.then((last) => this.#end(last));
+  }
+
+  #restart(): void {
+    if (this.#successors !== undefined) this.#successors.signal("SIGUSR2");
+    else if (this.#instance === undefined)
+      this.#options.log.warn({}, "SIGUSR2 before it serves: nothing is done");
+    else void this.#instance.restart();
+  }
   /** A terminal that closes sends SIGHUP too; then there is nobody left to run in the foreground for. */
   #hangUp(): void {
-    if (this.#hadTerminal && !isatty(2)) this.#stop("SIGTERM");
+    if (this.#hadTerminal && !isatty(2)) this.stop("SIGTERM");
+    else if (this.#successors !== undefined) this.#successors.signal("SIGHUP");
     else void this.#instance?.reload("SIGHUP");
   }
 

@@ -1,7 +1,7 @@
 import { formatUsd, type HostStatus, TokenmanError } from "@tokenman/plugin-sdk";
 import { type Ask, createClient } from "./client.ts";
 import type { Invocation } from "./command.ts";
-import { type PidRecord, runningInstance } from "./pid-file.ts";
+import { isAlive, type PidRecord, runningInstance } from "./pid-file.ts";
 import { readSettings } from "./settings.ts";
 import { duration, paint } from "./terminal.ts";
 
@@ -80,6 +80,7 @@ function describe(
     `  dashboard   ${instance.dashboard ?? host.dashboardAddress}`,
     `  config      ${instance.configFile ?? "none; defaults and the environment"}`,
     `  requests    ${host.activeExchanges} in flight`,
+    ...instance.before.filter(isAlive).map(({ pid }) => `  before      pid ${pid} finishes its requests`),
     ...(today === undefined ? [] : describeDay(today)),
     `  generation  ${host.generation}`,
   ];

@@ -42,6 +42,8 @@ function recordOf(pid: number, identity: string | undefined): PidRecord {
     bootId: "b",
     proxy: "http://127.0.0.1:1",
     dashboard: undefined,
+    handsOver: true,
+    before: [],
     ...FACTS,
   };
 }
@@ -62,6 +64,8 @@ describe("the PID file", () => {
       bootId: "boot",
       proxy: "http://127.0.0.1:1",
       dashboard: "http://127.0.0.1:2",
+      handsOver: true,
+      before: [],
     });
     assert.ok(startedAt > 0 && identity !== "");
     assert.equal(statSync(pidFile(folder)).mode & 0o777, 0o600);

@@ -1,0 +1,75 @@
+import { writeSync } from "node:fs";
+import { Socket } from "node:net";
+import type { Readable } from "node:stream";
+import type { ProcessRef } from "./origin.ts";
+import { isAlive, signalInstance } from "./pid-file.ts";
+
+/*
+ * Whoever starts TokenMan in the foreground (a terminal, a container, a supervisor) waits for the process that he
+ * started. So that one stays when it has handed over: it passes signals on to its successors, and ends when the last of
+ * them has. Between them is a pipe, which each hands down to the next. A line of JSON on it says who is the instance now,
+ * or how it ended.
+ */
+type Said = ProcessRef | { readonly exit: number };
+
+/** The successors' end. */
+export class Line {
+  readonly fd: number;
+  readonly #socket: Socket;
+
+  /** `gone` is called when the process in the foreground has ended. */
+  constructor(fd: number, gone: () => void) {
+    this.fd = fd;
+    this.#socket = new Socket({ fd, readable: true, writable: true });
+    this.#socket.on("error", () => {});
+    this.#socket.once("close", gone);
+    this.#socket.resume();
+    this.#socket.unref();
+  }
+
+  say(said: Said): void {
+    try {
+      writeSync(this.fd, `${JSON.stringify(said)}\n`);
+    } catch {
+      // It has ended: `gone` says so.
+    }
+  }
+}
+
+/** The end of the process in the foreground. */
+export class Successors {
+  /** The exit code of the last of them, when none is left. */
+  readonly ended: Promise<number>;
+  readonly #all: ProcessRef[] = [];
+
+  /** `lost` is the exit code where the last one ended without a word. */
+  constructor(line: Readable, lost: number) {
+    let rest = "";
+    let exit = lost;
+    line.setEncoding("utf8");
+    line.on("data", (text: string) => {
+      const lines = (rest + text).split("\n");
+      rest = lines.pop() ?? "";
+      for (const each of lines) {
+        const said = JSON.parse(each) as Said;
+        if ("exit" in said) exit = said.exit;
+        else {
+          exit = lost;
+          this.#all.push(said);
+        }
+      }
+    });
+    line.on("error", () => {});
+    this.ended = new Promise((resolve) => line.once("close", () => resolve(exit)));
+  }
+
+  /** To the one that is the instance now. */
+  signal(signal: NodeJS.Signals): void {
+    const last = this.#all.at(-1);
+    if (last !== undefined) signalInstance(last, signal);
+  }
+  /** To all that are left: those before the last finish requests. */
+  signalAll(signal: NodeJS.Signals): void {
+    for (const each of this.#all.filter(isAlive)) signalInstance(each, signal);
+  }
+}
