@@ -1,6 +1,7 @@
 import { hostname } from "node:os";
 import type { DatabaseSync } from "node:sqlite";
 import { INTERRUPTED, OPEN } from "./codes.ts";
+import { FIGURE } from "./figures.ts";
 import type { Rollup } from "./rollup.ts";
 import { msOf } from "./time-key.ts";
 
@@ -55,11 +56,9 @@ export class Boots {
         .all(boot, BATCH - interrupted);
       for (const row of open) {
         close.run(INTERRUPTED, Number(row["id"]), OPEN);
-        rollup.add(
-          msOf(Number(row["id"])),
-          { project: Number(row["project"]), provider: 0, model: Number(row["model"] ?? 0) },
-          { requests: 1, interrupted: 1 },
-        );
+        const sums = rollup.of(msOf(Number(row["id"])), Number(row["project"]), 0, Number(row["model"] ?? 0));
+        sums.add(FIGURE.requests, 1);
+        sums.add(FIGURE.interrupted, 1);
       }
       interrupted += open.length;
       if (interrupted >= BATCH) break;

@@ -1,8 +1,8 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { TEXT_KINDS, type TextKind } from "./codes.ts";
+import { MAX_NAME_LENGTH } from "./names.ts";
 
-/** Clients choose these texts: how long one may be, and how many there may be of a kind. */
-const MAX_LENGTH = 200;
+/** Clients choose these texts: how many there may be of a kind. */
 const MAX_OF_KIND = 10_000;
 /** Of sessions there is no end, but they go when the last of their exchanges does. */
 const UNBOUNDED: ReadonlySet<TextKind> = new Set(["session"]);
@@ -25,10 +25,11 @@ export class Dictionary {
     this.#count = db.prepare("SELECT count(*) AS n FROM text WHERE kind = ?");
   }
 
-  /** The id of a text; null for undefined. */
-  id(kind: TextKind, text: string | undefined): number | null {
-    if (text === undefined) return null;
-    const value = text.length > MAX_LENGTH ? text.slice(0, MAX_LENGTH) : text;
+  /** Ids that were given before that changed need not be there any more. */
+  timesForgotten = 0;
+
+  id(kind: TextKind, text: string): number {
+    const value = text.length > MAX_NAME_LENGTH ? text.slice(0, MAX_NAME_LENGTH) : text;
     const key = `${kind}\n${value}`;
     const known = this.#ids.get(key);
     if (known !== undefined) return known;
@@ -49,6 +50,7 @@ export class Dictionary {
   forget(): void {
     this.#ids.clear();
     this.#counts.clear();
+    this.timesForgotten++;
   }
 
   #isFull(kind: TextKind, code: number): boolean {

@@ -44,6 +44,13 @@ export const FIGURES = [
 
 export type Sums = { -readonly [K in keyof LedgerFigures]: number };
 
+/** Where each figure is among them. */
+export const FIGURE = Object.fromEntries(FIGURES.map(([, name], index) => [name, index])) as Readonly<
+  Record<keyof LedgerFigures, number>
+>;
+/** A position in {@link FIGURES}. */
+export type Figure = number;
+
 export function noFigures(): Sums {
   return Object.fromEntries(FIGURES.map(([, name]) => [name, 0])) as Sums;
 }

@@ -1,7 +1,7 @@
 import type { BudgetWindow, Reservation } from "@tokenman/plugin-sdk";
 import type { DecisionRow } from "./decision-rows.ts";
-import type { PackedBegin, PackedEnd } from "./packed.ts";
 import type { Retention } from "./prune.ts";
+import type { RowBatch } from "./row-cells.ts";
 
 /** What a reload may change. */
 export interface Tuning {
@@ -15,16 +15,8 @@ export interface WriterSettings extends Tuning {
   readonly bootId: string;
 }
 
-/** One thing to write, or to be told. Those with a `call` are answered. */
+/** One thing to write that is no exchange's row, or to be told. Those with a `call` are answered. */
 export type Operation =
-  | { readonly kind: "begin"; readonly row: PackedBegin }
-  /** `begin` where both are new: most exchanges with a provider take longer. `bodies` is the position in the message. */
-  | {
-      readonly kind: "end";
-      readonly begin?: PackedBegin;
-      readonly row: PackedEnd;
-      readonly bodies?: number;
-    }
   | { readonly kind: "reserve"; readonly call: number; readonly reservation: Reservation }
   | {
       readonly kind: "settle";
@@ -41,8 +33,9 @@ export type Operation =
   | { readonly kind: "flush"; readonly call: number };
 
 export interface Batch {
-  /** JSON of a list of {@link Operation}: copying one text between threads is cheaper than copying objects. */
-  readonly operations: string;
+  readonly rows: RowBatch | undefined;
+  /** Texts of JSON, each an {@link Operation}: to copy a text between threads is cheaper than to copy objects. */
+  readonly operations: readonly string[];
   readonly bodies: readonly {
     readonly request?: Uint8Array;
     readonly response?: Uint8Array;

@@ -1,16 +1,9 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
-import { FIGURES, noFigures, type Sums } from "./figures.ts";
+import { FIGURES, type Figure } from "./figures.ts";
 
 export const MINUTE_MS = 60_000;
 export const HOUR_MS = 3_600_000;
 export const DAY_MS = 86_400_000;
-
-/** What rollups are kept by; 0 is what has none. */
-export interface RollupKey {
-  readonly project: number;
-  readonly provider: number;
-  readonly model: number;
-}
 
 const columns = FIGURES.map(([column]) => column);
 const sums = columns.map((column) => `${column} = ${column} + excluded.${column}`).join(", ");
@@ -23,18 +16,42 @@ function upsert(db: DatabaseSync, table: string, key: readonly string[]): Statem
   );
 }
 
+/** Figures of an exchange, which count for the minute in which it began and, in the hour, for its names. */
+export class RollupSums {
+  readonly #total: Float64Array;
+  readonly #named: Float64Array;
+
+  constructor(total: Float64Array, named: Float64Array) {
+    this.#total = total;
+    this.#named = named;
+  }
+  add(figure: Figure, value: number): void {
+    this.#total[figure]! += value;
+    this.#named[figure]! += value;
+  }
+  /** As {@link add}; nothing for no figure. */
+  addTo(figure: Figure | undefined, value: number): void {
+    if (figure !== undefined) this.add(figure, value);
+  }
+}
+
+interface Named {
+  /** Hour, project, provider, model. */
+  readonly key: readonly [number, number, number, number];
+  readonly sums: Float64Array;
+}
+
 /** Sums up a transaction's changes, and adds them to the rollups before it commits: each row is touched once. */
 export class Rollup {
-  readonly #minutes = new Map<number, Sums>();
-  readonly #named = new Map<
-    string,
-    { readonly hour: number; readonly key: RollupKey; readonly sums: Sums }
-  >();
+  readonly #minutes = new Map<number, Float64Array>();
+  readonly #named = new Map<string, Named>();
   readonly #minutely: StatementSync;
   readonly #hourlyTotal: StatementSync;
   readonly #dailyTotal: StatementSync;
   readonly #hourly: StatementSync;
   readonly #daily: StatementSync;
+  /** The place that was last asked for: the next exchange mostly counts there, too. */
+  #last: { readonly minute: number; readonly key: Named["key"]; readonly sums: RollupSums } | undefined;
 
   constructor(db: DatabaseSync) {
     this.#minutely = upsert(db, "minutely_total", ["at"]);
@@ -44,48 +61,46 @@ export class Rollup {
     this.#daily = upsert(db, "daily", ["at", "project", "provider", "model"]);
   }
 
-  /** Adds figures of an exchange that began at `ms`. */
-  add(ms: number, key: RollupKey, figures: Partial<Sums>): void {
-    const { total, named } = this.#at(ms, key);
-    for (const name in figures) {
-      const figure = name as keyof Sums;
-      const value = figures[figure]!;
-      total[figure] += value;
-      named[figure] += value;
-    }
-  }
-  #at(ms: number, key: RollupKey): { readonly total: Sums; readonly named: Sums } {
+  /** Where figures of an exchange are added that began at `ms`. Names are ids; 0 is what has none. */
+  of(ms: number, project: number, provider: number, model: number): RollupSums {
     const minute = Math.floor(ms / MINUTE_MS);
+    const last = this.#last;
+    if (last !== undefined && last.minute === minute) {
+      const { key } = last;
+      if (key[1] === project && key[2] === provider && key[3] === model) return last.sums;
+    }
     let total = this.#minutes.get(minute);
     if (total === undefined) {
-      total = noFigures();
+      total = new Float64Array(FIGURES.length);
       this.#minutes.set(minute, total);
     }
-    const hour = Math.floor(ms / HOUR_MS);
-    const name = `${hour} ${key.project} ${key.provider} ${key.model}`;
+    const key = [Math.floor(ms / HOUR_MS), project, provider, model] as const;
+    const name = key.join(" ");
     let named = this.#named.get(name);
     if (named === undefined) {
-      named = { hour, key, sums: noFigures() };
+      named = { key, sums: new Float64Array(FIGURES.length) };
       this.#named.set(name, named);
     }
-    return { total, named: named.sums };
+    const sums = new RollupSums(total, named.sums);
+    this.#last = { minute, key, sums };
+    return sums;
   }
   write(): void {
-    for (const [minute, figures] of this.#minutes) {
-      const values = FIGURES.map(([, name]) => figures[name]);
-      this.#minutely.run(minute, ...values);
-      this.#hourlyTotal.run(Math.floor(minute / 60), ...values);
-      this.#dailyTotal.run(Math.floor(minute / 1440), ...values);
+    for (const [minute, sums] of this.#minutes) {
+      this.#minutely.run(minute, ...sums);
+      this.#hourlyTotal.run(Math.floor(minute / 60), ...sums);
+      this.#dailyTotal.run(Math.floor(minute / 1440), ...sums);
     }
-    for (const { hour, key, sums: figures } of this.#named.values()) {
-      const values = FIGURES.map(([, name]) => figures[name]);
-      this.#hourly.run(hour, key.project, key.provider, key.model, ...values);
-      this.#daily.run(Math.floor(hour / 24), key.project, key.provider, key.model, ...values);
+    for (const { key, sums } of this.#named.values()) {
+      const [hour, ...names] = key;
+      this.#hourly.run(hour, ...names, ...sums);
+      this.#daily.run(Math.floor(hour / 24), ...names, ...sums);
     }
     this.forget();
   }
   forget(): void {
     this.#minutes.clear();
     this.#named.clear();
+    this.#last = undefined;
   }
 }

@@ -1,22 +1,32 @@
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
 import { constants, zstdCompressSync } from "node:zlib";
-import type { LedgerBodies, LedgerOutcome } from "@tokenman/plugin-sdk";
-import { CACHE, INTERRUPTED, OPEN, OUTCOMES, SAVINGS, type TextKind } from "./codes.ts";
+import type { LedgerBodies } from "@tokenman/plugin-sdk";
+import { CACHE, INTERRUPTED, OPEN, OUTCOMES, SAVINGS } from "./codes.ts";
 import type { Dictionary } from "./dictionary.ts";
-import type { Sums } from "./figures.ts";
-import { ATTEMPT_COLUMNS, type PackedAttempt, type PackedBegin, type PackedEnd } from "./packed.ts";
-import type { Rollup, RollupKey } from "./rollup.ts";
-import { KEYS_PER_MS, keyOfUuid, msOf, uuidBytes } from "./time-key.ts";
+import { FIGURE, type Figure } from "./figures.ts";
+import type { ReceivedRows } from "./received-rows.ts";
+import type { Rollup, RollupSums } from "./rollup.ts";
+import {
+  ATTEMPT_COLUMNS,
+  ATTEMPT_LENGTH,
+  BEGIN,
+  BEGIN_NAMES,
+  END,
+  SAVING_LENGTH,
+  TIMING_LENGTH,
+} from "./row-cells.ts";
+import { KEYS_PER_MS, keyOfUuid, msOf, readUuid } from "./time-key.ts";
 import { packVarints } from "./varint.ts";
 
-/** The bodies of an exchange as they travel to the writer: apart from the rest, which is JSON. */
+/** The bodies of an exchange as they travel to the writer: apart from the rest, which is numbers. */
 export type BodyBytes = Pick<LedgerBodies, "truncated"> & {
   readonly request: Uint8Array | undefined;
   readonly response: Uint8Array | undefined;
 };
 
-const BEGIN = "id, uuid, boot, project, session, client, method, path, dialect, model, stream";
-const END = [
+const OPENING = "id, uuid, boot, project, session, client, method, path, dialect, model, stream";
+const OPENING_LENGTH = 11;
+const ENDING = [
   "outcome",
   "status",
   "origin",
@@ -49,29 +59,56 @@ const UNPRICED = column("unpriced");
 const COST = column("cost");
 /** The code of a reply among the results. */
 const REPLY = 0;
-const ATTEMPT_TEXTS = ATTEMPT_COLUMNS.flatMap((each, index): [number, TextKind][] =>
-  each.length === 2 ? [[index, each[1]]] : [],
+/** What an attempt's column holds. */
+const NUMBER = 0;
+const NAME = 1;
+const TEXT = 2;
+const ATTEMPT_HOLDS: readonly number[] = ATTEMPT_COLUMNS.map((each) =>
+  each.length === 1 ? NUMBER : each[1] === "text" ? TEXT : NAME,
 );
 /** Figures that are an attempt's columns. */
-const ATTEMPT_FIGURES: readonly (readonly [number, keyof Sums])[] = [
-  [column("input"), "inputTokens"],
-  [column("cache_read"), "cacheReadTokens"],
-  [column("cache_write_5m"), "cacheWrite5mTokens"],
-  [column("cache_write_1h"), "cacheWrite1hTokens"],
-  [column("output"), "outputTokens"],
-  [column("reasoning"), "reasoningTokens"],
-  [column("cost_input"), "costInput"],
-  [column("cost_cache_read"), "costCacheRead"],
-  [column("cost_cache_write_5m"), "costCacheWrite5m"],
-  [column("cost_cache_write_1h"), "costCacheWrite1h"],
-  [column("cost_output"), "costOutput"],
-  [column("cost_server_tools"), "costServerTools"],
-  [COST, "cost"],
+const ATTEMPT_FIGURES: readonly (readonly [number, Figure])[] = [
+  [column("input"), FIGURE.inputTokens],
+  [column("cache_read"), FIGURE.cacheReadTokens],
+  [column("cache_write_5m"), FIGURE.cacheWrite5mTokens],
+  [column("cache_write_1h"), FIGURE.cacheWrite1hTokens],
+  [column("output"), FIGURE.outputTokens],
+  [column("reasoning"), FIGURE.reasoningTokens],
+  [column("cost_input"), FIGURE.costInput],
+  [column("cost_cache_read"), FIGURE.costCacheRead],
+  [column("cost_cache_write_5m"), FIGURE.costCacheWrite5m],
+  [column("cost_cache_write_1h"), FIGURE.costCacheWrite1h],
+  [column("cost_output"), FIGURE.costOutput],
+  [column("cost_server_tools"), FIGURE.costServerTools],
+  [COST, FIGURE.cost],
 ];
 /** Those of an exchange's columns that are sums over its attempts. */
 const SUMMED = (
-  ["input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning"] as const
+  ["input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning", "cost"] as const
 ).map(column);
+const OUTCOME_FIGURES: readonly (Figure | undefined)[] = OUTCOMES.map((outcome) =>
+  outcome === "open" ? undefined : FIGURE[outcome],
+);
+const CACHE_FIGURES: readonly (Figure | undefined)[] = CACHE.map(
+  (said) =>
+    ({
+      HIT: FIGURE.cacheHits,
+      MISS: FIGURE.cacheMisses,
+      COALESCED: FIGURE.cacheCoalesced,
+      BYPASS: undefined,
+    })[said],
+);
+/** By what saved: what it saved, what it lost. */
+const SAVING_FIGURES: readonly (readonly [Figure, Figure])[] = SAVINGS.map(
+  (kind) =>
+    (
+      ({
+        "response-cache": [FIGURE.savedResponseCache, FIGURE.lostResponseCache],
+        "provider-cache": [FIGURE.savedProviderCache, FIGURE.lostProviderCache],
+        compression: [FIGURE.savedCompression, FIGURE.lostCompression],
+      }) as const
+    )[kind],
+);
 
 const marks = (count: number): string => Array(count).fill("?").join(", ");
 
@@ -99,122 +136,163 @@ export class Rows {
       `SELECT max(id) AS last, max(CASE WHEN uuid = ? THEN id END) AS own FROM request WHERE id BETWEEN ? AND ?`,
     );
     this.#find = db.prepare("SELECT id, outcome, project, model, stream FROM request WHERE id = ?");
-    this.#begin = db.prepare(`INSERT INTO request (${BEGIN}, outcome) VALUES (${marks(11)}, ${OPEN})`);
-    this.#whole = db.prepare(
-      `INSERT INTO request (${BEGIN}, ${END.join(", ")}) VALUES (${marks(11 + END.length)})`,
+    this.#begin = db.prepare(
+      `INSERT INTO request (${OPENING}, outcome) VALUES (${marks(OPENING_LENGTH)}, ${OPEN})`,
     );
-    this.#end = db.prepare(`UPDATE request SET ${END.map((name) => `${name} = ?`).join(", ")} WHERE id = ?`);
+    this.#whole = db.prepare(
+      `INSERT INTO request (${OPENING}, ${ENDING.join(", ")}) VALUES (${marks(OPENING_LENGTH + ENDING.length)})`,
+    );
+    this.#end = db.prepare(
+      `UPDATE request SET ${ENDING.map((name) => `${name} = ?`).join(", ")} WHERE id = ?`,
+    );
     const attempt = ATTEMPT_COLUMNS.map(([name]) => name).join(", ");
     this.#attempts = db.prepare(
-      `INSERT OR REPLACE INTO attempt (request, ${attempt}) VALUES (${marks(1 + ATTEMPT_COLUMNS.length)})`,
+      `INSERT OR REPLACE INTO attempt (request, ${attempt}) VALUES (${marks(1 + ATTEMPT_LENGTH)})`,
     );
     this.#timings = db.prepare("INSERT OR REPLACE INTO timing (request, taps) VALUES (?, ?)");
   }
 
-  /** Adds an open row; nothing for an exchange that has one. */
-  begin(row: PackedBegin): void {
-    const uuid = uuidBytes(row[0]);
+  /**
+   * Adds a row, open or, where its end came with it, as a whole. Nothing for an exchange that has one, but for its end.
+   */
+  begin(rows: ReceivedRows, at: number, bodies: BodyBytes | undefined): void {
+    const { cells } = rows;
+    const uuid = readUuid(cells, at + BEGIN.ID);
+    const link = cells[at + BEGIN.LINK]!;
     const { found, free } = this.#placeOf(uuid);
-    if (found === undefined) this.#begin.run(...this.#opening(row, uuid, free));
+    if (found !== undefined) {
+      if (link !== 0) this.#endOf(found, rows, link, bodies);
+      return;
+    }
+    const values: SQLInputValue[] = [free, uuid, this.#boot];
+    for (const [place] of BEGIN_NAMES) values.push(rows.names.id(cells[at + place]!, this.#texts));
+    values.push(cells[at + BEGIN.STREAM]!);
+    if (link === 0) {
+      this.#begin.run(...values);
+      return;
+    }
+    const fresh: Found = {
+      id: free,
+      outcome: OPEN,
+      project: values[3] as number,
+      model: values[9] as number | null,
+      stream: cells[at + BEGIN.STREAM]!,
+    };
+    const answered = this.#answered(rows, link);
+    this.#ending(values, fresh, rows, link, answered);
+    this.#whole.run(...values);
+    this.#rest(fresh, rows, link, answered, bodies);
   }
 
   /** Ends a row. Nothing for one that has ended already, or was never begun. */
-  end(row: PackedEnd, bodies: BodyBytes | undefined): void {
-    const { found } = this.#placeOf(uuidBytes(row[0]));
-    if (found !== undefined) this.#endOf(found, row, bodies);
+  end(rows: ReceivedRows, at: number, bodies: BodyBytes | undefined): void {
+    const { found } = this.#placeOf(readUuid(rows.cells, at + END.ID));
+    if (found !== undefined) this.#endOf(found, rows, at, bodies);
   }
 
-  /** Adds a row that has ended. As {@link begin} and {@link end} one after the other, in one insert. */
-  whole(begin: PackedBegin, row: PackedEnd, bodies: BodyBytes | undefined): void {
-    const uuid = uuidBytes(begin[0]);
-    const { found, free } = this.#placeOf(uuid);
-    if (found !== undefined) {
-      this.#endOf(found, row, bodies);
-      return;
-    }
-    const opening = this.#opening(begin, uuid, free);
-    const [, , , project, , , , , , model, stream] = opening;
-    const fresh: Found = { id: free, outcome: OPEN, project, model, stream };
-    const answered = this.#answered(row);
-    this.#whole.run(...opening, ...this.#ending(fresh, row, answered));
-    this.#rest(fresh, row, answered, bodies);
-  }
-
-  #endOf(found: Found, row: PackedEnd, bodies: BodyBytes | undefined): void {
+  #endOf(found: Found, rows: ReceivedRows, at: number, bodies: BodyBytes | undefined): void {
     if (found.outcome !== OPEN && found.outcome !== INTERRUPTED) return;
-    const answered = this.#answered(row);
-    this.#end.run(...this.#ending(found, row, answered), found.id);
-    this.#rest(found, row, answered, bodies);
+    const answered = this.#answered(rows, at);
+    const values: SQLInputValue[] = [];
+    this.#ending(values, found, rows, at, answered);
+    this.#end.run(...values, found.id);
+    this.#rest(found, rows, at, answered, bodies);
   }
 
-  #opening(row: PackedBegin, uuid: Buffer, id: number): Opening {
-    return [
-      id,
-      uuid,
-      this.#boot,
-      this.#texts.id("project", row[1])!,
-      this.#texts.id("session", row[2])!,
-      this.#texts.id("client", row[3])!,
-      this.#texts.id("method", row[4])!,
-      this.#texts.id("path", row[5])!,
-      this.#text("dialect", row[6]),
-      this.#text("model", row[7]),
-      row[8],
-    ];
-  }
   /** The provider and the model that an exchange counts for: of the attempt that answered, or of the last one. */
-  #answered([, , , , , provider, , , , , attempts]: PackedEnd): Answered {
-    const last = attempts.findLast((attempt) => attempt[RESULT] === REPLY) ?? attempts.at(-1);
+  #answered({ cells, names }: ReceivedRows, at: number): Answered {
+    const first = at + END.LENGTH;
+    let last = first + (cells[at + END.ATTEMPTS]! - 1) * ATTEMPT_LENGTH;
+    if (last < first) return { provider: names.id(cells[at + END.PROVIDER]!, this.#texts), model: null };
+    for (let attempt = last; attempt >= first; attempt -= ATTEMPT_LENGTH) {
+      if (cells[attempt + RESULT] !== REPLY) continue;
+      last = attempt;
+      break;
+    }
+    const provider = cells[at + END.PROVIDER]!;
     return {
-      provider: this.#text("provider", provider ?? textIn(last, PROVIDER)),
-      model: this.#text("model", textIn(last, MODEL)),
+      provider: names.id(Number.isNaN(provider) ? cells[last + PROVIDER]! : provider, this.#texts),
+      model: names.id(cells[last + MODEL]!, this.#texts),
     };
   }
-  /** The values of END. */
-  #ending(found: Found, row: PackedEnd, answered: Answered): (number | null)[] {
-    const [, outcome, status, origin, code, , cache, durationUs, firstByteUs, bytesSent, attempts] = row;
-    const values = [
-      outcome,
-      status,
-      origin,
-      this.#text("code", code),
+  /** Adds the values of ENDING. */
+  #ending(
+    values: SQLInputValue[],
+    found: Found,
+    { cells, names }: ReceivedRows,
+    at: number,
+    answered: Answered,
+  ): void {
+    values.push(
+      cells[at + END.OUTCOME]!,
+      cells[at + END.STATUS]!,
+      known(cells[at + END.ORIGIN]!),
+      names.id(cells[at + END.CODE]!, this.#texts),
       answered.provider,
       answered.model === found.model ? null : answered.model,
-      cache,
-      durationUs,
-      firstByteUs,
-      bytesSent,
-    ];
-    for (const index of SUMMED) values.push(sumOf(attempts, index));
-    values.push(
-      sumOf(attempts, COST),
-      attempts.some((attempt) => attempt[ESTIMATED] === 1) ? 1 : null,
-      attempts.some((attempt) => attempt[UNPRICED] !== null) ? 1 : null,
+      known(cells[at + END.CACHE]!),
+      known(cells[at + END.DURATION_US]!),
+      known(cells[at + END.FIRST_BYTE_US]!),
+      known(cells[at + END.BYTES_SENT]!),
     );
-    return values;
+    const first = at + END.LENGTH;
+    const end = first + cells[at + END.ATTEMPTS]! * ATTEMPT_LENGTH;
+    for (const place of SUMMED) values.push(sumOf(cells, first + place, end));
+    let estimated = null;
+    let unpriced = null;
+    for (let attempt = first; attempt < end; attempt += ATTEMPT_LENGTH) {
+      if (cells[attempt + ESTIMATED] === 1) estimated = 1;
+      if (!Number.isNaN(cells[attempt + UNPRICED])) unpriced = 1;
+    }
+    values.push(estimated, unpriced);
   }
   /** What belongs to a row that ends: its attempts and all else, and the sums. */
-  #rest(found: Found, row: PackedEnd, answered: Answered, bodies: BodyBytes | undefined): void {
+  #rest(
+    found: Found,
+    rows: ReceivedRows,
+    at: number,
+    answered: Answered,
+    bodies: BodyBytes | undefined,
+  ): void {
     const { id } = found;
-    const [, , , , , , , , , , attempts, savings, timings, error] = row;
-    for (const attempt of attempts) {
-      const values: SQLInputValue[] = [id, ...attempt];
-      values[1 + AT] = Math.max(0, Math.round(Number(attempt[AT]) - msOf(id)));
-      for (const [index, kind] of ATTEMPT_TEXTS) values[1 + index] = this.#text(kind, textIn(attempt, index));
+    const { cells, texts, names } = rows;
+    const ms = msOf(id);
+    let next = at + END.LENGTH;
+    for (let left = cells[at + END.ATTEMPTS]!; left > 0; left--, next += ATTEMPT_LENGTH) {
+      const values: SQLInputValue[] = [id];
+      for (let place = 0; place < ATTEMPT_LENGTH; place++) {
+        const cell = cells[next + place]!;
+        const holds = ATTEMPT_HOLDS[place];
+        if (Number.isNaN(cell)) values.push(null);
+        else if (holds === NUMBER) values.push(cell);
+        else values.push(holds === NAME ? names.id(cell, this.#texts) : (texts[cell] ?? null));
+      }
+      values[1 + AT] = Math.max(0, Math.round(cells[next + AT]! - ms)) || 0;
       this.#attempts.run(...values);
     }
-    if (timings.length > 0) {
-      const taps = timings.map((part) => (typeof part === "number" ? part : this.#texts.id("plugin", part)!));
-      this.#timings.run(id, packVarints(taps));
-    }
-    savings.forEach(([kind, plugin, tokens, nanoUsd], number) => {
+    for (let number = 0; number < cells[at + END.SAVINGS]!; number++, next += SAVING_LENGTH) {
       this.#insert(
         "saving",
         ["request", "number", "kind", "plugin", "tokens", "nano_usd"],
-        [id, number, kind, this.#text("plugin", plugin), tokens, nanoUsd],
+        [
+          id,
+          number,
+          cells[next]!,
+          names.id(cells[next + 1]!, this.#texts),
+          known(cells[next + 2]!),
+          known(cells[next + 3]!),
+        ],
       );
-    });
-    if (error !== null) this.#insert("failure", ["request", "error"], [id, error]);
+    }
+    const timings = cells[at + END.TIMINGS]!;
+    if (timings > 0) {
+      const taps: number[] = [];
+      for (let left = timings; left > 0; left--, next += TIMING_LENGTH)
+        taps.push(names.id(cells[next]!, this.#texts)!, cells[next + 1]!, cells[next + 2]!);
+      this.#timings.run(id, packVarints(taps));
+    }
+    const error = cells[at + END.ERROR]!;
+    if (!Number.isNaN(error)) this.#insert("failure", ["request", "error"], [id, texts[error] ?? ""]);
     if (bodies !== undefined) {
       this.#insert(
         "body",
@@ -222,63 +300,55 @@ export class Rows {
         [id, packed(bodies.request), packed(bodies.response), bodies.truncated ? 1 : 0],
       );
     }
-    this.#sumUp(found, row, answered);
+    this.#sumUp(found, rows, at, answered);
   }
 
   /**
    * The exchange counts for the provider and model that answered it; tokens and money count where they were spent,
    * which for a retried exchange may be several.
    */
-  #sumUp(found: Found, row: PackedEnd, answered: Answered): void {
-    const [, outcome, status, , , , cache, durationUs, firstByteUs, , attempts, savings] = row;
+  #sumUp(found: Found, { cells, names }: ReceivedRows, at: number, answered: Answered): void {
     const ms = msOf(found.id);
-    const { project } = found;
-    const key: RollupKey = {
-      project,
-      provider: answered.provider ?? 0,
-      model: answered.model ?? found.model ?? 0,
-    };
-    const figures: Partial<Sums> = { requests: 1, durationUs: durationUs ?? 0 };
-    figures[OUTCOMES[outcome] as Exclude<LedgerOutcome, "open">] = 1;
-    if (status >= 400) figures.errors = 1;
-    if (found.stream === 1) figures.streams = 1;
-    const cached = cache === null ? undefined : CACHE_FIGURE[CACHE[cache]!];
-    if (cached !== undefined) figures[cached] = 1;
-    if (firstByteUs !== null) {
-      figures.firstBytes = 1;
-      figures.firstByteUs = firstByteUs;
+    const { project, model } = found;
+    const sums = this.#rollup.of(ms, project, answered.provider ?? 0, answered.model ?? model ?? 0);
+    sums.add(FIGURE.requests, 1);
+    sums.add(FIGURE.durationUs, known(cells[at + END.DURATION_US]!) ?? 0);
+    sums.addTo(OUTCOME_FIGURES[cells[at + END.OUTCOME]!], 1);
+    if (cells[at + END.STATUS]! >= 400) sums.add(FIGURE.errors, 1);
+    if (found.stream === 1) sums.add(FIGURE.streams, 1);
+    sums.addTo(CACHE_FIGURES[cells[at + END.CACHE]!], 1);
+    const firstByteUs = cells[at + END.FIRST_BYTE_US]!;
+    if (!Number.isNaN(firstByteUs)) {
+      sums.add(FIGURE.firstBytes, 1);
+      sums.add(FIGURE.firstByteUs, firstByteUs);
     }
-    for (const [kind, , tokens, nanoUsd] of savings) {
-      figures.savedTokens = (figures.savedTokens ?? 0) + (tokens ?? 0);
-      const amount = nanoUsd ?? 0;
-      const name = `${amount < 0 ? "lost" : "saved"}${SAVING_FIGURE[SAVINGS[kind]!]}` as keyof Sums;
-      figures[name] = (figures[name] ?? 0) + Math.abs(amount);
-    }
-    this.#rollup.add(ms, key, figures);
     // It was counted as interrupted, in the place where it began, while its process was taken for dead.
-    if (found.outcome === INTERRUPTED)
-      this.#rollup.add(
+    if (found.outcome === INTERRUPTED) {
+      const place = this.#rollup.of(ms, project, 0, model ?? 0);
+      place.add(FIGURE.requests, -1);
+      place.add(FIGURE.interrupted, -1);
+    }
+    let next = at + END.LENGTH;
+    const attempts = cells[at + END.ATTEMPTS]!;
+    const saved = next + attempts * ATTEMPT_LENGTH;
+    for (let number = 0; number < cells[at + END.SAVINGS]!; number++)
+      addSaving(sums, cells, saved + number * SAVING_LENGTH);
+    for (let left = attempts; left > 0; left--, next += ATTEMPT_LENGTH) {
+      const provider = names.id(cells[next + PROVIDER]!, this.#texts) ?? 0;
+      const own = this.#rollup.of(
         ms,
-        { project, provider: 0, model: found.model ?? 0 },
-        { requests: -1, interrupted: -1 },
+        project,
+        provider,
+        names.id(cells[next + MODEL]!, this.#texts) ?? model ?? 0,
       );
-    for (const attempt of attempts) {
-      const own: Partial<Sums> = { attempts: 1 };
-      for (const [index, figure] of ATTEMPT_FIGURES) {
-        const value = attempt[index];
-        if (typeof value === "number" && value !== 0) own[figure] = value;
+      own.add(FIGURE.attempts, 1);
+      for (const [place, figure] of ATTEMPT_FIGURES) {
+        const value = cells[next + place]!;
+        if (!Number.isNaN(value)) own.add(figure, value);
       }
-      if (own.cost !== undefined && attempt[ESTIMATED] === 1) own.costEstimated = own.cost;
-      if (attempt[UNPRICED] !== null) own.unpriced = 1;
-      this.#rollup.add(
-        ms,
-        {
-          project,
-          provider: this.#text("provider", textIn(attempt, PROVIDER)) ?? 0,
-          model: this.#text("model", textIn(attempt, MODEL)) ?? found.model ?? 0,
-        },
-        own,
-      );
+      const cost = cells[next + COST]!;
+      if (!Number.isNaN(cost) && cells[next + ESTIMATED] === 1) own.add(FIGURE.costEstimated, cost);
+      if (!Number.isNaN(cells[next + UNPRICED])) own.add(FIGURE.unpriced, 1);
     }
   }
 
@@ -290,9 +360,6 @@ export class Rows {
       found: own === null ? undefined : (this.#find.get(own) as unknown as Found),
       free: last === null ? first : last + 1,
     };
-  }
-  #text(kind: TextKind, text: string | null | undefined): number | null {
-    return text === null || text === undefined ? null : this.#texts.id(kind, text);
   }
   #insert(table: string, names: readonly string[], values: readonly SQLInputValue[]): void {
     let statement = this.#statements.get(table);
@@ -325,45 +392,27 @@ interface Answered {
   readonly model: number | null;
 }
 
-/** The values of BEGIN. */
-type Opening = [
-  id: number,
-  uuid: Buffer,
-  boot: number,
-  project: number,
-  session: number,
-  client: number,
-  method: number,
-  path: number,
-  dialect: number | null,
-  model: number | null,
-  stream: number,
-];
+function addSaving(sums: RollupSums, cells: Float64Array, at: number): void {
+  const tokens = cells[at + 2]!;
+  const amount = cells[at + 3]!;
+  if (!Number.isNaN(tokens)) sums.add(FIGURE.savedTokens, tokens);
+  if (Number.isNaN(amount)) return;
+  const [saved, lost] = SAVING_FIGURES[cells[at]!]!;
+  if (amount < 0) sums.add(lost, -amount);
+  else sums.add(saved, amount);
+}
 
-const SAVING_FIGURE = {
-  "response-cache": "ResponseCache",
-  "provider-cache": "ProviderCache",
-  compression: "Compression",
-} as const satisfies Record<(typeof SAVINGS)[number], string>;
-
-const CACHE_FIGURE: Readonly<Record<(typeof CACHE)[number], keyof Sums | undefined>> = {
-  HIT: "cacheHits",
-  MISS: "cacheMisses",
-  COALESCED: "cacheCoalesced",
-  BYPASS: undefined,
-};
-
-function textIn(attempt: PackedAttempt | undefined, index: number): string | null {
-  const cell = attempt?.[index];
-  return typeof cell === "string" ? cell : null;
+/** As the database takes it. */
+function known(cell: number): number | null {
+  return Number.isNaN(cell) ? null : cell;
 }
 
 /** Over the attempts that have it; null where none has. */
-function sumOf(attempts: readonly PackedAttempt[], index: number): number | null {
+function sumOf(cells: Float64Array, from: number, end: number): number | null {
   let sum: number | null = null;
-  for (const attempt of attempts) {
-    const cell = attempt[index];
-    if (typeof cell === "number") sum = Math.min(Number.MAX_SAFE_INTEGER, (sum ?? 0) + cell);
+  for (let at = from; at < end; at += ATTEMPT_LENGTH) {
+    const cell = cells[at]!;
+    if (!Number.isNaN(cell)) sum = Math.min(Number.MAX_SAFE_INTEGER, (sum ?? 0) + cell);
   }
   return sum;
 }

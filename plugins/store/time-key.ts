@@ -30,6 +30,37 @@ export function uuidBytes(id: string): Buffer {
   return Buffer.from(id.replaceAll("-", ""), "hex");
 }
 
+/** A UUID as four numbers of 32 bits; NaN for anything else. Without a text or a buffer in between: it is on the way of requests. */
+export function writeUuid(id: string, cells: Float64Array, at: number): void {
+  let digits = 0;
+  let word = 0;
+  let isHex = id.length === 36;
+  for (let index = 0; index < id.length && isHex; index++) {
+    const code = id.charCodeAt(index);
+    if (index === 8 || index === 13 || index === 18 || index === 23) {
+      isHex = code === DASH;
+      continue;
+    }
+    const digit = code >= 97 ? code - 87 : code >= 65 ? code - 55 : code >= 48 && code <= 57 ? code - 48 : 16;
+    isHex = digit < 16;
+    word = word * 16 + digit;
+    if (++digits % 8 === 0) {
+      cells[at + digits / 8 - 1] = word;
+      word = 0;
+    }
+  }
+  if (!isHex) cells.fill(Number.NaN, at, at + 4);
+}
+const DASH = 45;
+
+/** The 16 bytes of what {@link writeUuid} wrote. Throws TM_LEDGER_QUERY where that was no UUID. */
+export function readUuid(cells: Float64Array, at: number): Buffer {
+  if (Number.isNaN(cells[at])) throw new TokenmanError("TM_LEDGER_QUERY", "an exchange's id is a UUID");
+  const bytes = Buffer.allocUnsafe(16);
+  for (let word = 0; word < 4; word++) bytes.writeUInt32BE(cells[at + word]!, word * 4);
+  return bytes;
+}
+
 export function uuidText(bytes: Uint8Array): string {
   const hex = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex");
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;

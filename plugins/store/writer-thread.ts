@@ -11,7 +11,7 @@ import {
 } from "@tokenman/plugin-sdk";
 import type { DecisionRow, Recalled } from "./decision-rows.ts";
 import type { Batch, FromWriter, Operation, ToWriter, Tuning, WriterSettings } from "./messages.ts";
-import { packBegin, packEnd } from "./packed.ts";
+import { RowPacker } from "./row-packer.ts";
 import { asError } from "./wire-error.ts";
 
 /** How long rows wait for others to share their way to the writer, and its commit. */
@@ -24,9 +24,6 @@ const MAX_ON_THE_WAY = 50_000;
 const ANSWER_MS = 15_000;
 const RESTART_MS = 1_000;
 const CLOSE_MS = 10_000;
-
-/** How a row that begins is written, up to the row itself: {@link Operation}. */
-const BEGIN = '{"kind":"begin","row":';
 
 type CallOperation = Extract<Operation, { readonly call: number }>;
 /** Distributes over the union, which `Omit` does not. */
@@ -43,15 +40,10 @@ export class WriterThread {
   #settings: WriterSettings;
   #log: Logger;
   #worker: Worker | undefined;
-  /**
-   * Operations as JSON. As text and not as objects, since a list that has outlived a few collections of the young would
-   * keep objects alive until a full one.
-   */
-  #gathered: string[] = [];
-  /** Where the rows are that have begun among them. A new one each time: an old one would keep its growth. */
-  #begun = new Map<string, number>();
+  readonly #rows = new RowPacker();
+  /** What is no row. */
+  #operations: string[] = [];
   #bodies: Batch["bodies"][number][] = [];
-  #gatheredRows = 0;
   #timer: NodeJS.Timeout | undefined;
   #soon: NodeJS.Immediate | undefined;
   readonly #calls = new Map<number, Call>();
@@ -77,7 +69,7 @@ export class WriterThread {
   }
 
   get state(): LedgerState {
-    return { lost: this.#lost, waiting: this.#onTheWay + this.#gatheredRows, failing: this.#failing };
+    return { lost: this.#lost, waiting: this.#onTheWay + this.#rows.count, failing: this.#failing };
   }
   tune(tuning: Tuning): void {
     this.#settings = { ...this.#settings, ...tuning };
@@ -86,23 +78,23 @@ export class WriterThread {
 
   begin(row: LedgerBegin): void {
     if (!this.#hasRoom()) return;
-    this.#begun.set(row.exchangeId, this.#gathered.length);
-    this.#row(`${BEGIN}${JSON.stringify(packBegin(row))}}`);
+    this.#rows.begin(row);
+    this.#gathered();
   }
   /** Joins the row that began, where it has not been handed over yet. */
   end(row: LedgerEnd): void {
-    const at = this.#begun.get(row.exchangeId);
-    if (at === undefined && !this.#hasRoom()) return;
-    const bodies = row.bodies === undefined ? "" : `,"bodies":${this.#bodies.length}`;
-    const end = `"row":${JSON.stringify(packEnd(row))}${bodies}}`;
-    if (at === undefined) this.#row(`{"kind":"end",${end}`);
+    if (!this.#rows.has(row.exchangeId) && !this.#hasRoom()) return;
+    if (row.bodies === undefined) this.#rows.end(row);
     else {
-      this.#gathered[at] = `{"kind":"end","begin":${this.#gathered[at]!.slice(BEGIN.length, -1)},${end}`;
-      this.#begun.delete(row.exchangeId);
+      const { request, response, truncated } = row.bodies;
+      const place = this.#bodies.push({
+        truncated,
+        ...(request && { request }),
+        ...(response && { response }),
+      });
+      this.#rows.end(row, place - 1);
     }
-    if (row.bodies === undefined) return;
-    const { request, response, truncated } = row.bodies;
-    this.#bodies.push({ truncated, ...(request && { request }), ...(response && { response }) });
+    this.#gathered();
   }
   reserve(reservation: Reservation): Promise<ReserveResult> {
     return this.#ask({ kind: "reserve", reservation }) as Promise<ReserveResult>;
@@ -115,8 +107,8 @@ export class WriterThread {
   }
   /** Writes a decision with the rows that come; it is not counted among them, since nobody's account lacks it. */
   decide(decision: DecisionRow): void {
-    if (this.#gathered.length >= MAX_ON_THE_WAY || this.#isClosing) return;
-    this.#gathered.push(JSON.stringify({ kind: "decide", decision } satisfies Operation));
+    if (this.#operations.length >= MAX_ON_THE_WAY || this.#isClosing) return;
+    this.#operations.push(JSON.stringify({ kind: "decide", decision } satisfies Operation));
     this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
   }
   /** Rejects where the database cannot be read. */
@@ -155,13 +147,12 @@ export class WriterThread {
 
   /** Whether a row can be taken; one that cannot is lost. */
   #hasRoom(): boolean {
-    if (this.#onTheWay + this.#gatheredRows < MAX_ON_THE_WAY && !this.#isClosing) return true;
+    if (this.#onTheWay + this.#rows.count < MAX_ON_THE_WAY && !this.#isClosing) return true;
     this.#lost++;
     return false;
   }
-  #row(operation: string): void {
-    this.#gathered.push(operation);
-    if (++this.#gatheredRows === GATHER_ROWS) this.#soon ??= setImmediate(this.#handOver);
+  #gathered(): void {
+    if (this.#rows.count >= GATHER_ROWS) this.#soon ??= setImmediate(this.#handOver);
     this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
   }
   #ask(asked: Asked): Promise<unknown> {
@@ -176,7 +167,7 @@ export class WriterThread {
         );
       }, ANSWER_MS);
       this.#calls.set(call, { resolve, reject, timer });
-      this.#gathered.push(JSON.stringify({ ...asked, call }));
+      this.#operations.push(JSON.stringify({ ...asked, call }));
       // Nobody's request waits for a settlement: it goes with the rows. Of the others those asked in the same turn go
       // together, and share a commit.
       if (asked.kind === "settle") this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
@@ -188,22 +179,20 @@ export class WriterThread {
     clearImmediate(this.#soon);
     this.#timer = undefined;
     this.#soon = undefined;
-    if (this.#gathered.length === 0) return;
+    if (this.#rows.count === 0 && this.#operations.length === 0) return;
     if (this.#worker === undefined) {
-      // Between a writer's crash and the next one rows wait here; `#row` bounds them.
+      // Between a writer's crash and the next one rows wait here; `#hasRoom` bounds them.
       if (!this.#isClosing) this.#timer = setTimeout(this.#handOver, RESTART_MS);
       return;
     }
-    const batch: Batch = { operations: `[${this.#gathered.join(",")}]`, bodies: this.#bodies };
-    this.#onTheWay += this.#gatheredRows;
-    this.#gathered = [];
-    this.#begun = new Map();
+    this.#onTheWay += this.#rows.count;
+    const batch: Batch = { rows: this.#rows.take(), operations: this.#operations, bodies: this.#bodies };
+    this.#operations = [];
     this.#bodies = [];
-    this.#gatheredRows = 0;
-    this.#post({ kind: "batch", batch });
+    this.#post({ kind: "batch", batch }, batch.rows === undefined ? [] : [batch.rows.cells.buffer]);
   };
-  #post(message: ToWriter): void {
-    this.#worker?.postMessage(message);
+  #post(message: ToWriter, moved: readonly ArrayBuffer[] = []): void {
+    this.#worker?.postMessage(message, moved);
   }
 
   #start(): Promise<void> {
@@ -261,6 +250,7 @@ export class WriterThread {
     this.#worker = undefined;
     this.#closed?.();
     if (this.#isClosing) return;
+    this.#rows.again();
     this.#lost += this.#onTheWay;
     this.#log.error({ lost: this.#onTheWay }, "the ledger's writer ended; another one is started");
     this.#onTheWay = 0;

@@ -1,7 +1,8 @@
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import type { Batch, FromWriter, Operation, ToWriter, WriterSettings } from "./messages.ts";
+import { RowReceiver } from "./received-rows.ts";
 import { wireError } from "./wire-error.ts";
-import { type Work, Writer } from "./writer.ts";
+import { Writer } from "./writer.ts";
 
 /** Between two tries to write to a disk that does not take it. */
 const RETRY_MS = 1_000;
@@ -32,17 +33,19 @@ function commit(): void {
   if (writer.waiting > 0) timer = setTimeout(commit, RETRY_MS);
 }
 
-function take({ operations, bodies }: Batch): boolean {
-  const work = (JSON.parse(operations) as Operation[]).map((operation): Work => {
-    const own =
-      operation.kind === "end" && operation.bodies !== undefined ? bodies[operation.bodies] : undefined;
-    return {
-      operation,
-      bodies: own && { request: own.request, response: own.response, truncated: own.truncated },
-    };
-  });
-  writer.take(work);
-  return work.some(({ operation }) => PROMPT.has(operation.kind));
+const receiver = new RowReceiver();
+
+function take({ rows, operations, bodies }: Batch): boolean {
+  if (rows !== undefined) writer.take(receiver.receive(rows, bodies));
+  let prompt = false;
+  writer.take(
+    operations.map((text) => {
+      const operation = JSON.parse(text) as Operation;
+      prompt ||= PROMPT.has(operation.kind);
+      return { operation, bodies: undefined };
+    }),
+  );
+  return prompt;
 }
 
 function receive(first: ToWriter): void {

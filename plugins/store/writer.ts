@@ -7,6 +7,7 @@ import { Dictionary } from "./dictionary.ts";
 import type { FromWriter, Operation, Tuning, WriterSettings } from "./messages.ts";
 import { moveAside, openForWriting, synchronousPragma } from "./open.ts";
 import { pruneSome, shrinkSome } from "./prune.ts";
+import type { ReceivedRows } from "./received-rows.ts";
 import { Rollup } from "./rollup.ts";
 import { type BodyBytes, Rows } from "./rows.ts";
 import type { Migration } from "./schema.ts";
@@ -19,9 +20,17 @@ const BUSY_MS = 1_000;
 const MAX_WAITING = 2_000;
 const MAX_JUMP_MS = 3_600_000;
 
+/** A row that begins, with its end where that is there, or the end of one. */
+export interface RowOperation {
+  readonly kind: "begin" | "end";
+  readonly rows: ReceivedRows;
+  /** Where it begins in them. */
+  readonly at: number;
+}
+
 /** An operation with the bodies that came with it. */
 export interface Work {
-  readonly operation: Operation;
+  readonly operation: Operation | RowOperation;
   readonly bodies: BodyBytes | undefined;
 }
 
@@ -329,11 +338,10 @@ function isRow({ operation: { kind } }: Work): boolean {
 function apply({ rows, budget, decisions }: Tables, { operation, bodies }: Work): unknown {
   switch (operation.kind) {
     case "begin":
-      rows.begin(operation.row);
+      rows.begin(operation.rows, operation.at, bodies);
       return undefined;
     case "end":
-      if (operation.begin === undefined) rows.end(operation.row, bodies);
-      else rows.whole(operation.begin, operation.row, bodies);
+      rows.end(operation.rows, operation.at, bodies);
       return undefined;
     case "reserve":
       return budget.reserve(operation.reservation);

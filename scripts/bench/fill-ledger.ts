@@ -5,8 +5,9 @@
 import { randomBytes } from "node:crypto";
 import { statSync } from "node:fs";
 import type { LedgerAttempt, LedgerBegin, LedgerEnd } from "@tokenman/plugin-sdk";
-import { packBegin, packEnd } from "../../plugins/store/packed.ts";
-import { type Work, Writer } from "../../plugins/store/writer.ts";
+import { RowReceiver } from "../../plugins/store/received-rows.ts";
+import { RowPacker } from "../../plugins/store/row-packer.ts";
+import { Writer } from "../../plugins/store/writer.ts";
 
 const DAY_MS = 86_400_000;
 const GROUP = 5_000;
@@ -138,18 +139,16 @@ export function fillLedger(
   });
   writer.open();
   const now = Date.now();
-  let group: Work[] = [];
+  const packer = new RowPacker();
+  const receiver = new RowReceiver();
   const began = performance.now();
   for (let number = 0; number < count; number++) {
     const { begin, end } = madeUp(number, Math.floor(now - (1 - number / count) * days * DAY_MS));
-    group.push({
-      operation: { kind: "end", begin: packBegin(begin), row: packEnd(end) },
-      bodies: undefined,
-    });
-    if (group.length < GROUP && number + 1 < count) continue;
-    writer.take(group);
+    packer.begin(begin);
+    packer.end(end);
+    if (packer.count < GROUP && number + 1 < count) continue;
+    writer.take(receiver.receive(packer.take()!, []));
     writer.commit();
-    group = [];
     if ((number + 1) % (40 * GROUP) === 0)
       say(
         `${number + 1} requests, ${Math.round((number + 1) / ((performance.now() - began) / 1_000))} a second`,
