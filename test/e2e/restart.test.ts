@@ -1,0 +1,143 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import type { PidRecord } from "../../cli/pid-file.ts";
+import { processIdentity } from "../../cli/process-identity.ts";
+import { Sandbox } from "../cli/support/instance.ts";
+import { outcomesByProcess } from "../support/ledger-file.ts";
+import { rawClient, requestBytes } from "../support/raw-client.ts";
+import { traffic } from "../support/traffic.ts";
+
+const limits = { timeout: 90_000 };
+
+/** What the PID file says. */
+function record({ dataDir }: Sandbox): PidRecord {
+  return JSON.parse(readFileSync(join(dataDir, "tokenman.pid"), "utf8")) as PidRecord;
+}
+/** Nobody tells a process that is not the parent. */
+async function gone(pid: number): Promise<void> {
+  while (processIdentity(pid) !== undefined) await new Promise((resolve) => setTimeout(resolve, 10));
+}
+
+test(
+  "two restarts under load: nothing is refused, cut or lost, and the ledger has each request once, as answered",
+  limits,
+  async (t) => {
+    await using box = new Sandbox();
+    const start = await box.run("start");
+    assert.equal(start.status, 0, start.stderr);
+    const proxy = record(box).proxy as string;
+    const load = traffic(proxy, 24);
+    const pids = [record(box).pid];
+    await load.more(100);
+    for (let round = 0; round < 2; round++) {
+      const { status, stdout, stderr } = await box.run("restart");
+      assert.equal(status, 0, stderr);
+      pids.push(record(box).pid);
+      assert.match(stdout, new RegExp(`^TokenMan was restarted \\(version \\S+, pid ${pids.at(-1)}\\)\n`));
+      assert.match(stdout, new RegExp(`pid ${pids.at(-2)} finishes \\d+ requests`));
+      assert.equal(record(box).proxy, proxy);
+      await load.more(200);
+    }
+    await load.stop();
+    assert.deepEqual(load.failures, []);
+    assert.ok(load.last > 24, "every connection to an old process ends with a reply that says so");
+    // With their last connection the old ones end by themselves; the newest serves.
+    await Promise.all(pids.slice(0, 2).map(gone));
+    assert.equal((await fetch(`${proxy}/health`)).status, 200);
+    assert.equal((await box.run("stop")).status, 0);
+    const outcomes = outcomesByProcess(box.dataDir);
+    t.diagnostic(JSON.stringify({ whole: load.whole, last: load.last, outcomes }));
+    assert.deepEqual(
+      outcomes.map((each) => Object.keys(each)),
+      [["answered"], ["answered"], ["answered"]],
+      "each of the three served, and nothing else came of it",
+    );
+    const rows = outcomes.reduce((sum, { answered = 0 }) => sum + answered, 0);
+    assert.equal(rows, load.whole);
+  },
+);
+
+test(
+  "what comes on a connection that was idle when its process handed over is served, and is the last on it",
+  limits,
+  async () => {
+    await using box = new Sandbox();
+    await box.run("start");
+    const { proxy, pid } = record(box);
+    const idle = await rawClient(proxy as string);
+    await idle.send(requestBytes({ method: "GET", target: "/health" }));
+    assert.doesNotMatch(await idle.until("ok"), /connection: close/i);
+    const stream = await rawClient(proxy as string);
+    const body = (model: string, streams: boolean) =>
+      JSON.stringify({ model, stream: streams, messages: [{ role: "user", content: "hello there" }] });
+    await stream.send(
+      requestBytes({ target: "/v1/chat/completions", body: body("mock-chunked-9-slow-200ms", true) }),
+    );
+    await stream.until("data: ");
+
+    assert.equal((await box.run("restart")).status, 0);
+    assert.notEqual(record(box).pid, pid);
+    const status = await box.run("status");
+    assert.match(status.stdout, new RegExp(`is running \\(pid ${record(box).pid},`));
+    assert.match(status.stdout, new RegExp(`before +pid ${pid} finishes its requests`));
+
+    await stream.until("[DONE]");
+    await idle.send(requestBytes({ target: "/v1/chat/completions", body: body("mock", false) }));
+    const text = await idle.until("hello there");
+    assert.equal(await idle.ended, "end");
+    assert.match(text, /\r\n\r\n[\s\S]*HTTP\/1\.1 200 [\s\S]*connection: close[\s\S]*hello there/i);
+    // The stream's head was out before the restart: its connection stays open until its time is over, or it is used.
+    await stream.send(requestBytes({ target: "/v1/chat/completions", body: body("mock", false) }));
+    assert.equal(await stream.ended, "end");
+    assert.match(stream.text, /\[DONE\][\s\S]*HTTP\/1\.1 200 [\s\S]*connection: close[\s\S]*hello there/i);
+    await gone(pid);
+    await box.run("stop");
+    assert.deepEqual(outcomesByProcess(box.dataDir), [{ answered: 3 }, {}]);
+  },
+);
+
+test(
+  "an idle connection is closed when its time is over, and with the last one its process ends",
+  limits,
+  async () => {
+    await using box = new Sandbox();
+    box.config("idle_timeout = 1\n");
+    await box.run("start");
+    const { proxy, pid } = record(box);
+    const idle = await rawClient(proxy as string);
+    await idle.send(requestBytes({ method: "GET", target: "/health" }));
+    assert.match(await idle.until("ok"), /keep-alive: timeout=1/i);
+    assert.equal((await box.run("restart")).status, 0);
+    assert.equal(await idle.ended, "end");
+    await gone(pid);
+  },
+);
+
+test("stop ends the processes that still finish requests, too, within the same time", limits, async () => {
+  await using box = new Sandbox();
+  await box.run("start");
+  const { proxy, pid } = record(box);
+  const ask = async (pace: string) => {
+    const client = await rawClient(proxy as string);
+    const body = {
+      model: `mock-chunked-9-slow-${pace}`,
+      stream: true,
+      messages: [{ role: "user", content: "a b c d e f g h i" }],
+    };
+    await client.send(requestBytes({ target: "/v1/chat/completions", body: JSON.stringify(body) }));
+    await client.until("data: ");
+    return client;
+  };
+  const [quick, slow] = [await ask("150ms"), await ask("1s")];
+  assert.equal((await box.run("restart")).status, 0);
+  const { status, stdout } = await box.run("stop", "--timeout", "2");
+  assert.equal(status, 0);
+  assert.match(stdout, /requests that took longer than 2 s were cut/);
+  await quick.ended;
+  assert.match(quick.text, /\[DONE\]/);
+  assert.doesNotMatch(slow.text, /\[DONE\]/);
+  assert.equal(processIdentity(pid), undefined);
+  assert.deepEqual(outcomesByProcess(box.dataDir), [{ answered: 1, failed: 1 }, {}]);
+});
