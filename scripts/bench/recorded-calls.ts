@@ -23,14 +23,16 @@ export interface CallOptions {
   /** Whether the client marks its prompt for the cache. Only Anthropic's clients can. */
   readonly hints: boolean;
   readonly model?: string;
+  /** Whether the client's restarts are inferred ({@link restartsOf}). Default true. */
+  readonly restarts?: boolean;
 }
 
 /** Calls that reached the provider and were not refused by it, in order; each body is made when it is asked for. */
 export function* recordedCalls(
   turns: readonly SessionTurn[],
-  { dialect, hints, model }: CallOptions,
+  { dialect, hints, model, restarts: infers = true }: CallOptions,
 ): Generator<RecordedCall> {
-  const restarts = restartsOf(turns);
+  const restarts = infers ? restartsOf(turns) : NONE;
   let starts = 0;
   let sentAt = 0;
   for (const turn of turns) {
@@ -48,6 +50,7 @@ export function* recordedCalls(
   }
 }
 
+const NONE: ReadonlySet<number> = new Set();
 const REQUEST = {
   "anthropic-messages": anthropicRequest,
   "openai-chat": openaiChatRequest,
