@@ -26,6 +26,7 @@ export * from "./pricing.ts";
 export * from "./prometheus.ts";
 export * from "./provider.ts";
 export * from "./reply.ts";
+export * from "./retry-after.ts";
 export * from "./savings.ts";
 export * from "./service.ts";
 export * from "./sse.ts";
