@@ -15,15 +15,18 @@ export class ConfiguredProvider implements Provider {
   readonly alias: string | undefined;
   readonly models: readonly string[];
   readonly priority: number;
+  /** Its part of the conversations among its equals; 0: it goes behind those that have one. */
+  readonly weight: number;
   readonly timeouts: ProviderTimeouts;
   readonly auth: Provider["auth"];
   /** Whether the user wrote `auth = "client"`, and so vouches for the server that gets the client's credential. */
   readonly isTrusted: boolean;
   /** Whether the config names it at all. */
   readonly isConfigured: boolean;
+  /** Its own keys, in the order in which they are used; none where none is configured. */
+  readonly keys: readonly KeyReader[];
   readonly #config: ProviderConfig;
   readonly #formats: Formats;
-  readonly #keyReader: KeyReader | undefined;
   #format: string | undefined;
 
   constructor(name: string, config: ProviderConfig, isConfigured: boolean, formats: Formats, log: Logger) {
@@ -31,6 +34,7 @@ export class ConfiguredProvider implements Provider {
     this.alias = config.name;
     this.models = Object.freeze([...config.models]);
     this.priority = config.priority;
+    this.weight = config.weight;
     this.timeouts = Object.freeze({
       connectMs: config.connect_timeout * 1000,
       headMs: config.timeout * 1000,
@@ -43,8 +47,9 @@ export class ConfiguredProvider implements Provider {
     this.#formats = formats;
     // The environment does not change while the process runs, and asking it costs a microsecond.
     const variable = classicVariable(name);
-    const reference = config.key_ref ?? (process.env[variable] ? `env:${variable}` : undefined);
-    this.#keyReader = reference === undefined ? undefined : keyReader(reference, name, log);
+    const classic = process.env[variable] ? [`env:${variable}`] : [];
+    const references = config.key_ref.length > 0 ? config.key_ref : classic;
+    this.keys = references.map((reference) => keyReader(reference, name, log));
   }
 
   get format(): string {
@@ -58,9 +63,9 @@ export class ConfiguredProvider implements Provider {
     );
   }
 
-  /** Its own key; undefined where none is configured. Throws or rejects with TM_KEY_UNAVAILABLE. */
+  /** The first of its keys; undefined where none is configured. Throws or rejects with TM_KEY_UNAVAILABLE. */
   key(): Promise<Secret> | Secret | undefined {
-    return this.#keyReader?.();
+    return this.keys[0]?.();
   }
 }
 

@@ -1,9 +1,11 @@
 import type { Candidate, CandidateCredential, Exchange, Provider, Secret } from "@tokenman/plugin-sdk";
 import { hasCredentialInQuery } from "./carriers.ts";
-import type { Plan, RuledOut } from "./route-table.ts";
+import { ConfiguredProvider } from "./configured-provider.ts";
+import type { Choice, Plan, RuledOut } from "./route-table.ts";
 
 /** The choices that have a credential to go out with, and why the others have none. */
 export interface Admission {
+  /** A provider with several keys is one candidate with each of them, in a row. */
   readonly candidates: readonly Candidate[];
   readonly ruledOut: readonly RuledOut[];
   /** What went wrong where a key_ref could not be resolved. */
@@ -13,52 +15,52 @@ export interface Admission {
 /** What is asked of the exchange. */
 export type Client = Pick<Exchange, "credential" | "subscription" | "request">;
 
-/** A key, none, or why there is none although one is configured. */
-type Key = { readonly secret: Secret | undefined } | { readonly failure: unknown };
+/** A key, or why there is none although one is configured. */
+type Key = { readonly secret: Secret } | { readonly failure: unknown };
+type Keys = readonly Key[];
 
 const CLIENT: CandidateCredential = Object.freeze({ kind: "client" });
 const NONE: CandidateCredential = Object.freeze({ kind: "none" });
-const NO_KEY: Key = Object.freeze({ secret: undefined });
+const NO_KEY: Keys = Object.freeze([]);
 
 /**
  * Gives each choice its credential, or rules it out. The client's own goes to the plan's owner and to nobody else; all
  * others need a key of their own, or must be declared to want none. Asynchronous only where a key comes from a file.
  */
 export function admit(plan: Plan, client: Client): Admission | Promise<Admission> {
-  const keys = plan.choices.map(({ provider }, index) => {
+  const keys = plan.choices.map((choice) => {
+    const { provider } = choice;
     const isServed = provider.answer !== undefined || provider.auth === "none";
-    return isServed || (index === plan.owner && client.credential !== undefined) ? NO_KEY : keyOf(provider);
+    return isServed || (choice === plan.owner && client.credential !== undefined) ? NO_KEY : keysOf(provider);
   });
-  return keys.some((key) => key instanceof Promise)
+  return keys.some((each) => each instanceof Promise)
     ? Promise.all(keys).then((resolved) => decide(plan, client, resolved))
-    : decide(plan, client, keys as Key[]);
+    : decide(plan, client, keys as Keys[]);
 }
 
-function decide(plan: Plan, client: Client, keys: readonly Key[]): Admission {
+function decide(plan: Plan, client: Client, keys: readonly Keys[]): Admission {
   const candidates: Candidate[] = [];
   const ruledOut: RuledOut[] = [];
   const keyFailures: unknown[] = [];
   const isInQuery = hasCredentialInQuery(client.request.target);
-  for (const [index, { provider, model, reason }] of plan.choices.entries()) {
-    const key = keys[index]!;
-    const isOwner = index === plan.owner;
-    const credential = isOwner && client.credential !== undefined ? CLIENT : own(provider, key, isOwner);
-    if ("failure" in key) keyFailures.push(key.failure);
-    if (credential === undefined) {
-      ruledOut.push({
-        provider: provider.name,
-        reason: lack(provider, key, plan.choices[plan.owner]?.provider),
-      });
-    } else if (isInQuery && !isOwner && provider.answer === undefined) {
-      ruledOut.push({
-        provider: provider.name,
-        reason: "would get a credential that is in the request's query",
-      });
-    } else if (model !== undefined && credential === CLIENT && client.subscription) {
-      const why = `would rename the model to ${model}, but the traffic of a subscription is not changed`;
-      ruledOut.push({ provider: provider.name, reason: why });
-    } else {
-      candidates.push({ provider, credential, reason, ...(model !== undefined && { model }) });
+  const gone = (provider: Provider, reason: string) =>
+    void ruledOut.push({ provider: provider.name, reason });
+  for (const [index, choice] of plan.choices.entries()) {
+    const { provider, model, reason } = choice;
+    const own = keys[index]!;
+    const isOwner = choice === plan.owner;
+    for (const key of own) if ("failure" in key) keyFailures.push(key.failure);
+    const credential = isOwner && client.credential !== undefined ? CLIENT : without(provider, own, isOwner);
+    if (credential === undefined && !own.some((key) => "secret" in key))
+      gone(provider, lack(provider, own, plan.owner?.provider));
+    else if (isInQuery && !isOwner && provider.answer === undefined)
+      gone(provider, "would get a credential that is in the request's query");
+    else if (model !== undefined && credential === CLIENT && client.subscription)
+      gone(provider, `would rename the model to ${model}, but the traffic of a subscription is not changed`);
+    else {
+      if (credential !== undefined)
+        candidates.push({ provider, credential, reason, ...(model !== undefined && { model }) });
+      else addKeys(choice, own, candidates, gone);
       continue;
     }
     if (plan.isBinding && index === 0) break;
@@ -66,32 +68,62 @@ function decide(plan: Plan, client: Client, keys: readonly Key[]): Admission {
   return { candidates, ruledOut, keyFailures };
 }
 
-/**
- * What a provider goes out with when it does not get the client's credential. Where the client sent none and no key is
- * configured, the owner is asked without any, so that it can refuse in its own words.
- */
-function own(provider: Provider, key: Key, isOwner: boolean): CandidateCredential | undefined {
-  if (provider.answer !== undefined || provider.auth === "none") return NONE;
-  if ("failure" in key) return undefined;
-  if (key.secret !== undefined) return { kind: "key", secret: key.secret };
-  return isOwner ? NONE : undefined;
+function addKeys(
+  { provider, model, reason }: Choice,
+  keys: Keys,
+  candidates: Candidate[],
+  gone: (provider: Provider, why: string) => void,
+): void {
+  for (const [index, key] of keys.entries()) {
+    const which = `key ${index + 1} of ${keys.length}`;
+    if ("failure" in key) gone(provider, `its ${which} could not be resolved`);
+    else {
+      candidates.push({
+        provider,
+        credential: { kind: "key", secret: key.secret },
+        reason: keys.length === 1 ? reason : `${reason}, with ${which}`,
+        ...(model !== undefined && { model }),
+        ...(keys.length > 1 && { account: `${provider.name}#${index + 1}` }),
+      });
+    }
+  }
 }
 
-function lack(provider: Provider, key: Key, owner: Provider | undefined): string {
-  if ("failure" in key) return "its key_ref could not be resolved";
+/**
+ * What a provider without a key goes out with where it does not get the client's credential; undefined where it does not
+ * go out. Where the client sent none and no key is configured, the owner is asked without any, so that it can refuse in
+ * its own words.
+ */
+function without(provider: Provider, keys: Keys, isOwner: boolean): CandidateCredential | undefined {
+  if (provider.answer !== undefined || provider.auth === "none") return NONE;
+  return isOwner && keys.length === 0 ? NONE : undefined;
+}
+
+function lack(provider: Provider, keys: Keys, owner: Provider | undefined): string {
+  if (keys.length > 0) return "its key_ref could not be resolved";
   if (provider.auth === "key") return 'has auth = "key", but no key_ref';
   const whose = owner === undefined ? "is not known to belong to it" : `belongs to ${owner.name}`;
   return `has no key of its own (key_ref, or auth = "none"), and the client's credential ${whose}`;
 }
 
-function keyOf(provider: Provider): Key | Promise<Key> {
+function keysOf(provider: Provider): Keys | Promise<Keys> {
+  const readers = provider instanceof ConfiguredProvider ? provider.keys : [() => provider.key?.()];
+  if (readers.length === 0) return NO_KEY;
+  const keys = readers.map(keyFrom);
+  return keys.some((key) => key instanceof Promise)
+    ? Promise.all(keys).then((all) => all.filter((key) => key !== undefined))
+    : (keys as (Key | undefined)[]).filter((key) => key !== undefined);
+}
+
+/** Undefined where none is configured. */
+function keyFrom(
+  read: () => Promise<Secret | undefined> | Secret | undefined,
+): Key | undefined | Promise<Key | undefined> {
+  const keyOf = (secret: Secret | undefined) => (secret === undefined ? undefined : { secret });
   try {
-    const secret = provider.key?.();
-    if (!(secret instanceof Promise)) return { secret };
-    return secret.then(
-      (resolved) => ({ secret: resolved }),
-      (failure: unknown) => ({ failure }),
-    );
+    const secret = read();
+    if (!(secret instanceof Promise)) return keyOf(secret);
+    return secret.then(keyOf, (failure: unknown) => ({ failure }));
   } catch (failure) {
     return { failure };
   }

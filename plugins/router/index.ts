@@ -1,10 +1,31 @@
-import { definePlugin, type Exchange, type ReplyInit, withoutHeaders } from "@tokenman/plugin-sdk";
+import {
+  type Candidate,
+  definePlugin,
+  type Exchange,
+  type Provider,
+  type ReplyInit,
+  speaks,
+  withoutHeaders,
+} from "@tokenman/plugin-sdk";
+import { Affinity } from "./affinity.ts";
+import { rename, restore } from "./alias.ts";
 import { CREDENTIAL_HEADERS } from "./carriers.ts";
+import { Catalogue } from "./catalogue.ts";
 import { ConfiguredProvider } from "./configured-provider.ts";
+import { CoolDowns } from "./cool-downs.ts";
 import { type Admission, admit } from "./credentials.ts";
+import { Keys } from "./keys.ts";
 import { modelInPath } from "./model-path.ts";
-import { type Plan, RouteTable } from "./route-table.ts";
-import { BUILT_IN, type ProvidersConfig, providersSchema, routingSchema } from "./schema.ts";
+import { Models } from "./models.ts";
+import { type Plan, RouteTable, spreadOver } from "./route-table.ts";
+import {
+  BUILT_IN,
+  type ProvidersConfig,
+  providersSchema,
+  type RoutingConfig,
+  routingSchema,
+} from "./schema.ts";
+import { Ways } from "./way.ts";
 
 /** Decides which providers may serve a request, and with whose credential each would be asked. */
 export default definePlugin({
@@ -12,27 +33,32 @@ export default definePlugin({
   version: "0.1.0",
   apiVersion: 1,
   description:
-    "Chooses providers by model map, model list, format and default; keeps credentials where they belong",
+    "Chooses providers by model map, model list, format and default; keeps credentials where they belong; lists models",
   section: "routing",
   configSchema: routingSchema,
   extraSections: { providers: providersSchema },
   stage: "route",
   onError: "closed",
-  setup(ctx) {
-    const { registry } = ctx.host;
+  async setup(ctx) {
+    const { host, log } = ctx;
+    const { registry } = host;
     const configured = ctx.section("providers") as ProvidersConfig;
     const formats = () => registry.all("format");
     const disabled = new Set<string>();
     const builtIn = BUILT_IN.filter((name) => !Object.hasOwn(configured, name));
     for (const [name, config] of Object.entries(configured)) {
       if (config.enabled) {
-        ctx.contribute("provider", new ConfiguredProvider(name, config, true, formats, ctx.log));
+        ctx.contribute("provider", new ConfiguredProvider(name, config, true, formats, log));
       } else disabled.add(name);
     }
     const defaults = providersSchema.parse(Object.fromEntries(builtIn.map((name) => [name, {}])));
     for (const name of builtIn) {
-      ctx.contribute("provider", new ConfiguredProvider(name, defaults[name]!, false, formats, ctx.log));
+      ctx.contribute("provider", new ConfiguredProvider(name, defaults[name]!, false, formats, log));
     }
+    const affinity = await ctx.keep("affinity", () => new Affinity());
+    const coolDowns = await ctx.keep("cool-downs", () => new CoolDowns());
+    const catalogue = await ctx.keep("models", () => new Catalogue());
+
     ctx.pipeline((routing, hooks) => {
       let made: RouteTable | undefined;
       const table = () => {
@@ -45,44 +71,118 @@ export default definePlugin({
         return made;
       };
       // A route to what does not exist is found before the generation serves.
-      hooks.lifecycle.for("ready").tap(() => void table());
-      hooks.request.tap((exchange) => {
+      hooks.lifecycle.for("ready").tap(() => {
+        for (const provider of table().idle()) {
+          const why =
+            "it lists no models, no entry of routing.model_map leads to it, others are the default, and routing.fallback_enabled is off";
+          log.warn({ provider }, `no request comes to the provider ${provider}: ${why}`);
+        }
+      });
+      const needs = needsOf(
+        routing,
+        registry.all("provider"),
+        formats().map(({ name }) => name),
+      );
+      const ways = new Ways(affinity, needs.moves ? routing.affinity_seconds * 1_000 : 0);
+      const models = new Models({
+        host,
+        log,
+        catalogue,
+        ttlMs: routing.models_ttl_seconds * 1_000,
+        waitMs: routing.models_wait_seconds * 1_000,
+        allFormats: routing.models_of_all_formats,
+      });
+      const told = new Told();
+
+      const routed = (exchange: Exchange): ReplyInit | undefined | Promise<ReplyInit | undefined> => {
         const model = exchange.description?.model ?? modelInPath(exchange);
-        const plan = table().plan(exchange.format?.name, model);
+        const shared = table().plan(exchange.format?.name, model);
+        const plan = shared.isSpread ? spreadOver(shared, exchange.session) : shared;
         const admission = admit(plan, exchange);
         const conclude = (admitted: Admission) => {
           for (const failure of admitted.keyFailures)
-            ctx.log.error({ err: failure }, "a key_ref could not be resolved");
-          return route(exchange, model, plan, admitted, routing.fallback_enabled);
+            log.error({ err: failure }, "a key_ref could not be resolved");
+          for (const { provider, reason } of admitted.ruledOut) {
+            if (told.isNew(`${provider} ${reason}`))
+              log.info({ provider, reason }, `the provider ${provider} is left out: it ${reason}`);
+          }
+          const usable = usableOf(exchange, admitted.candidates, routing.fallback_enabled);
+          exchange.candidates = ways.order(exchange, usable);
+          exchange.ruledOut =
+            admitted.ruledOut.length === 0 ? plan.ruledOut : [...plan.ruledOut, ...admitted.ruledOut];
+          return usable.length > 0 ? undefined : refusal(exchange, model, plan, admitted);
         };
         return admission instanceof Promise ? admission.then(conclude) : conclude(admission);
-      });
+      };
+      hooks.request.tap((exchange) =>
+        exchange.dialect?.listsModels === true
+          ? models.answer(exchange, table()).then((answer) => answer ?? routed(exchange))
+          : routed(exchange),
+      );
+
+      const keys = needs.rotates ? new Keys(coolDowns, log) : undefined;
       hooks.beforeUpstream.tap((exchange, attempt) => {
-        const { model, credential } = attempt.candidate;
-        if (credential.kind !== "client")
+        const verdict = keys?.beforeUpstream(exchange, attempt);
+        if (verdict !== undefined) return verdict;
+        if (attempt.candidate.credential.kind !== "client")
           attempt.headers = withoutHeaders(attempt.headers, CREDENTIAL_HEADERS);
-        const pointer = exchange.description?.modelPointer;
-        if (model === undefined || pointer === undefined) return;
-        attempt.patch([{ op: "replace", pointer, value: model }]);
+        if (attempt.candidate.model !== undefined) rename(exchange, attempt);
+        return undefined;
+      });
+      if (keys !== undefined) hooks.lifecycle.for("attemptEnd").tap(keys.attemptEnd);
+      if (!needs.moves && !needs.renames) return;
+      hooks.response.tap((reply, exchange) => {
+        ways.served(reply, exchange);
+        if (reply.attempt?.candidate.model === undefined) return undefined;
+        return restore(reply, exchange).catch((cause: unknown) => {
+          // The reply is whole all the same, under the provider's name for the model.
+          log.warn(
+            { err: cause, exchange: exchange.id },
+            "the client's name for a model could not be put back",
+          );
+        });
       });
     });
   },
 });
 
-/** Writes the candidates, or refuses where there is none. What an opaque request touches lives in one place only. */
-function route(
-  exchange: Exchange,
-  model: string | undefined,
-  plan: Plan,
-  admission: Admission,
+/** What a pipeline's config calls for. What it does not is not tapped. */
+interface Needs {
+  /** Some provider has several keys. */
+  readonly rotates: boolean;
+  /** A conversation may be served in more than one place. */
+  readonly moves: boolean;
+  /** Some model goes out under another name. */
+  readonly renames: boolean;
+}
+
+function needsOf(routing: RoutingConfig, providers: readonly Provider[], formats: readonly string[]): Needs {
+  const rotates = providers.some((each) => each instanceof ConfiguredProvider && each.keys.length > 1);
+  const reached = providers.filter(({ answer }) => answer === undefined);
+  const isNamed = (target: string) =>
+    providers.some(
+      (each) => each.name === target || (each instanceof ConfiguredProvider && each.alias === target),
+    );
+  return {
+    rotates,
+    moves: rotates || formats.some((format) => reached.filter((each) => speaks(each, format)).length > 1),
+    renames: Object.values(routing.model_map).some((target) => !isNamed(target)),
+  };
+}
+
+/**
+ * Without fallback the first provider alone, with all of its keys. What an opaque request touches lives in one place
+ * only.
+ */
+function usableOf(
+  { dialect }: Exchange,
+  candidates: readonly Candidate[],
   hasFallback: boolean,
-): ReplyInit | undefined {
-  const { candidates } = admission;
-  const isSingle = !hasFallback || exchange.dialect === undefined;
-  exchange.candidates = isSingle ? candidates.slice(0, 1) : candidates;
-  exchange.ruledOut =
-    admission.ruledOut.length === 0 ? plan.ruledOut : [...plan.ruledOut, ...admission.ruledOut];
-  return candidates.length > 0 ? undefined : refusal(exchange, model, plan, admission);
+): readonly Candidate[] {
+  const [first] = candidates;
+  if (first === undefined || candidates.length === 1 || (hasFallback && dialect !== undefined))
+    return candidates;
+  return candidates.filter(({ provider }) => provider === first.provider);
 }
 
 function refusal(exchange: Exchange, model: string | undefined, plan: Plan, admission: Admission): ReplyInit {
@@ -96,4 +196,16 @@ function refusal(exchange: Exchange, model: string | undefined, plan: Plan, admi
   }
   const code = admission.keyFailures.length > 0 ? "TM_KEY_UNAVAILABLE" : "TM_NO_CREDENTIAL";
   return exchange.refuse({ code, message: `no provider that serves ${what} has a key: ${because}` });
+}
+
+const MAX_TOLD = 1_000;
+
+/** What was said once is not said again with each request. Reasons hold names that clients chose, so it is bounded. */
+class Told {
+  readonly #said = new Set<string>();
+  isNew(what: string): boolean {
+    if (this.#said.has(what) || this.#said.size >= MAX_TOLD) return false;
+    this.#said.add(what);
+    return true;
+  }
 }

@@ -7,7 +7,7 @@ export type KeyReader = () => Promise<Secret> | Secret;
 
 /** Where a key_ref leads. `provider` is for messages, which name the reference's kind but never show the key. */
 export function keyReader(reference: string, provider: string, log: Logger): KeyReader {
-  if (reference.startsWith("env:")) return () => fromEnvironment(reference.slice(4), provider);
+  if (reference.startsWith("env:")) return fromEnvironment(reference.slice(4), provider);
   if (reference.startsWith("file:")) return new KeyFile(reference, provider, log).read;
   return () => {
     throw unavailable(
@@ -22,10 +22,18 @@ export function classicVariable(provider: string): string {
   return `TOKENMAN_KEY_${provider.toUpperCase().replace(/[^A-Z0-9]/g, "_")}`;
 }
 
-function fromEnvironment(variable: string, provider: string): Secret {
-  const value = process.env[variable]?.trim();
-  if (!value) throw unavailable(provider, `the environment variable ${variable} is not set`);
-  return secretOf(value, provider);
+function fromEnvironment(variable: string, provider: string): KeyReader {
+  let text: string | undefined;
+  let secret: Secret | undefined;
+  return () => {
+    const value = process.env[variable];
+    if (secret !== undefined && value === text) return secret;
+    const trimmed = value?.trim();
+    if (!trimmed) throw unavailable(provider, `the environment variable ${variable} is not set`);
+    secret = secretOf(trimmed, provider);
+    text = value;
+    return secret;
+  };
 }
 
 /** A key in a file. It is read again when the file was changed or replaced, so a key can be rotated while TokenMan runs. */

@@ -1,5 +1,6 @@
 import {
   type Format,
+  matchesGlob,
   nearest,
   type Provider,
   speaks,
@@ -7,16 +8,19 @@ import {
   TokenmanErrors,
 } from "@tokenman/plugin-sdk";
 import { ConfiguredProvider } from "./configured-provider.ts";
-import { matchesGlob } from "./glob.ts";
+import { type MapEntry, type Mapping, ModelMap } from "./model-map.ts";
 import { ownerOf } from "./owner.ts";
 import type { RoutingConfig } from "./schema.ts";
+import { type Share, spread } from "./spread.ts";
 
 /** A provider that could take a request, before anybody asked with which credential. */
-export interface Choice {
+export interface Choice extends Share {
   readonly provider: Provider;
   /** The name under which the provider knows the model; undefined keeps the client's. */
   readonly model: string | undefined;
   readonly reason: string;
+  /** Choices of the same step and priority are equals. */
+  readonly step: number;
 }
 
 export interface RuledOut {
@@ -28,11 +32,13 @@ export interface RuledOut {
 export interface Plan {
   /** In the order in which they are tried. */
   readonly choices: readonly Choice[];
-  /** The choice that the client's credential belongs to; -1 where there is none. */
-  readonly owner: number;
+  /** The choice that the client's credential belongs to. */
+  readonly owner: Choice | undefined;
   readonly ruledOut: readonly RuledOut[];
   /** The first choice was asked for by name: if it cannot be used, no other one takes its place unasked. */
   readonly isBinding: boolean;
+  /** Whether conversations are spread over equal choices: {@link spreadOver} gives each its own order. */
+  readonly isSpread: boolean;
 }
 
 export interface RouteTableParts {
@@ -45,16 +51,36 @@ export interface RouteTableParts {
 }
 
 /** A plan before it is known whose the client's credential is. */
-type Route = Omit<Plan, "owner">;
+type Route = Omit<Plan, "owner" | "isSpread">;
 
-interface MapEntry {
-  readonly pattern: string;
-  readonly provider: string;
-  readonly model: string | undefined;
-}
+const LISTED = 1;
+const TAKING = 2;
 
 /** Plans are made once for each format and model; model names come from clients, so the number kept is bounded. */
 const MAX_PLANS = 1_000;
+
+/** The plan for one conversation: among equals, those that have a weight take turns at going first. */
+export function spreadOver(plan: Plan, conversation: string): Plan {
+  const choices: Choice[] = [];
+  for (let from = 0; from < plan.choices.length; ) {
+    let to = from + 1;
+    while (to < plan.choices.length && areEquals(plan.choices[from]!, plan.choices[to]!)) to++;
+    const equals = plan.choices.slice(from, to);
+    choices.push(
+      ...spread(
+        equals.filter(({ weight }) => weight > 0),
+        conversation,
+      ),
+      ...equals.filter(({ weight }) => weight === 0),
+    );
+    from = to;
+  }
+  return { ...plan, choices };
+}
+
+function areEquals(left: Choice, right: Choice): boolean {
+  return left.step === right.step && left.provider.priority === right.provider.priority;
+}
 
 /** Decides which providers could serve a request. Knows nothing of credentials and of a provider's health. */
 export class RouteTable {
@@ -62,9 +88,7 @@ export class RouteTable {
   readonly #providers: readonly Provider[];
   readonly #formats: readonly Format[];
   readonly #disabled: ReadonlySet<string>;
-  readonly #exact = new Map<string, MapEntry>();
-  /** The longest pattern first: it says the most. */
-  readonly #globs: readonly MapEntry[];
+  readonly #map: ModelMap;
   readonly #plans = new Map<string, Plan>();
 
   /** Throws TM_CONFIG_INVALID (all problems at once) where the config names what does not exist. */
@@ -75,15 +99,53 @@ export class RouteTable {
     this.#disabled = disabled;
     const isKnown = (provider: Provider) => formats.some((format) => speaks(provider, format.name));
     this.#providers = parts.providers.filter(isKnown);
-    const entries = Object.entries(routing.model_map).map(([pattern, target]) => entryOf(pattern, target));
-    for (const entry of entries) if (!entry.pattern.includes("*")) this.#exact.set(entry.pattern, entry);
-    this.#globs = entries
-      .filter((entry) => entry.pattern.includes("*"))
-      .sort((left, right) => right.pattern.length - left.pattern.length);
+    this.#map = new ModelMap(
+      routing.model_map,
+      (name) => disabled.has(name) || this.#named(name) !== undefined,
+    );
     const unknown = parts.providers.filter((provider) => !isKnown(provider));
-    const problems = [...unknownFormats(unknown, formats), ...this.#unknownNames(entries)];
+    const problems = [...unknownFormats(unknown, formats), ...this.#unknownNames(), ...this.#circles()];
     if (problems.length > 1) throw new TokenmanErrors(problems);
     if (problems[0] !== undefined) throw problems[0];
+  }
+
+  /** All that speak the format, in the order in which they would be asked. */
+  speaking(format: string): readonly Provider[] {
+    return this.#sorted(this.#providers.filter((provider) => speaks(provider, format)));
+  }
+  /** Names that model_map gives to models, and where they lead, for those whose provider speaks the format. */
+  aliases(format: string): readonly { readonly name: string; readonly model: string }[] {
+    return this.#map.entries.flatMap(({ pattern }) => {
+      const found = pattern.includes("*") ? undefined : this.#map.find(pattern);
+      if (found === undefined) return [];
+      const { choices } = this.#mapped(found, format, pattern);
+      return choices.length === 0 ? [] : [{ name: pattern, model: choices[0]!.model ?? pattern }];
+    });
+  }
+  /** Whether the provider serves any model, whatever its list says. */
+  takesAny(provider: Provider): boolean {
+    return provider.models.length === 0 || this.#isDefault(provider);
+  }
+  /**
+   * Configured providers that no request comes to: nothing names them or their models, and where others go first there
+   * is no second.
+   */
+  idle(): readonly string[] {
+    if (this.#routing.fallback_enabled) return [];
+    const named = new Set(this.#map.entries.map(({ provider }) => this.#named(provider ?? "")));
+    return this.#providers.flatMap((provider) => {
+      if (!(provider instanceof ConfiguredProvider) || !provider.isConfigured) return [];
+      if (provider.models.length > 0 || named.has(provider)) return [];
+      const isFirst = this.#formats.some((format) => {
+        const [first] = this.#make(format.name, undefined).choices;
+        return (
+          first !== undefined &&
+          (first.provider === provider ||
+            (provider.weight > 0 && provider.priority === first.provider.priority))
+        );
+      });
+      return isFirst ? [] : [provider.name];
+    });
   }
 
   /**
@@ -103,50 +165,59 @@ export class RouteTable {
 
   #make(format: string | undefined, model: string | undefined): Plan {
     if (format === undefined) return this.#unclaimed();
-    const entry = model === undefined ? undefined : this.#entry(model);
-    const route = entry === undefined ? this.#unmapped(format, model) : this.#mapped(entry, format, model!);
+    const found = model === undefined ? undefined : this.#map.find(model);
+    const route = found === undefined ? this.#unmapped(format, model) : this.#mapped(found, format, model!);
+    const { choices } = route;
     const owner = ownerOf(
-      route.choices.map((choice) => choice.provider),
+      choices.map((choice) => choice.provider),
       this.#formats.find((one) => one.name === format),
     );
-    return { ...route, owner };
+    const isSpread = choices.some(
+      (choice, index) =>
+        choice.weight > 0 && choices.some((other, at) => at !== index && areEquals(choice, other)),
+    );
+    return { ...route, owner: choices[owner], isSpread };
   }
 
-  #unmapped(format: string, model: string | undefined): Route {
+  /** `sent`: the name to send where that is not the client's. */
+  #unmapped(format: string, model: string | undefined, sent?: string, via = ""): Route {
     const ruledOut: RuledOut[] = [];
     const choices: Choice[] = [];
     const listed = this.#listing(model);
     for (const provider of listed) {
       if (speaks(provider, format))
-        choices.push({ provider, model: undefined, reason: `lists the model ${model}` });
+        choices.push(choiceOf(provider, sent, `${via}lists the model ${model}`, LISTED));
       else ruledOut.push(wrongFormat(provider, format));
     }
     for (const provider of this.#taking(format, model)) {
       if (listed.includes(provider)) continue;
       const isDefault = this.#isDefault(provider);
       const reason = isDefault ? "routing.default_provider" : `serves any model of the ${format} format`;
-      choices.push({ provider, model: undefined, reason });
+      choices.push(choiceOf(provider, sent, via + reason, TAKING));
     }
-    if (choices.length === 0) choices.push(...this.#lastResort(format, ruledOut));
+    if (choices.length === 0) choices.push(...this.#lastResort(format, ruledOut, sent));
     return { choices, ruledOut, isBinding: false };
   }
 
   /** An alias is known to its provider alone: others follow only where they list the client's name themselves. */
-  #mapped(entry: MapEntry, format: string, model: string): Route {
-    const provider = this.#named(entry.provider);
+  #mapped(mapping: Mapping, format: string, model: string): Route {
+    const { entry } = mapping;
+    const sent = mapping.model === model ? undefined : mapping.model;
     const reason = `routing.model_map ${JSON.stringify(entry.pattern)}`;
+    if (mapping.provider === undefined)
+      return this.#unmapped(format, mapping.model, sent, `${reason} means ${mapping.model}: `);
+    const provider = this.#named(mapping.provider);
     if (provider === undefined) {
       const why = `${reason} leads to it, but it is disabled`;
-      return { choices: [], ruledOut: [{ provider: entry.provider, reason: why }], isBinding: true };
+      return { choices: [], ruledOut: [{ provider: mapping.provider, reason: why }], isBinding: true };
     }
     if (!speaks(provider, format)) {
       return { choices: [], ruledOut: [wrongFormat(provider, format)], isBinding: true };
     }
-    const choices: Choice[] = [{ provider, model: entry.model === model ? undefined : entry.model, reason }];
+    const choices = [choiceOf(provider, sent, reason, 0)];
     for (const other of this.#listing(model)) {
-      if (other !== provider && speaks(other, format)) {
-        choices.push({ provider: other, model: undefined, reason: `lists the model ${model}` });
-      }
+      if (other !== provider && speaks(other, format))
+        choices.push(choiceOf(other, undefined, `lists the model ${model}`, LISTED));
     }
     return { choices, ruledOut: [], isBinding: true };
   }
@@ -155,25 +226,20 @@ export class RouteTable {
     const name = this.#routing.default_provider;
     const provider = this.#named(name);
     const reason = "routing.default_provider, as nothing tells whose request it is";
-    const choices = provider === undefined ? [] : [{ provider, model: undefined, reason }];
+    const choices = provider === undefined ? [] : [choiceOf(provider, undefined, reason, 0)];
     const ruledOut = provider === undefined ? [{ provider: name, reason: "it is disabled" }] : [];
-    return { choices, ruledOut, isBinding: true, owner: -1 };
+    return { choices, ruledOut, isBinding: true, owner: undefined, isSpread: false };
   }
 
   /** The vendor's own server takes a model that its configured list does not have: lists age. */
-  #lastResort(format: string, ruledOut: RuledOut[]): Choice[] {
+  #lastResort(format: string, ruledOut: RuledOut[], sent: string | undefined): Choice[] {
     const vendors = this.#providers.find((provider) => provider.name === format && speaks(provider, format));
-    if (vendors !== undefined)
-      return [{ provider: vendors, model: undefined, reason: `is the ${format} provider` }];
+    if (vendors !== undefined) return [choiceOf(vendors, sent, `is the ${format} provider`, TAKING)];
     for (const provider of this.#providers) {
       if (!speaks(provider, format)) ruledOut.push(wrongFormat(provider, format));
       else ruledOut.push({ provider: provider.name, reason: "does not list the model" });
     }
     return [];
-  }
-
-  #entry(model: string): MapEntry | undefined {
-    return this.#exact.get(model) ?? this.#globs.find((entry) => matchesGlob(entry.pattern, model));
   }
 
   #listing(model: string | undefined): readonly Provider[] {
@@ -209,19 +275,42 @@ export class RouteTable {
     );
   }
 
-  #unknownNames(entries: readonly MapEntry[]): TokenmanError[] {
-    const used: [string, string][] = entries.map(({ pattern, provider }) => [
-      `routing.model_map.${JSON.stringify(pattern)}`,
-      provider,
-    ]);
-    used.push(["routing.default_provider", this.#routing.default_provider]);
+  #unknownNames(): TokenmanError[] {
     const names = [...this.#providers.map((provider) => provider.name), ...this.#disabled];
-    return used.flatMap(([key, name]) => {
+    const used: [readonly string[], string][] = this.#map.entries.flatMap((entry) =>
+      entry.provider === undefined && this.#isModel(entry, names)
+        ? []
+        : [[["routing", "model_map", entry.pattern], entry.provider ?? entry.target]],
+    );
+    used.push([["routing", "default_provider"], this.#routing.default_provider]);
+    return used.flatMap(([path, name]) => {
       if (this.#disabled.has(name) || this.#named(name) !== undefined) return [];
       const near = nearest(name, names);
       const hint =
         near === undefined ? `there are ${names.join(", ")}` : `did you mean ${JSON.stringify(near)}?`;
-      return [invalid(`${key}: expected the name of a provider, found ${JSON.stringify(name)} (${hint})`)];
+      const found = JSON.stringify(name);
+      return [invalid(path, `expected the name of a provider, found ${found} (${hint})`)];
+    });
+  }
+
+  /**
+   * Whether a target that is no provider's name is a model's. That a pattern fits it says little where it is nearly a
+   * provider's name: "*" fits misspelt ones too.
+   */
+  #isModel({ target }: MapEntry, names: readonly string[]): boolean {
+    if (this.#map.hasName(target) || this.#listing(target).length > 0) return true;
+    return this.#map.find(target) !== undefined && nearest(target, names) === undefined;
+  }
+
+  #circles(): TokenmanError[] {
+    const told = new Set<string>();
+    return this.#map.entries.flatMap((entry) => {
+      const circle = this.#map.circle(entry);
+      if (circle === undefined || told.has(entry.pattern)) return [];
+      for (const pattern of circle) told.add(pattern);
+      const path = ["routing", "model_map", entry.pattern];
+      const way = circle.map((pattern) => JSON.stringify(pattern)).join(" → ");
+      return [invalid(path, `the aliases go in a circle: ${way}`)];
     });
   }
 }
@@ -236,20 +325,23 @@ function unknownFormats(providers: readonly Provider[], formats: readonly Format
       near === undefined ? `there are ${names.join(", ")}` : `did you mean ${JSON.stringify(near)}?`;
     const found = JSON.stringify(provider.format);
     return [
-      invalid(`providers.${provider.name}.format: expected the name of a format, found ${found} (${hint})`),
+      invalid(
+        ["providers", provider.name, "format"],
+        `expected the name of a format, found ${found} (${hint})`,
+      ),
     ];
   });
 }
 
-function invalid(message: string): TokenmanError {
-  return new TokenmanError("TM_CONFIG_INVALID", message);
+/** `path`: the key from the config's top. A pattern, which may have dots, is quoted in the message. */
+function invalid(path: readonly string[], message: string): TokenmanError {
+  const key = path.map((part, index) => (index > 1 && path[1] === "model_map" ? JSON.stringify(part) : part));
+  return new TokenmanError("TM_CONFIG_INVALID", `${key.join(".")}: ${message}`, { configPath: path });
 }
 
-function entryOf(pattern: string, target: string): MapEntry {
-  const slash = target.indexOf("/");
-  return slash < 0
-    ? { pattern, provider: target, model: undefined }
-    : { pattern, provider: target.slice(0, slash), model: target.slice(slash + 1) };
+function choiceOf(provider: Provider, model: string | undefined, reason: string, step: number): Choice {
+  const weight = provider instanceof ConfiguredProvider ? provider.weight : 0;
+  return { provider, name: provider.name, weight, model, reason, step };
 }
 
 function wrongFormat(provider: Provider, format: string): RuledOut {

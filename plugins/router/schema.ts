@@ -21,6 +21,11 @@ function text(description: string) {
 
 const KEY_REF = /^(?:env:[A-Za-z_][A-Za-z0-9_]*|file:\/\/\/.+|keyring:\/\/.+|keychain:.+)$/;
 
+const keyRef = z.string().refine((value) => value === "" || KEY_REF.test(value), {
+  error:
+    "expected env:NAME, file:///PATH or keyring://tokenman/NAME: a reference to the key, not the key itself",
+});
+
 const apiBase = z
   .string()
   .default("")
@@ -42,15 +47,11 @@ const provider = z.strictObject({
       'Whose credential it gets. "client": the client\'s where it belongs there, else key_ref; "key": always key_ref; "none": none.',
     ),
   key_ref: z
-    .string()
+    .union([keyRef, z.array(keyRef.min(1)).min(1)])
     .default("")
-    .refine((value) => value === "" || KEY_REF.test(value), {
-      error:
-        "expected env:NAME, file:///PATH or keyring://tokenman/NAME: a reference to the key, not the key itself",
-    })
-    .transform((value) => (value === "" ? undefined : value))
+    .transform((value) => (typeof value === "string" ? (value === "" ? [] : [value]) : value))
     .describe(
-      "Where its key is: env:NAME, file:///PATH. Empty: TOKENMAN_KEY_NAME, where that variable is set.",
+      "Where its key is: env:NAME, file:///PATH; a list where it has several. Empty: TOKENMAN_KEY_NAME, where that variable is set.",
     ),
   models: z
     .array(z.string().min(1))
@@ -58,6 +59,14 @@ const provider = z.strictObject({
     .describe("Models it serves, * standing for any text. Empty: every model of its format."),
   enabled: z.boolean().default(true).describe("Whether it is used at all."),
   priority: z.int().default(0).describe("The lower goes first among providers that serve the same model."),
+  weight: z
+    .number()
+    .min(0)
+    .max(1_000_000)
+    .default(0)
+    .describe(
+      "Its part of the conversations among providers of equal priority that have a weight; those without follow.",
+    ),
   timeout: seconds(600, "Seconds from the request's last byte to the reply's head; 0: no limit."),
   connect_timeout: seconds(10, "Seconds to connect, TLS included; 0: no limit."),
   idle_timeout: seconds(600, "Seconds between two bytes of the reply; 0: no limit."),
@@ -85,7 +94,11 @@ export const providersSchema = z
 
 export type ProvidersConfig = z.output<typeof providersSchema>;
 
-const target = z.string().regex(/^[^/\s]+(?:\/\S+)?$/, { error: 'expected "PROVIDER" or "PROVIDER/MODEL"' });
+const target = z
+  .string()
+  .regex(/^[^/\s]+(?:\/\S+)?$/, {
+    error: 'expected "PROVIDER", "PROVIDER/MODEL" or another model of the map',
+  });
 
 /** `[routing]`. */
 export const routingSchema = z.strictObject({
@@ -98,6 +111,30 @@ export const routingSchema = z.strictObject({
     .boolean()
     .default(true)
     .describe("Whether further providers that serve the model follow as candidates for another attempt."),
+  affinity_seconds: z
+    .number()
+    .min(0)
+    .max(MAX_SECONDS)
+    .default(600)
+    .describe(
+      "How long after its last request a conversation stays with the provider and key that took it over; 0: not at all.",
+    ),
+  models_ttl_seconds: z
+    .number()
+    .min(0)
+    .max(MAX_SECONDS)
+    .default(300)
+    .describe("How long a provider's list of models is good for /v1/models."),
+  models_wait_seconds: z
+    .number()
+    .min(0)
+    .max(60)
+    .default(2)
+    .describe("How long /v1/models waits for lists that are not there; then it answers with those that are."),
+  models_of_all_formats: z
+    .boolean()
+    .default(false)
+    .describe("Whether /v1/models also lists models that the client's own format does not reach."),
   heartbeat_model: z
     .string()
     .default("")
@@ -106,7 +143,7 @@ export const routingSchema = z.strictObject({
     .record(z.string().min(1), target)
     .default({})
     .describe(
-      'Models, * standing for any text, and where they go: "PROVIDER", or "PROVIDER/MODEL" to rename them.',
+      'Models, * standing for any text, and where they go: "PROVIDER", "PROVIDER/MODEL" to rename them, or another model.',
     ),
 });
 
