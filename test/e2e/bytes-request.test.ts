@@ -204,7 +204,7 @@ describe("a path that no dialect claims", () => {
     ["PATCH", "/v1/files/1", Buffer.from('{"a":1,"a":2}')],
     ["DELETE", "/v1/files/1", undefined],
     ["DELETE", "/v1/files/2", Buffer.from("why")],
-    ["GET", "/v1/models?limit=1000&after=a%2Fb", undefined],
+    ["GET", "/v1/skills?limit=1000&after=a%2Fb", undefined],
     ["GET", "/v1/messages/batches/b1/results", undefined],
     ["HEAD", "/api/hello", undefined],
     ["HEAD", "/", undefined],
