@@ -91,7 +91,7 @@ export class RouteTable {
   readonly #map: ModelMap;
   readonly #plans = new Map<string, Plan>();
 
-  /** Throws TM_CONFIG_INVALID (all problems at once) where the config names what does not exist. */
+  /** Throws TokenmanErrors (TM_CONFIG_INVALID, all problems at once) where the config names what does not exist. */
   constructor(parts: RouteTableParts) {
     const { routing, formats, disabled } = parts;
     this.#routing = routing;
@@ -105,8 +105,7 @@ export class RouteTable {
     );
     const unknown = parts.providers.filter((provider) => !isKnown(provider));
     const problems = [...unknownFormats(unknown, formats), ...this.#unknownNames(), ...this.#circles()];
-    if (problems.length > 1) throw new TokenmanErrors(problems);
-    if (problems[0] !== undefined) throw problems[0];
+    if (problems.length > 0) throw new TokenmanErrors(problems);
   }
 
   /** All that speak the format, in the order in which they would be asked. */

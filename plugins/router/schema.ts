@@ -94,11 +94,9 @@ export const providersSchema = z
 
 export type ProvidersConfig = z.output<typeof providersSchema>;
 
-const target = z
-  .string()
-  .regex(/^[^/\s]+(?:\/\S+)?$/, {
-    error: 'expected "PROVIDER", "PROVIDER/MODEL" or another model of the map',
-  });
+const target = z.string().regex(/^[^/\s]+(?:\/\S+)?$/, {
+  error: 'expected "PROVIDER", "PROVIDER/MODEL" or another model of the map',
+});
 
 /** `[routing]`. */
 export const routingSchema = z.strictObject({
