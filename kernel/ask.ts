@@ -2,12 +2,19 @@ import { type Answer, headerValue, type Provider, type Question, TokenmanError }
 import { contentCoding, decodeBody } from "./codec.ts";
 import type { Connections } from "./connections.ts";
 import { type DispatchCall, dispatch } from "./dispatch.ts";
-import { apiBase, joinPath } from "./launch.ts";
+import { joinPath } from "./launch.ts";
 import { forwardedHeaders, relayedHeaders } from "./outgoing.ts";
 import type { PushSource } from "./source.ts";
 
+/** What asking takes of the kernel. */
+export interface AskHost {
+  readonly connections: Connections;
+  /** `server.stream_timeout`. */
+  readonly streamIdleMs: number;
+}
+
 /** Asks a provider beside all exchanges; see `HostInfo.ask`. */
-export function ask(connections: Connections, provider: Provider, question: Question): Promise<Answer> {
+export function ask(host: AskHost, provider: Provider, question: Question): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   let call: DispatchCall | undefined;
   const late = setTimeout(() => {
@@ -16,15 +23,12 @@ export function ask(connections: Connections, provider: Provider, question: Ques
   }, question.timeoutMs);
   const { method, body } = question;
   try {
-    if (provider.apiBase === undefined)
-      throw new TokenmanError("TM_NO_PROVIDER", `provider ${provider.name} is not reached over HTTP`);
-    const { origin, prefix } = apiBase(provider.apiBase);
+    const { origin, prefix, timeouts } = host.connections.to(provider, host.streamIdleMs);
     const path = joinPath(prefix, { target: question.path, path: question.path.split("?", 1)[0]! });
     const headers = forwardedHeaders(question.headers);
-    const { timeouts } = provider;
     call = dispatch(
-      connections,
-      { origin, method, path, headers, body, timeouts },
+      origin,
+      { method, path, headers, body, timeouts },
       {
         head: (status, _statusText, received, source) =>
           void collected(source, question.maxBytes)

@@ -1,7 +1,11 @@
 import type { Socket } from "node:net";
-import { buildConnector, Client } from "undici";
+import type { Provider, ProviderConnection } from "@tokenman/plugin-sdk";
+import { Client } from "undici";
+import { type Connecting, type Connector, type Lookup, makeConnector } from "./connector.ts";
 import { dropContinues } from "./continues.ts";
 import { connectionBudget } from "./descriptors.ts";
+import { ProxyEnvironment, parseProxy, proxyAuthorization, type UpstreamProxy } from "./proxy.ts";
+import { type Target, targetOf } from "./target.ts";
 import { Watchdog } from "./watchdog.ts";
 
 /** A connection is not reused after this long, so that a changed DNS record is noticed. */
@@ -9,8 +13,6 @@ const MAX_AGE_MS = 10 * 60_000;
 const KEEP_ALIVE_MS = 60_000;
 /** Idle connections kept at the most, to all origins together. */
 const MAX_IDLE = Math.min(256, connectionBudget());
-
-type Connector = ReturnType<typeof buildConnector>;
 
 /** One HTTP/1.1 connection to an origin, used by one request at a time. */
 export class Connection {
@@ -22,40 +24,47 @@ export class Connection {
   broken = false;
   /** A request is out, and nothing of its final reply has come. */
   waiting = false;
+  /** The present socket. */
+  socket: Socket | undefined;
   readonly headWatch = new Watchdog();
   readonly bodyWatch = new Watchdog();
   /** The socket that is being connected. */
-  #connecting: Socket | undefined;
+  #connecting: Connecting | undefined;
 
-  constructor(origin: string, connect: Connector, closed: (connection: Connection) => void) {
+  constructor(
+    origin: string,
+    connect: Connector,
+    ages: { readonly keepAliveMs: number; readonly maxAgeMs: number },
+    closed: (connection: Connection) => void,
+  ) {
     this.client = new Client(origin, {
       pipelining: 1,
-      keepAliveTimeout: KEEP_ALIVE_MS,
-      keepAliveMaxTimeout: MAX_AGE_MS,
+      keepAliveTimeout: Math.max(1, ages.keepAliveMs),
+      keepAliveMaxTimeout: Math.max(1, ages.maxAgeMs),
       maxHeaderSize: 65_536,
       headersTimeout: 0,
       bodyTimeout: 0,
       connect: (options, done) => {
-        const connected: Parameters<Connector>[1] = (...[error, socket]) => {
+        this.#connecting = connect(options, (error, socket) => {
           this.#connecting = undefined;
-          if (error !== null) {
-            done(error, null);
+          if (error !== null || socket === null) {
+            done(error!, null);
             return;
           }
           this.served = 0;
           this.broken = false;
+          this.socket = socket;
           // Before undici's own listener, which takes a reset for the regular end of a body without a length.
           socket.on("error", () => {
             this.broken = true;
           });
           dropContinues(socket, this);
           done(null, socket);
-        };
-        // Its type does not say so, but it returns the socket.
-        this.#connecting = connect(options, connected) as unknown as Socket;
+        });
       },
     });
     this.client.on("disconnect", () => {
+      this.socket = undefined;
       this.headWatch.stop();
       this.bodyWatch.stop();
       closed(this);
@@ -66,8 +75,21 @@ export class Connection {
   /** Ends it at once; what is under way fails with `reason`. Undici alone would let a socket go on connecting. */
   destroy(reason?: Error): void {
     void this.client.destroy(reason ?? null).catch(() => {});
-    this.#connecting?.destroy();
+    this.#connecting?.abandon();
   }
+}
+
+/** Whoever waits for a connection. */
+export interface Waiting {
+  granted(connection: Connection): void;
+}
+
+/** How an origin is reached, and how its connections are kept. */
+export interface OriginOptions {
+  readonly url: string;
+  readonly connect: Connector;
+  readonly proxy: UpstreamProxy | undefined;
+  readonly connection: ProviderConnection;
 }
 
 /**
@@ -75,46 +97,77 @@ export class Connection {
  * out on a reused socket: only then may a reset before the first byte be tried again (FAULTS 10).
  */
 export class Origin {
-  readonly #origin: string;
+  readonly url: string;
+  /** What each request says to a proxy that it is forwarded by; undefined: it goes to the origin itself. */
+  readonly forward: { readonly headers: readonly string[] } | undefined;
   readonly #connect: Connector;
   readonly #budget: { idle: number };
+  readonly #ages: { readonly keepAliveMs: number; readonly maxAgeMs: number };
+  readonly #max: number;
+  /** Connections that carry a request. */
+  #busy = 0;
+  readonly #queue: Waiting[] = [];
   #idle: Connection[] = [];
   #closed = false;
 
-  constructor(origin: string, connectMs: number, budget: { idle: number }) {
-    this.#origin = origin;
+  constructor({ url, connect, proxy, connection }: OriginOptions, budget: { idle: number }) {
+    this.url = url;
+    this.#connect = connect;
     this.#budget = budget;
-    this.#connect = buildConnector({
-      timeout: connectMs,
-      allowH2: false,
-      keepAlive: true,
-      keepAliveInitialDelay: 30_000,
-    });
+    this.#ages = {
+      keepAliveMs: connection.keepAliveMs ?? KEEP_ALIVE_MS,
+      maxAgeMs: connection.maxAgeMs ?? MAX_AGE_MS,
+    };
+    this.#max = connection.maxConnections || Number.POSITIVE_INFINITY;
+    if (proxy?.forwards !== true || !url.startsWith("http:")) return;
+    const authorization = proxyAuthorization(proxy);
+    this.forward = {
+      headers: authorization === undefined ? [] : ["Proxy-Authorization", authorization],
+    };
   }
-  /** An idle connection, the one used last first, or a new one. `fresh` demands a new one. */
-  take(fresh = false): Connection {
-    while (!fresh) {
-      const connection = this.#idle.pop();
-      if (connection === undefined) break;
+  /** Whether `take` gives a connection now. */
+  get free(): boolean {
+    return this.#busy < this.#max;
+  }
+  /** An idle connection, the one used last first, or a new one. To be called only while the origin is free. */
+  take(): Connection {
+    this.#busy++;
+    for (let connection = this.#idle.pop(); connection !== undefined; connection = this.#idle.pop()) {
       this.#budget.idle--;
-      if (performance.now() - connection.createdAt < MAX_AGE_MS && !connection.client.destroyed)
+      if (performance.now() - connection.createdAt < this.#ages.maxAgeMs && !connection.client.destroyed)
         return connection;
       close(connection);
     }
-    return new Connection(this.#origin, this.#connect, (connection) => this.#gone(connection));
+    return this.#make();
+  }
+  /** A connection as soon as there is one, first come, first served. */
+  enqueue(waiting: Waiting): void {
+    this.#queue.push(waiting);
+  }
+  /** Whoever waited does so no longer. */
+  dequeue(waiting: Waiting): void {
+    const index = this.#queue.indexOf(waiting);
+    if (index >= 0) this.#queue.splice(index, 1);
+  }
+  /** A new connection in the place of one that is in an unknown state. */
+  replace(connection: Connection): Connection {
+    connection.destroy();
+    return this.#make();
   }
   /** A request came to its regular end: the connection can carry another one. */
   give(connection: Connection): void {
     connection.served++;
-    if (this.#closed || this.#budget.idle >= MAX_IDLE) close(connection);
+    if (this.#closed || this.#budget.idle >= MAX_IDLE || this.#ages.keepAliveMs === 0) close(connection);
     else {
       this.#budget.idle++;
       this.#idle.push(connection);
     }
+    this.#release();
   }
   /** The connection is in an unknown state. */
   drop(connection: Connection): void {
     connection.destroy();
+    this.#release();
   }
   close(): void {
     this.#closed = true;
@@ -123,6 +176,13 @@ export class Origin {
     this.#idle = [];
   }
 
+  #make(): Connection {
+    return new Connection(this.url, this.#connect, this.#ages, (connection) => this.#gone(connection));
+  }
+  #release(): void {
+    this.#busy--;
+    if (this.#queue.length > 0 && this.free) this.#queue.shift()!.granted(this.take());
+  }
   /** A socket closed. If nobody uses the connection, there is nothing left to keep. */
   #gone(connection: Connection): void {
     const index = this.#idle.indexOf(connection);
@@ -137,35 +197,68 @@ function close(connection: Connection): void {
   void connection.client.close().catch(() => {});
 }
 
+export interface ConnectionsOptions {
+  /** Where HTTPS_PROXY and its like are looked for. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  /** In the place of the system's name look-up. */
+  readonly lookup?: Lookup;
+}
+
 /** The connections to all origins. They outlive reloads. */
 export class Connections {
   readonly #origins = new Map<string, Origin>();
+  readonly #targets = new WeakMap<Provider, Target>();
   readonly #budget = { idle: 0 };
-  #last: { readonly origin: string; readonly connectMs: number; readonly found: Origin } | undefined;
+  readonly #environment: ProxyEnvironment;
+  readonly #lookup: Lookup | undefined;
 
-  to(origin: string, connectMs: number): Origin {
-    // Most requests go where the one before them went.
-    const last = this.#last;
-    if (last !== undefined && last.origin === origin && last.connectMs === connectMs) return last.found;
-    const key = `${origin} ${connectMs}`;
-    let found = this.#origins.get(key);
-    if (found === undefined) {
-      found = new Origin(origin, connectMs, this.#budget);
-      this.#origins.set(key, found);
+  /** Throws TM_CONFIG_INVALID for a proxy variable that names no proxy. */
+  constructor({ env = {}, lookup }: ConnectionsOptions = {}) {
+    this.#environment = new ProxyEnvironment(env);
+    this.#lookup = lookup;
+  }
+
+  /** Where a provider's requests go, worked out once. Throws TM_NO_PROVIDER for one that has no address. */
+  to(provider: Provider, streamIdleMs: number): Target {
+    let target = this.#targets.get(provider);
+    if (target === undefined) {
+      target = targetOf(provider, streamIdleMs, (key, url) => this.#origin(provider, key, url));
+      this.#targets.set(provider, target);
     }
-    this.#last = { origin, connectMs, found };
-    return found;
+    return target;
   }
   /** Closes what no provider of the new generation uses; requests in flight end first. */
-  keepOnly(origins: ReadonlySet<string>): void {
-    this.#last = undefined;
+  keepOnly(targets: readonly Target[]): void {
+    const kept = new Set(targets.map(({ origin }) => origin));
     for (const [key, origin] of this.#origins) {
-      if (origins.has(key.slice(0, key.indexOf(" ")))) continue;
+      if (kept.has(origin)) continue;
       origin.close();
       this.#origins.delete(key);
     }
   }
   close(): void {
-    this.keepOnly(new Set());
+    this.keepOnly([]);
+  }
+
+  /** Providers of equal address and equal options share their connections, across reloads too. */
+  #origin(provider: Provider, key: string, url: URL): Origin {
+    let found = this.#origins.get(key);
+    if (found === undefined) {
+      const connection = provider.connection ?? {};
+      const proxy = this.#proxyFor(url, provider.name, connection.proxy);
+      const connect = makeConnector({
+        connectMs: provider.timeouts.connectMs,
+        proxy,
+        trust: connection,
+        lookup: this.#lookup,
+      });
+      found = new Origin({ url: url.origin, connect, proxy, connection }, this.#budget);
+      this.#origins.set(key, found);
+    }
+    return found;
+  }
+  #proxyFor(url: URL, provider: string, chosen: ProviderConnection["proxy"]): UpstreamProxy | undefined {
+    if (chosen === undefined) return this.#environment.proxyFor(url);
+    return chosen === "none" ? undefined : parseProxy(chosen.reveal(), `providers.${provider}.proxy`);
   }
 }

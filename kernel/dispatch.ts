@@ -1,20 +1,21 @@
 import { STATUS_CODES } from "node:http";
 import type { Readable } from "node:stream";
-import { type ErrorCode, type ProviderTimeouts, TokenmanError } from "@tokenman/plugin-sdk";
+import { type ErrorCode, TokenmanError } from "@tokenman/plugin-sdk";
 import type { Dispatcher } from "undici";
-import type { Connection, Connections, Origin } from "./connections.ts";
+import type { Connection, Origin, Waiting } from "./connections.ts";
 import { PushSource } from "./source.ts";
+import type { Timeouts } from "./target.ts";
+import { UploadWatch } from "./upload-watch.ts";
 import type { Watched } from "./watchdog.ts";
 
 export interface DispatchRequest {
-  readonly origin: string;
   readonly method: string;
   /** Path and query, with the provider's base path. */
   readonly path: string;
   readonly headers: readonly string[];
   /** Bytes at hand, or an upload that streams through (sent at most once). */
   readonly body: Buffer | Readable | undefined;
-  readonly timeouts: ProviderTimeouts;
+  readonly timeouts: Timeouts;
 }
 
 /** What an upstream call reports; `head` and `error` exclude each other, and come once. */
@@ -32,19 +33,14 @@ export interface DispatchCall {
 }
 
 /** Sends one request upstream. A reset on a reused socket before any byte came is tried once more on a fresh one. */
-export function dispatch(
-  connections: Connections,
-  request: DispatchRequest,
-  events: DispatchEvents,
-): DispatchCall {
-  const origin = connections.to(request.origin, request.timeouts.connectMs);
+export function dispatch(origin: Origin, request: DispatchRequest, events: DispatchEvents): DispatchCall {
   const call = new Call(origin, request, events);
-  call.begin(false);
+  call.start();
   return call;
 }
 
 /** Undici's handler of one call, in its raw form: header arrays as they came, no parsed objects. */
-class Call implements DispatchCall, Watched {
+class Call implements DispatchCall, Watched, Waiting {
   readonly #origin: Origin;
   readonly #request: DispatchRequest;
   readonly #events: DispatchEvents;
@@ -60,6 +56,10 @@ class Call implements DispatchCall, Watched {
   #answered = false;
   #sent = false;
   #retried = false;
+  #upload: UploadWatch | undefined;
+  /** While it waits for a connection. */
+  #patience: NodeJS.Timeout | undefined;
+  #deadline: NodeJS.Timeout | undefined;
 
   constructor(origin: Origin, request: DispatchRequest, events: DispatchEvents) {
     this.#origin = origin;
@@ -67,19 +67,35 @@ class Call implements DispatchCall, Watched {
     this.#events = events;
   }
 
-  begin(fresh: boolean): void {
-    const connection = this.#origin.take(fresh);
+  start(): void {
+    const { totalMs, headMs } = this.#request.timeouts;
+    if (totalMs > 0) this.#deadline = setTimeout(() => this.#late(totalMs), totalMs).unref();
+    if (this.#origin.free) {
+      this.granted(this.#origin.take());
+      return;
+    }
+    this.#origin.enqueue(this);
+    if (headMs <= 0) return;
+    this.#patience = setTimeout(() => {
+      const message = `none of its connections became free within ${headMs} ms`;
+      this.#stop(new TokenmanError("TM_UPSTREAM_BUSY", message));
+    }, headMs).unref();
+  }
+  /** There is a connection for it. */
+  granted(connection: Connection): void {
+    clearTimeout(this.#patience);
     this.#connection = connection;
     this.#abort = undefined;
     this.#connected = false;
     this.#sent = false;
     const { method, path, headers, body } = this.#request;
+    const { url, forward } = this.#origin;
     connection.client.dispatch(
       {
-        origin: this.#request.origin,
+        origin: url,
         method: method as "POST",
-        path,
-        headers: headers as string[],
+        path: forward === undefined ? path : url + path,
+        headers: (forward === undefined ? headers : [...headers, ...forward.headers]) as string[],
         body: body ?? null,
         headersTimeout: 0,
         bodyTimeout: 0,
@@ -89,12 +105,20 @@ class Call implements DispatchCall, Watched {
     );
   }
   abort(): void {
-    if (this.#aborted || this.#over) return;
+    if (!this.#over) this.#stop(new TokenmanError("TM_CLIENT_GONE"));
+  }
+  /** Ends it with `reason`, however far it has come. */
+  #stop(reason: TokenmanError): void {
+    if (this.#aborted) return;
     this.#aborted = true;
-    const reason = new TokenmanError("TM_CLIENT_GONE");
     if (this.#abort !== undefined) this.#abort(reason);
+    else if (this.#connection === undefined) {
+      this.#origin.dequeue(this);
+      this.#end();
+      this.#events.error(reason, false);
+    }
     // Not on a socket yet: undici has no other way to call a request off that waits for its connection.
-    else this.#connection!.destroy(reason);
+    else this.#connection.destroy(reason);
   }
 
   onConnect(abort: (reason?: Error) => void): void {
@@ -103,6 +127,8 @@ class Call implements DispatchCall, Watched {
     // Only now is it known which socket it is: a reused connection may have had to connect anew.
     this.#reused = this.#connection!.served > 0;
     this.#connection!.waiting = true;
+    const { body, timeouts } = this.#request;
+    if (body !== undefined && !Buffer.isBuffer(body)) this.#watchUpload(timeouts.idleMs);
   }
   onBodySent(): void {
     this.#sent = true;
@@ -118,6 +144,11 @@ class Call implements DispatchCall, Watched {
   onHeaders(status: number, rawHeaders: Buffer[], resume: () => void, statusText: string): boolean {
     this.#answered = true;
     const headers = rawHeaders.map(latin1);
+    // Not the provider's: whoever answers so stands before it, and the client has no password for it.
+    if (status === 407 && this.#origin.forward !== undefined) {
+      this.#stop(new TokenmanError("TM_UPSTREAM_PROXY", "the proxy wants another user or password"));
+      return true;
+    }
     if (status < 200) {
       this.#events.informational(status, headers);
       return true;
@@ -125,6 +156,7 @@ class Call implements DispatchCall, Watched {
     this.#resume = resume;
     const { headWatch, bodyWatch } = this.#connection!;
     headWatch.disarm();
+    this.#upload?.stop();
     bodyWatch.arm(this.#request.timeouts.idleMs, this);
     this.#body = new PushSource({
       resume: () => {
@@ -167,20 +199,34 @@ class Call implements DispatchCall, Watched {
   onError(cause: Error): void {
     if (this.#over) return;
     if (this.#mayTryAgain(cause)) {
-      this.#origin.drop(this.#connection!);
       this.#retried = true;
-      this.begin(true);
+      this.granted(this.#origin.replace(this.#connection!));
     } else this.#failed(cause);
   }
 
   /** The head did not come in time, or the body fell silent. */
   expired(): void {
     const { headMs, idleMs } = this.#request.timeouts;
-    const error =
-      this.#body === undefined
-        ? new TokenmanError("TM_UPSTREAM_TIMEOUT", `no reply's head within ${headMs} ms`)
-        : new TokenmanError("TM_UPSTREAM_IDLE", `no byte of the reply for ${idleMs} ms`);
-    this.#abort?.(error);
+    if (this.#body !== undefined)
+      this.#stop(new TokenmanError("TM_UPSTREAM_IDLE", `no byte of the reply for ${idleMs} ms`));
+    // The time to the head begins with the request's last byte, and that has not left yet.
+    else if ((this.#connection!.socket?.writableLength ?? 0) > 0) {
+      this.#connection!.socket!.once("drain", () => {
+        if (!this.#over && this.#body === undefined) this.#connection!.headWatch.arm(headMs, this);
+      });
+      if (this.#upload === undefined) this.#watchUpload(idleMs);
+    } else this.#stop(new TokenmanError("TM_UPSTREAM_TIMEOUT", `no reply's head within ${headMs} ms`));
+  }
+  #watchUpload(idleMs: number): void {
+    const { socket } = this.#connection!;
+    if (idleMs <= 0 || socket === undefined) return;
+    this.#upload = new UploadWatch(socket, idleMs, () =>
+      this.#stop(new TokenmanError("TM_UPSTREAM_IDLE", `no byte of the request was taken for ${idleMs} ms`)),
+    );
+  }
+  #late(totalMs: number): void {
+    if (!this.#over)
+      this.#stop(new TokenmanError("TM_UPSTREAM_DEADLINE", `not complete after ${totalMs} ms`));
   }
   #failed(cause: Error): void {
     this.#end();
@@ -197,6 +243,9 @@ class Call implements DispatchCall, Watched {
     this.#over = true;
     this.#connection?.headWatch.disarm();
     this.#connection?.bodyWatch.disarm();
+    this.#upload?.stop();
+    clearTimeout(this.#patience);
+    clearTimeout(this.#deadline);
     this.#abort = undefined;
     this.#resume = undefined;
   }
@@ -237,14 +286,17 @@ function upstreamError(cause: Error, phase: Phase): TokenmanError {
   });
 }
 
+const TLS_CODES = /CERT|TLS|SSL|SELF_SIGNED|UNABLE_TO|INVALID_(?:CA|PURPOSE)|PATH_LENGTH_EXCEEDED|HOSTNAME/;
+
 function classify(code: string, phase: Phase): ErrorCode {
   // Undici's own checks: a header or path that HTTP does not allow was never sent.
   if (code === "UND_ERR_INVALID_ARG" || code === "UND_ERR_NOT_SUPPORTED") return "TM_BAD_REQUEST";
   if (code === "UND_ERR_HEADERS_TIMEOUT") return "TM_UPSTREAM_TIMEOUT";
   if (code === "UND_ERR_BODY_TIMEOUT") return "TM_UPSTREAM_IDLE";
   if (phase === "body") return "TM_UPSTREAM_CUT";
-  if (phase === "connect")
-    return /CERT|TLS|SSL|SELF_SIGNED|UNABLE_TO/.test(code) ? "TM_UPSTREAM_TLS" : "TM_UPSTREAM_CONNECT";
+  // With TLS 1.3 a server refuses this side's certificate when this side thinks that the connection stands.
+  if (phase !== "answer" && TLS_CODES.test(code)) return "TM_UPSTREAM_TLS";
+  if (phase === "connect") return "TM_UPSTREAM_CONNECT";
   if (code.startsWith("HPE_") || code === "UND_ERR_HEADERS_OVERFLOW") return "TM_UPSTREAM_PROTOCOL";
   // What was answered in part must not be sent twice: whoever decides about that is told apart from a plain reset.
   if (phase === "answer") return "TM_UPSTREAM_CUT";

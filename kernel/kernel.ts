@@ -42,6 +42,7 @@ import {
   sectionSpecs,
 } from "./load/index.ts";
 import { remember, servingOf } from "./serving.ts";
+import type { Target } from "./target.ts";
 
 export interface KernelOptions {
   /** Version of TokenMan, as shown to plugins and clients. */
@@ -81,7 +82,7 @@ export class Kernel {
   readonly bootId = crypto.randomUUID();
   readonly startedAt = Date.now();
   readonly #options: KernelOptions;
-  readonly #connections = new Connections();
+  readonly #connections: Connections;
   readonly #keep: KeepStore;
   readonly #manager: GenerationManager;
   readonly #intake: Intake;
@@ -98,6 +99,7 @@ export class Kernel {
 
   constructor(options: KernelOptions) {
     this.#options = options;
+    this.#connections = new Connections({ env: options.env });
     this.#keep = new KeepStore();
     this.#manager = new GenerationManager({ build: (id) => this.#build(id), log: options.log });
     this.#intake = new Intake({
@@ -170,8 +172,18 @@ export class Kernel {
     }
     const before = this.#manager.current;
     const event = await this.#manager.reload(reason);
-    if (this.#manager.current !== before) this.#connections.keepOnly(originsOf(this.#manager.current));
+    if (this.#manager.current !== before) this.#connections.keepOnly(this.#targets());
     return event;
+  }
+
+  /** Where the requests of the generation that serves may go. */
+  #targets(): Target[] {
+    const streamIdleMs = this.config.server.stream_timeout * 1000;
+    return this.generation.registry
+      .all("provider")
+      .flatMap((provider) =>
+        provider.apiBase === undefined ? [] : [this.#connections.to(provider, streamIdleMs)],
+      );
   }
 
   status(): HostStatus {
@@ -293,7 +305,12 @@ export class Kernel {
         watched: watchedBy(raw, config, load),
         reload: (reason) => this.reload(reason),
         status: () => this.status(),
-        ask: (provider, question) => ask(this.#connections, provider, question),
+        ask: (provider, question) =>
+          ask(
+            { connections: this.#connections, streamIdleMs: this.config.server.stream_timeout * 1_000 },
+            provider,
+            question,
+          ),
         config: () => config.redacted(),
       },
       log,
@@ -386,13 +403,6 @@ function watchedBy(raw: RawConfig, config: Config, load: LoadResult): string[] {
   if (raw.file !== undefined) watched.add(raw.file);
   watched.add(config.plugins.dir);
   return [...watched];
-}
-
-function originsOf(generation: Generation): ReadonlySet<string> {
-  const bases = generation.registry
-    .all("provider")
-    .flatMap((provider) => (provider.apiBase === undefined ? [] : [provider.apiBase]));
-  return new Set(bases.map((base) => new URL(base).origin));
 }
 
 /** Whether the promise settled within `ms`. */

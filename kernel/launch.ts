@@ -68,27 +68,20 @@ function sendOut(
   attempt: AttemptState,
   events: LaunchEvents,
 ): void {
-  const { provider } = attempt;
-  if (provider.apiBase === undefined)
-    throw new TokenmanError("TM_NO_PROVIDER", `provider ${provider.name} has neither api_base nor answer()`);
-  const base = apiBase(provider.apiBase);
+  const target = host.connections.to(attempt.provider, exchange.home.streamIdleMs);
   const upload = exchange.request.rawBody === undefined ? host.upload(exchange) : undefined;
   if (upload === undefined && exchange.request.rawBody === undefined)
     throw new TokenmanError("TM_INTERNAL", "a body that streams through was to be sent twice");
   const outgoing = upload === undefined ? exchange.outgoingBody(attempt) : undefined;
   if (outgoing?.edited === true) attempt.headers = withoutCoding(attempt.headers);
   const call = dispatch(
-    host.connections,
+    target.origin,
     {
-      origin: base.origin,
       method: exchange.request.method,
-      path: joinPath(base.prefix, exchange.request),
+      path: joinPath(target.prefix, exchange.request),
       headers: framed(attempt.headers, exchange, outgoing?.body, upload),
       body: upload ?? (outgoing!.body.length === 0 ? undefined : outgoing!.body),
-      timeouts: {
-        ...provider.timeouts,
-        idleMs: provider.timeouts.idleMs || exchange.home.streamIdleMs,
-      },
+      timeouts: target.timeouts,
     },
     {
       head(status, statusText, headers, body) {
@@ -224,23 +217,14 @@ function usageObserver(dialect: Dialect, attempt: AttemptState, reply: KernelRep
   };
 }
 
-const bases = new Map<string, { origin: string; prefix: string }>();
-/** The origin and the path prefix of a provider's base. */
-export function apiBase(base: string): { origin: string; prefix: string } {
-  let found = bases.get(base);
-  if (found === undefined) {
-    const url = new URL(base);
-    found = { origin: url.origin, prefix: url.pathname.replace(/(?<!\/)\/+$/, "") };
-    bases.set(base, found);
-  }
-  return found;
-}
-
 /**
  * The provider's base before the client's path. A base that ends in `/v1` takes the place of the path's own. Throws
  * TM_BAD_REQUEST for a path that would leave the folder of the base.
  */
-export function joinPath(prefix: string, request: { readonly target: string; readonly path: string }): string {
+export function joinPath(
+  prefix: string,
+  request: { readonly target: string; readonly path: string },
+): string {
   const query = request.target.indexOf("?");
   const path = query < 0 ? request.path : request.path + request.target.slice(query);
   if (prefix === "") return path;

@@ -32,10 +32,14 @@ export const ERRORS = {
   TM_KEY_UNAVAILABLE: { status: 502, exit: 78, says: "a key_ref could not be resolved" },
   TM_ALL_SKIPPED: { status: 503, exit: 70, says: "every candidate was skipped before dispatch" },
   TM_UPSTREAM_CONNECT: { status: 502, exit: 70, says: "the provider could not be reached" },
+  TM_UPSTREAM_CONNECT_TIMEOUT: { status: 504, exit: 70, says: "the provider could not be reached in time" },
+  TM_UPSTREAM_BUSY: { status: 503, exit: 70, says: "all connections to the provider were in use" },
+  TM_UPSTREAM_PROXY: { status: 502, exit: 70, says: "the proxy on the way to the provider refused" },
   TM_UPSTREAM_TLS: { status: 502, exit: 70, says: "the provider's TLS certificate was refused" },
   TM_UPSTREAM_RESET: { status: 502, exit: 70, says: "the provider closed the connection before answering" },
   TM_UPSTREAM_PROTOCOL: { status: 502, exit: 70, says: "the provider's answer is not HTTP" },
   TM_UPSTREAM_TIMEOUT: { status: 504, exit: 70, says: "the provider did not answer in time" },
+  TM_UPSTREAM_DEADLINE: { status: 504, exit: 70, says: "the provider did not finish in time" },
   TM_UPSTREAM_CUT: { status: 502, exit: 70, says: "the provider broke off its answer" },
   TM_UPSTREAM_IDLE: { status: 504, exit: 70, says: "the provider's stream fell silent for too long" },
   TM_REPLY_TOO_LARGE: {
@@ -46,6 +50,7 @@ export const ERRORS = {
   TM_REPLY_STREAMING: { status: 500, exit: 70, says: "a streamed reply was read as a whole" },
   TM_CLIENT_STALLED: { status: 499, exit: 70, says: "the client stopped reading" },
   TM_CLIENT_GONE: { status: 499, exit: 70, says: "the client left" },
+  TM_NOT_CACHED: { status: 504, exit: 70, says: "no stored answer, and the client wants no other" },
   TM_INTERNAL: { status: 500, exit: 70, says: "an error inside TokenMan" },
   // Plugins at run time.
   TM_PLUGIN_FAILED: { status: 500, exit: 70, says: "a plugin that must not fail did" },

@@ -81,8 +81,8 @@ test("fault 18: a client that leaves while the upstream is still being connected
       provider: { api_base: `https://127.0.0.1:${port}`, connect_timeout: 0.2 },
     });
     const client = await b.ask();
-    await client.until("HTTP/1.1 502");
-    assert.equal(summary(await b.outcomes.settled(1)), "refused 502 TM_UPSTREAM_CONNECT");
+    await client.until("HTTP/1.1 504");
+    assert.equal(summary(await b.outcomes.settled(1)), "refused 504 TM_UPSTREAM_CONNECT_TIMEOUT");
     client.leave();
   }
   for (const socket of sockets) socket.destroy();
