@@ -6,28 +6,6 @@ import type { SectionSpec } from "../kernel/config/index.ts";
  * them cannot be switched on. When a feature's plugin lands, its entry here goes.
  */
 export const plannedSections: readonly SectionSpec[] = [
-  plan("cache", "cache", {
-    about: "Answers identical requests from a store.",
-    enabledByDefault: true,
-    schema: z.strictObject({
-      ttl_seconds: seconds()
-        .optional()
-        .describe("Seconds an answer is kept. Not set: metrics.cache_ttl_seconds."),
-      memory_bytes: count().optional().describe("Bytes of answers kept in memory."),
-      max_entry_bytes: count().optional().describe("Bytes of the largest answer that is kept."),
-      ignore_fields: z
-        .array(z.string().min(1))
-        .default([])
-        .describe("Top-level fields of the request that make no difference to the answer."),
-    }),
-  }),
-  plan("metrics", "cache", {
-    about: "What is counted, and for how long it is kept.",
-    perProject: false,
-    schema: z.strictObject({
-      cache_ttl_seconds: seconds().default(300).describe("Seconds the response cache keeps an answer."),
-    }),
-  }),
   plan("compression.dedup", "dedup", {
     about: "Marks repeated prompts and tool definitions for the provider's own prompt cache.",
     enabledByDefault: true,
@@ -162,8 +140,4 @@ function flag(fallback: boolean, description: string) {
 
 function seconds() {
   return z.number().min(0);
-}
-
-function count() {
-  return z.int().min(0);
 }

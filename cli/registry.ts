@@ -20,6 +20,7 @@ const MODULES: Readonly<Record<string, () => Promise<{ readonly default: Plugin 
   "rate-limit": () => import("../plugins/rate-limit/index.ts"),
   breaker: () => import("../plugins/breaker/index.ts"),
   retry: () => import("../plugins/retry/index.ts"),
+  cache: () => import("../plugins/cache/index.ts"),
 };
 
 /** What TokenMan brings along. */
@@ -39,6 +40,7 @@ export const firstParty: FirstPartyRegistry = {
     "api",
     "access-log",
     "watch",
+    "cache",
     "breaker",
     "budget",
     "rate-limit",

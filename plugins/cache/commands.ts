@@ -1,0 +1,49 @@
+import { type Command, type CommandContext, formatSize, TokenmanError } from "@tokenman/plugin-sdk";
+import type { CacheStats } from "./cache.ts";
+
+export const cacheCommands: readonly Command[] = [
+  {
+    usage: "cache stats",
+    description: "Show how full the response cache is, and what it did since the start",
+    options: [{ flag: "--json", description: "Print JSON" }],
+    examples: ["tokenman cache stats"],
+    run: stats,
+  },
+  {
+    usage: "cache purge",
+    description: "Drop stored answers: all, or those of one project",
+    options: [{ flag: "--project <name>", description: "Only this project's" }],
+    examples: ["tokenman cache purge", "tokenman cache purge --project web"],
+    run: purge,
+  },
+];
+
+async function stats({ fetch, options, print }: CommandContext): Promise<void> {
+  const found = (await answer(await fetch("/api/cache"))) as CacheStats;
+  if (options["json"] === true) {
+    print(JSON.stringify(found));
+    return;
+  }
+  const { hits, misses, coalesced, bypassed, memory, disk } = found;
+  const lookups = hits + misses + coalesced;
+  const rate = lookups === 0 ? "" : ` (${Math.round((100 * (hits + coalesced)) / lookups)} % of ${lookups})`;
+  print(`answered   ${hits} from the store, ${coalesced} by another request at the same time${rate}`);
+  print(`asked      ${misses} went to a provider, ${bypassed} more were not the cache's`);
+  print(`memory     ${memory.entries} answers, ${formatSize(memory.bytes)}, ${memory.evicted} given up`);
+  print(`disk       ${disk.entries} answers, ${formatSize(disk.bytes)}, ${disk.evicted} given up`);
+  if (disk.failing !== null) print(`           cannot be written: ${disk.failing}`);
+}
+
+async function purge({ fetch, options, print }: CommandContext): Promise<void> {
+  const project = options["project"];
+  const body = JSON.stringify(project === undefined ? {} : { project: String(project) });
+  const { purged } = (await answer(await fetch("/api/cache/purge", { method: "POST", body }))) as {
+    readonly purged: number;
+  };
+  print(`${purged} ${purged === 1 ? "answer" : "answers"} dropped`);
+}
+
+async function answer(response: Response): Promise<unknown> {
+  if (response.ok) return response.json();
+  throw new TokenmanError("TM_NOT_RUNNING", `TokenMan answered ${response.status}: is the plugin cache on?`);
+}

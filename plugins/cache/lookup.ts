@@ -1,0 +1,161 @@
+import {
+  addReplaySaving,
+  addSharedSaving,
+  answerKey,
+  type CacheRequest,
+  cacheRequestOf,
+  type Exchange,
+  Flight,
+  followed,
+  type Pricing,
+  type Reply,
+  type ReplyInit,
+  replayOf,
+  type Slot,
+  type StoredReply,
+  slot,
+  storedReply,
+  storeNow,
+  withHeader,
+} from "@tokenman/plugin-sdk";
+import type { Cache } from "./cache.ts";
+import { bodyWithout } from "./ignore.ts";
+import { Rules } from "./rules.ts";
+import type { CacheConfig } from "./schema.ts";
+
+const HEADER = "X-Tokenman-Cache";
+/** How often a request waits for another one that then turns out to have no answer for it, before it goes by itself. */
+const MAX_WAITS = 3;
+
+/** What becomes of an exchange that was not answered here: its reply may be stored, or must not be. */
+const Part: Slot<Flight | "bypass"> = slot<Flight | "bypass">("cache.part");
+
+export interface LookupOptions {
+  readonly cache: Cache;
+  readonly config: CacheConfig;
+  readonly ttlMs: number;
+  /** Digest of the rest of the config that decides how requests are answered. */
+  readonly scope: string;
+  readonly pricing: Pricing | undefined;
+}
+
+/** The taps of one effective config: answers from the store, from another request in flight, or learns what was answered. */
+export class Lookup {
+  readonly #cache: Cache;
+  readonly #config: CacheConfig;
+  readonly #rules: Rules;
+  readonly #ttlMs: number;
+  readonly #scope: string;
+  readonly #ignored: ReadonlySet<string> | undefined;
+  readonly #pricing: Pricing | undefined;
+
+  constructor({ cache, config, ttlMs, scope, pricing }: LookupOptions) {
+    this.#cache = cache;
+    this.#config = config;
+    this.#rules = new Rules(config);
+    this.#ttlMs = ttlMs;
+    const ignored = config.ignore_fields;
+    this.#ignored = ignored.length === 0 ? undefined : new Set(ignored);
+    this.#scope = this.#ignored === undefined ? scope : `${scope} less ${JSON.stringify(ignored)}`;
+    this.#pricing = pricing;
+  }
+
+  readonly request = (exchange: Exchange): ReplyInit | undefined | Promise<ReplyInit | undefined> => {
+    const { rawBody, headers } = exchange.request;
+    if (exchange.dialect === undefined || rawBody === undefined) return undefined;
+    const asked = cacheRequestOf(headers);
+    const body = this.#keyBody(exchange, rawBody);
+    if (asked.noStore || body === undefined || !this.#rules.admits(exchange)) {
+      this.#cache.bypassed++;
+      exchange.set(Part, "bypass");
+      return undefined;
+    }
+    const key = answerKey(exchange, asked.variant, this.#scope, body);
+    return this.#look(exchange, key, asked, 0);
+  };
+
+  readonly response = (reply: Reply, exchange: Exchange): void => {
+    const part = exchange.get(Part);
+    if (part === undefined) return;
+    if (part !== "bypass") part.land(reply, this.#config.max_entry_bytes);
+    if (reply.origin === "provider")
+      reply.headers = withHeader(reply.headers, HEADER, part === "bypass" ? "BYPASS" : "MISS");
+  };
+
+  readonly settled = (exchange: Exchange): void => {
+    const part = exchange.get(Part);
+    if (!(part instanceof Flight)) return;
+    const stored = this.#ttlMs > 0 ? storedReply(exchange, part) : undefined;
+    if (stored !== undefined) this.#cache.put(part.key, exchange.project, stored);
+    this.#cache.flights.end(part);
+  };
+
+  /** What the answer depends on: the body as it came, or where fields make no difference, what is left of it. */
+  #keyBody({ request }: Exchange, rawBody: Buffer): Buffer | undefined {
+    if (this.#ignored === undefined) return rawBody;
+    return request.body === undefined ? undefined : bodyWithout(request.body, this.#ignored);
+  }
+
+  #look(
+    exchange: Exchange,
+    key: string,
+    asked: CacheRequest,
+    waits: number,
+  ): ReplyInit | undefined | Promise<ReplyInit | undefined> {
+    const found = asked.refresh || this.#ttlMs === 0 ? undefined : this.#cache.find(key);
+    return found instanceof Promise
+      ? exchange.wait(found).then((stored) => this.#answer(exchange, key, asked, stored, waits))
+      : this.#answer(exchange, key, asked, found, waits);
+  }
+  #answer(
+    exchange: Exchange,
+    key: string,
+    asked: CacheRequest,
+    stored: StoredReply | undefined,
+    waits: number,
+  ): ReplyInit | undefined | Promise<ReplyInit | undefined> {
+    if (stored !== undefined) {
+      const ageMs = storeNow() - stored.at;
+      if (ageMs <= Math.min(this.#ttlMs - asked.minFreshMs, asked.maxAgeMs))
+        return this.#hit(exchange, stored, ageMs);
+    }
+    if (asked.onlyIfCached)
+      return exchange.refuse({ code: "TM_NOT_CACHED", message: "No stored answer fits the request." });
+    const { flights } = this.#cache;
+    const flight = this.#config.coalesce && !asked.refresh ? flights.find(key) : undefined;
+    const reply = flight?.follow(exchange);
+    if (reply instanceof Promise) {
+      return reply.then((init) => {
+        if (init !== undefined) return this.#follow(exchange, flight!, init);
+        if (exchange.signal.aborted) return undefined;
+        return waits + 1 < MAX_WAITS
+          ? this.#look(exchange, key, asked, waits + 1)
+          : this.#lead(exchange, key, false);
+      });
+    }
+    if (reply !== undefined) return this.#follow(exchange, flight!, reply);
+    const isShared = this.#config.coalesce && (!asked.refresh || flights.find(key) === undefined);
+    return this.#lead(exchange, key, isShared);
+  }
+
+  #hit(exchange: Exchange, stored: StoredReply, ageMs: number): ReplyInit {
+    this.#cache.hits++;
+    addReplaySaving(exchange, "cache", stored);
+    const age = String(Math.max(0, Math.floor(ageMs / 1_000)));
+    return replayOf(stored, ["Age", age, HEADER, "HIT", "X-Tokenman-Provider", stored.provider]);
+  }
+  /** Another request's reply, or what that one's provider was at fault for. */
+  #follow(exchange: Exchange, flight: Flight, reply: ReplyInit): ReplyInit {
+    const { attempt } = flight;
+    if (attempt === undefined) return reply;
+    this.#cache.coalesced++;
+    addSharedSaving(exchange, "cache", attempt, this.#pricing);
+    return followed(reply, [HEADER, "COALESCED", "X-Tokenman-Provider", attempt.provider.name]);
+  }
+  /** The request goes upstream, and its reply is there for others. */
+  #lead(exchange: Exchange, key: string, isShared: boolean): undefined {
+    this.#cache.misses++;
+    if (exchange.dialect?.generates === true) exchange.trackUsage();
+    exchange.set(Part, this.#cache.flights.begin(key, exchange, isShared));
+  }
+}

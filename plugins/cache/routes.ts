@@ -1,0 +1,44 @@
+import { type Route, type RouteContext, TokenmanError } from "@tokenman/plugin-sdk";
+import type { Cache } from "./cache.ts";
+
+/** `/api/cache` on the dashboard port. The kernel has checked Host, Origin and token. */
+export function cacheRoutes(cache: Cache): readonly Route[] {
+  const port = "dashboard";
+  const purge = async ({ json }: RouteContext, project: string | undefined): Promise<void> =>
+    json(200, { purged: await cache.purge(project) });
+  return [
+    { port, method: "GET", path: "/api/cache", handle: ({ json }) => json(200, cache.stats()) },
+    {
+      port,
+      method: "DELETE",
+      path: "/api/cache",
+      handle: (context) => purge(context, context.query.get("project") ?? undefined),
+    },
+    {
+      port,
+      method: "POST",
+      path: "/api/cache/purge",
+      async handle(context) {
+        const asked = projectIn(await context.body());
+        if (asked instanceof TokenmanError)
+          context.json(asked.status, { error: { code: asked.code, message: asked.message } });
+        else await purge(context, asked);
+      },
+    },
+  ];
+}
+
+/** The project that a body names; undefined where it names none: all of them. What is not understood purges nothing. */
+function projectIn(body: Buffer): string | undefined | TokenmanError {
+  if (body.length === 0) return undefined;
+  try {
+    const asked = JSON.parse(body.toString("utf8")) as Readonly<Record<string, unknown>> | null;
+    const keys = Object.keys(asked ?? { none: true });
+    const project = asked?.["project"];
+    if (keys.length === 0) return undefined;
+    if (keys.length === 1 && typeof project === "string") return project;
+  } catch {
+    // As below.
+  }
+  return new TokenmanError("TM_BAD_REQUEST", 'expected {"project": "NAME"}, or {} for all projects');
+}
