@@ -237,5 +237,5 @@ function modelOf(exchange: Exchange, { candidate }: Attempt): string {
 
 /** Whose quota it is at the provider: that of the client's own credential, or of TokenMan's. */
 function accountOf(exchange: Exchange, { provider, candidate }: Attempt): string {
-  return `${provider.name}\n${candidate.credential.kind === "client" ? exchange.credentialHash : ""}`;
+  return `${provider.name}\n${candidate.credential.kind === "client" ? exchange.credentialHash : (candidate.account ?? "")}`;
 }
