@@ -40,7 +40,7 @@ export class Connection {
     this.client = new Client(origin, {
       pipelining: 1,
       keepAliveTimeout: Math.max(1, ages.keepAliveMs),
-      keepAliveMaxTimeout: Math.max(1, ages.maxAgeMs),
+      keepAliveMaxTimeout: Math.min(MAX_AGE_MS, ages.maxAgeMs),
       maxHeaderSize: 65_536,
       headersTimeout: 0,
       bodyTimeout: 0,
@@ -116,7 +116,7 @@ export class Origin {
     this.#budget = budget;
     this.#ages = {
       keepAliveMs: connection.keepAliveMs ?? KEEP_ALIVE_MS,
-      maxAgeMs: connection.maxAgeMs ?? MAX_AGE_MS,
+      maxAgeMs: (connection.maxAgeMs ?? MAX_AGE_MS) || Number.POSITIVE_INFINITY,
     };
     this.#max = connection.maxConnections || Number.POSITIVE_INFINITY;
     if (proxy?.forwards !== true || !url.startsWith("http:")) return;
@@ -227,9 +227,17 @@ export class Connections {
     }
     return target;
   }
-  /** Closes what no provider of the new generation uses; requests in flight end first. */
-  keepOnly(targets: readonly Target[]): void {
-    const kept = new Set(targets.map(({ origin }) => origin));
+  /** Closes what none of a new generation's providers uses; requests in flight end first. */
+  keepOnly(providers: readonly Provider[], streamIdleMs: number): void {
+    const kept = new Set<Origin>();
+    for (const provider of providers) {
+      if (provider.apiBase === undefined) continue;
+      try {
+        kept.add(this.to(provider, streamIdleMs).origin);
+      } catch {
+        // A plugin's provider without a proper address: its requests say so.
+      }
+    }
     for (const [key, origin] of this.#origins) {
       if (kept.has(origin)) continue;
       origin.close();
@@ -237,7 +245,7 @@ export class Connections {
     }
   }
   close(): void {
-    this.keepOnly([]);
+    this.keepOnly([], 0);
   }
 
   /** Providers of equal address and equal options share their connections, across reloads too. */

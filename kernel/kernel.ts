@@ -42,7 +42,6 @@ import {
   sectionSpecs,
 } from "./load/index.ts";
 import { remember, servingOf } from "./serving.ts";
-import type { Target } from "./target.ts";
 
 export interface KernelOptions {
   /** Version of TokenMan, as shown to plugins and clients. */
@@ -172,18 +171,11 @@ export class Kernel {
     }
     const before = this.#manager.current;
     const event = await this.#manager.reload(reason);
-    if (this.#manager.current !== before) this.#connections.keepOnly(this.#targets());
+    if (this.#manager.current !== before) {
+      const providers = this.generation.registry.all("provider");
+      this.#connections.keepOnly(providers, this.config.server.stream_timeout * 1000);
+    }
     return event;
-  }
-
-  /** Where the requests of the generation that serves may go. */
-  #targets(): Target[] {
-    const streamIdleMs = this.config.server.stream_timeout * 1000;
-    return this.generation.registry
-      .all("provider")
-      .flatMap((provider) =>
-        provider.apiBase === undefined ? [] : [this.#connections.to(provider, streamIdleMs)],
-      );
   }
 
   status(): HostStatus {

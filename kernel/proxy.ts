@@ -23,10 +23,8 @@ const PORTS: Readonly<Record<string, string>> = { "http:": "80", "https:": "443"
 export function parseProxy(text: string, where: string): UpstreamProxy {
   const url = URL.parse(/^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`);
   if (url === null || !SCHEMES.test(url.protocol) || url.hostname === "" || !/^\/?$/.test(url.pathname)) {
-    throw new TokenmanError(
-      "TM_CONFIG_INVALID",
-      `${where}: expected a proxy's URL (http://, https://, socks5:// or socks5h://, user, password, host, port), found other text`,
-    );
+    const message = `${where}: expected a proxy's URL (http://, https://, socks5:// or socks5h://, host, port), found other text`;
+    throw new TokenmanError("TM_CONFIG_INVALID", message, { place: { file: where } });
   }
   const { hostname, protocol } = url;
   const isSocks = protocol.startsWith("socks");

@@ -40,7 +40,7 @@ export interface ProviderConnection {
   readonly maxConnections?: number | undefined;
   /** How long an unused connection is kept. 0: not at all. */
   readonly keepAliveMs?: number | undefined;
-  /** A connection older than this takes no further request, so that a changed DNS record is followed. */
+  /** A connection older than this takes no further request, so that a changed DNS record is followed. 0: any age. */
   readonly maxAgeMs?: number | undefined;
   /** URL of the proxy (its password with it), or "none". Not given: what the environment says. */
   readonly proxy?: Secret | "none" | undefined;

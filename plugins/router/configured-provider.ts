@@ -1,4 +1,11 @@
-import type { Format, Logger, Provider, ProviderTimeouts, Secret } from "@tokenman/plugin-sdk";
+import type {
+  Format,
+  Logger,
+  Provider,
+  ProviderConnection,
+  ProviderTimeouts,
+  Secret,
+} from "@tokenman/plugin-sdk";
 import { classicVariable, type KeyReader, keyReader } from "./key.ts";
 import type { ProviderConfig } from "./schema.ts";
 
@@ -18,6 +25,8 @@ export class ConfiguredProvider implements Provider {
   /** Its part of the conversations among its equals; 0: it goes behind those that have one. */
   readonly weight: number;
   readonly timeouts: ProviderTimeouts;
+  /** Undefined: the kernel's defaults. */
+  readonly connection: ProviderConnection | undefined;
   readonly auth: Provider["auth"];
   /** Whether the user wrote `auth = "client"`, and so vouches for the server that gets the client's credential. */
   readonly isTrusted: boolean;
@@ -29,7 +38,14 @@ export class ConfiguredProvider implements Provider {
   readonly #formats: Formats;
   #format: string | undefined;
 
-  constructor(name: string, config: ProviderConfig, isConfigured: boolean, formats: Formats, log: Logger) {
+  /** `connection`: where the config names the provider. */
+  constructor(
+    name: string,
+    config: ProviderConfig,
+    connection: ProviderConnection | undefined,
+    formats: Formats,
+    log: Logger,
+  ) {
     this.name = name;
     this.alias = config.name;
     this.models = Object.freeze([...config.models]);
@@ -38,11 +54,13 @@ export class ConfiguredProvider implements Provider {
     this.timeouts = Object.freeze({
       connectMs: config.connect_timeout * 1000,
       headMs: config.timeout * 1000,
-      idleMs: config.idle_timeout * 1000,
+      idleMs: config.idle_timeout === undefined ? undefined : config.idle_timeout * 1000,
+      totalMs: config.total_timeout * 1000,
     });
+    this.connection = connection;
     this.auth = config.auth ?? "client";
     this.isTrusted = config.auth === "client";
-    this.isConfigured = isConfigured;
+    this.isConfigured = connection !== undefined;
     this.#config = config;
     this.#formats = formats;
     // The environment does not change while the process runs, and asking it costs a microsecond.

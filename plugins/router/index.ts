@@ -12,6 +12,7 @@ import { rename, restore } from "./alias.ts";
 import { CREDENTIAL_HEADERS } from "./carriers.ts";
 import { Catalogue } from "./catalogue.ts";
 import { ConfiguredProvider } from "./configured-provider.ts";
+import { connectionsOf } from "./connection.ts";
 import { CoolDowns } from "./cool-downs.ts";
 import { type Admission, admit } from "./credentials.ts";
 import { Keys } from "./keys.ts";
@@ -44,16 +45,18 @@ export default definePlugin({
     const { registry } = host;
     const configured = ctx.section("providers") as ProvidersConfig;
     const formats = () => registry.all("format");
+    const connections = await connectionsOf(configured, log);
     const disabled = new Set<string>();
     const builtIn = BUILT_IN.filter((name) => !Object.hasOwn(configured, name));
     for (const [name, config] of Object.entries(configured)) {
       if (config.enabled) {
-        ctx.contribute("provider", new ConfiguredProvider(name, config, true, formats, log));
+        const connection = connections.get(name);
+        ctx.contribute("provider", new ConfiguredProvider(name, config, connection, formats, log));
       } else disabled.add(name);
     }
     const defaults = providersSchema.parse(Object.fromEntries(builtIn.map((name) => [name, {}])));
     for (const name of builtIn) {
-      ctx.contribute("provider", new ConfiguredProvider(name, defaults[name]!, false, formats, log));
+      ctx.contribute("provider", new ConfiguredProvider(name, defaults[name]!, undefined, formats, log));
     }
     const affinity = await ctx.keep("affinity", () => new Affinity());
     const coolDowns = await ctx.keep("cool-downs", () => new CoolDowns());

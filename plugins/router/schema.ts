@@ -1,4 +1,5 @@
 import { z } from "@tokenman/plugin-sdk";
+import { connectionKeys } from "./connection.ts";
 
 /** Node's timers hold no more than 2^31 - 1 milliseconds. */
 const MAX_SECONDS = 2_000_000;
@@ -69,7 +70,7 @@ const provider = z.strictObject({
     ),
   timeout: seconds(600, "Seconds from the request's last byte to the reply's head; 0: no limit."),
   connect_timeout: seconds(10, "Seconds to connect, TLS included; 0: no limit."),
-  idle_timeout: seconds(600, "Seconds between two bytes of the reply; 0: no limit."),
+  ...connectionKeys,
 });
 
 export type ProviderConfig = z.output<typeof provider>;

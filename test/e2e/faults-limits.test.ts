@@ -28,7 +28,12 @@ test(
     await using usual = await bench();
     for (const provider of usual.tokenman.kernel.generation.registry.all("provider")) {
       if (provider.apiBase === undefined) continue;
-      assert.deepEqual(provider.timeouts, { connectMs: 10_000, headMs: 600_000, idleMs: 600_000 });
+      assert.deepEqual(provider.timeouts, {
+        connectMs: 10_000,
+        headMs: 600_000,
+        idleMs: undefined,
+        totalMs: 0,
+      });
     }
   },
 );
