@@ -19,6 +19,7 @@ const MODULES: Readonly<Record<string, () => Promise<{ readonly default: Plugin 
   budget: () => import("../plugins/budget/index.ts"),
   "rate-limit": () => import("../plugins/rate-limit/index.ts"),
   breaker: () => import("../plugins/breaker/index.ts"),
+  hedge: () => import("../plugins/hedge/index.ts"),
   retry: () => import("../plugins/retry/index.ts"),
   cache: () => import("../plugins/cache/index.ts"),
 };
@@ -44,6 +45,7 @@ export const firstParty: FirstPartyRegistry = {
     "breaker",
     "budget",
     "rate-limit",
+    "hedge",
     "retry",
   ],
   alwaysOn: ["anthropic", "openai", "mock", "router", "health"],

@@ -48,6 +48,9 @@ export class Biller {
         ? { ...NOTHING, unpriced: "the request was sent, and its reply never came" }
         : NOTHING;
     }
+    // It was at work when another attempt won, and bills at least what it was sent.
+    if (result.kind === "cancelled" && usage === undefined && wasOvertaken(exchange, attempt))
+      return this.#estimated(exchange, attempt, undefined, undefined);
     if (status === undefined)
       return { ...NOTHING, unpriced: "the request was called off before its reply came" };
     if (usage?.complete === true) return this.#priced(exchange, attempt, usage, false);
@@ -152,6 +155,11 @@ export class Biller {
     if (sent !== undefined && sent !== usage.model) queries.push(query(sent));
     return queries;
   }
+}
+
+/** Whether it was called off because another attempt of the exchange had the reply. */
+function wasOvertaken({ attempts }: Exchange, attempt: Attempt): boolean {
+  return attempts.some((other) => other !== attempt && other.result?.kind === "reply");
 }
 
 /** The model's name as it was sent upstream. */

@@ -5,8 +5,8 @@ import {
   type ErrorCode,
   type Exchange,
   headerValue,
+  retryAfterMs,
 } from "@tokenman/plugin-sdk";
-import { retryAfterMs } from "./retry-after.ts";
 
 /** A failure after which another attempt makes sense. */
 export interface Fault {
@@ -17,12 +17,19 @@ export interface Fault {
 }
 
 const AGAIN: Fault = { again: true, toldMs: undefined };
-const ELSEWHERE: Fault = { again: false, toldMs: undefined };
+/** Nothing that the same candidate could do better. */
+export const ELSEWHERE: Fault = { again: false, toldMs: undefined };
 
 /** What each failure before a reply allows. With any other, the next provider would fare no better. */
 const ERRORS: Readonly<Partial<Record<ErrorCode, Fault>>> = {
   TM_UPSTREAM_CONNECT: AGAIN,
+  TM_UPSTREAM_CONNECT_TIMEOUT: AGAIN,
   TM_UPSTREAM_RESET: AGAIN,
+  // Its own limits, and what stands before it: asking again at once changes nothing about them.
+  TM_UPSTREAM_BUSY: ELSEWHERE,
+  TM_UPSTREAM_PROXY: ELSEWHERE,
+  TM_UPSTREAM_DEADLINE: ELSEWHERE,
+  TM_UPSTREAM_IDLE: ELSEWHERE,
   // A certificate does not get better by asking again.
   TM_UPSTREAM_TLS: ELSEWHERE,
   TM_UPSTREAM_PROTOCOL: ELSEWHERE,
@@ -55,12 +62,15 @@ export function faultOfReply(
   const { status, headers, firstEvent } = head;
   if (status < 400) {
     // A stream that broke had begun: what was answered in part is never sent twice.
-    const isFault = firstEvent?.kind === "error" && firstEvent.retryable && firstEvent.type !== "cut";
-    return isFault ? { again: true, toldMs: retryAfterMs(headers, now) } : undefined;
+    if (firstEvent?.kind !== "error" || firstEvent.type === "cut" || !firstEvent.retryable) return undefined;
+    if (!statuses.has(firstEvent.status ?? 500)) return undefined;
+    return { again: true, toldMs: retryAfterMs(headers, now) };
   }
   // TokenMan's own key was refused: that is no news for the client, while somebody else may serve it.
   if ((status === 401 || status === 403) && attempt.candidate.credential.kind === "key") return ELSEWHERE;
-  if (!statuses.has(status) || (!NOT_BEGUN.has(status) && mayHaveEffects(exchange))) return undefined;
+  const isAsked = headerValue(headers, "x-should-retry")?.trim().toLowerCase() === "true";
+  if (!statuses.has(status) && !isAsked) return undefined;
+  if (!NOT_BEGUN.has(status) && mayHaveEffects(exchange)) return undefined;
   return isRetryable(exchange, head) ? { again: true, toldMs: retryAfterMs(headers, now) } : undefined;
 }
 

@@ -1,4 +1,4 @@
-import { AttemptPolicy, definePlugin } from "@tokenman/plugin-sdk";
+import { AttemptPolicy, definePlugin, Hedging, optional } from "@tokenman/plugin-sdk";
 import { RetryPolicy, Rules, rulesOf } from "./policy.ts";
 import { RetryBudget } from "./retry-budget.ts";
 import { retrySchema } from "./schema.ts";
@@ -11,11 +11,13 @@ export default definePlugin({
   description: "Tries again, elsewhere or later, when a provider fails before it answers",
   section: "resilience",
   configSchema: retrySchema,
+  needs: { hedging: optional(Hedging) },
   provides: [AttemptPolicy],
   stage: "route",
   async setup(ctx) {
     const budget = await ctx.keep("budget", () => new RetryBudget());
-    ctx.provide(AttemptPolicy, new RetryPolicy({ rules: rulesOf(ctx.config), budget }));
+    const { hedging } = ctx.services;
+    ctx.provide(AttemptPolicy, new RetryPolicy({ rules: rulesOf(ctx.config), budget, hedging }));
     const shared = JSON.stringify(ctx.config);
     ctx.pipeline((effective, hooks) => {
       if (JSON.stringify(effective) === shared) return;

@@ -6,11 +6,12 @@ import {
   type AttemptView,
   type Candidate,
   type Exchange,
+  type Hedging,
   type Slot,
   slot,
 } from "@tokenman/plugin-sdk";
 import { type BackoffLimits, waitMs } from "./backoff.ts";
-import { type Fault, faultOfError, faultOfReply } from "./fault.ts";
+import { ELSEWHERE, type Fault, faultOfError, faultOfReply } from "./fault.ts";
 import type { RetryBudget } from "./retry-budget.ts";
 import type { RetryConfig } from "./schema.ts";
 
@@ -48,6 +49,8 @@ const Failure: Slot<Failed> = slot<Failed>("retry.failure");
 export interface RetryParts {
   readonly rules: RetryRules;
   readonly budget: RetryBudget;
+  /** Asked whether a live attempt gets company; undefined where it never does. */
+  readonly hedging?: Hedging | undefined;
   /** Monotonic milliseconds. */
   readonly now?: () => number;
   readonly random?: () => number;
@@ -60,18 +63,22 @@ export interface RetryParts {
 export class RetryPolicy implements AttemptPolicy {
   readonly #rules: RetryRules;
   readonly #budget: RetryBudget;
+  readonly #hedging: Hedging | undefined;
   readonly #now: () => number;
   readonly #random: () => number;
 
-  constructor({ rules, budget, now = () => performance.now(), random = Math.random }: RetryParts) {
-    this.#rules = rules;
-    this.#budget = budget;
-    this.#now = now;
-    this.#random = random;
+  constructor(parts: RetryParts) {
+    this.#rules = parts.rules;
+    this.#budget = parts.budget;
+    this.#hedging = parts.hedging;
+    this.#now = parts.now ?? (() => performance.now());
+    this.#random = parts.random ?? Math.random;
   }
 
   holdFirstEvent(exchange: Exchange): boolean {
     if (exchange.dialect === undefined || exchange.request.rawBody === undefined) return false;
+    // The usual case: what the client has tried itself only makes a difference after a failure.
+    if (exchange.attempts.length === 1) return this.#of(exchange).maxRetries > 0;
     return asked(exchange.attempts) <= this.#allowance(exchange);
   }
 
@@ -79,15 +86,22 @@ export class RetryPolicy implements AttemptPolicy {
     const { exchange } = view;
     if (head.status < 400 && head.firstEvent?.kind !== "error") return true;
     const fault = faultOfReply(exchange, attempt, head, this.#of(exchange).statuses, Date.now());
+    // What a second provider refuses, the one that was asked first may yet do.
+    const isHedge = view.live.some(({ number }) => number < attempt.number);
     // Only somebody else can help, and there is nobody.
-    if (fault === undefined || (!fault.again && view.untried.length === 0)) return true;
-    this.#note(exchange, attempt, fault);
+    if (
+      !isHedge &&
+      (fault === undefined || (!fault.again && view.untried.length === 0 && view.live.length === 0))
+    )
+      return true;
+    this.#note(exchange, attempt, fault ?? ELSEWHERE);
     return false;
   }
 
   next(view: AttemptView): AttemptDecision {
-    if (view.live.length > 0) return WAIT;
     const { exchange, attempts } = view;
+    if (attempts.length === 0) return this.#first(exchange);
+    if (view.live.length > 0) return this.#hedging?.next(view) ?? WAIT;
     const last = attempts.findLast(({ result }) => result?.kind !== "skipped");
     if (last !== undefined) {
       if (this.#failureOf(exchange, last) === undefined) return STOP;
@@ -101,6 +115,13 @@ export class RetryPolicy implements AttemptPolicy {
       return { kind: "try", candidate: fresh };
     }
     return last === undefined ? STOP : this.#again(view, rules);
+  }
+
+  #first(exchange: Exchange): AttemptDecision {
+    const candidate = exchange.candidates[0];
+    if (candidate === undefined) return STOP;
+    this.#budget.sent(candidate.provider.name, this.#of(exchange).budgetShare);
+    return { kind: "try", candidate };
   }
 
   /** The candidate that may be asked again soonest; the router's order decides between equals. */

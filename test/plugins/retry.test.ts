@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { headerValue, type ReplyInit } from "@tokenman/plugin-sdk";
+import { headerValue, type ReplyInit, retryAfterMs } from "@tokenman/plugin-sdk";
 import { errorReply, FakeClock, Random, runPlugin, type SentRequest } from "@tokenman/plugin-sdk/testkit";
 import { backoffMs, waitMs } from "../../plugins/retry/backoff.ts";
 import retry from "../../plugins/retry/index.ts";
-import { retryAfterMs } from "../../plugins/retry/retry-after.ts";
 import { RetryBudget } from "../../plugins/retry/retry-budget.ts";
 import "../support/kernel.ts";
 
