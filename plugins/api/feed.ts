@@ -9,6 +9,8 @@ const MAX_TEXT = 500;
 const MAX_WAITING_BYTES = 64 * 1024;
 
 export const MAX_CLIENTS = 100;
+/** How long events are kept coming for a client that left and may come back. */
+const RETURN_MS = 300_000;
 
 interface FeedEvent {
   readonly number: number;
@@ -38,7 +40,10 @@ export class Feed {
   readonly #size: number;
   readonly #clients = new Set<Client>();
   readonly #open = new Map<string, LedgerBegin>();
-  readonly #sources = new Map<Ledger, { users: number; readonly stop: () => void }>();
+  /** `stop` is there while it is listened to. */
+  readonly #sources = new Map<Ledger, { users: number; stop: (() => void) | undefined }>();
+  #isListening = false;
+  #leaving: NodeJS.Timeout | undefined;
   #last = 0;
 
   constructor(bootId: string, size: number) {
@@ -50,26 +55,52 @@ export class Feed {
     return this.#clients.size;
   }
 
-  /** Listens to the ledger until the returned function is called. Two generations that share one hear it once. */
+  /**
+   * Follows the ledger until the returned function is called. Two generations that share one hear it once. Nothing is
+   * heard, and no request costs anything, while nobody reads the feed.
+   */
   follow(ledger: Ledger): () => void {
-    let source = this.#sources.get(ledger);
-    if (source === undefined) {
-      source = { users: 0, stop: ledger.watch((event) => this.#heard(event)) };
-      this.#sources.set(ledger, source);
-    }
+    const source = this.#sources.get(ledger) ?? { users: 0, stop: undefined };
+    this.#sources.set(ledger, source);
     source.users++;
-    const { stop } = source;
+    if (this.#isListening) source.stop ??= this.#watch(ledger);
     return () => {
-      const users = this.#sources.get(ledger);
-      if (users === undefined || --users.users > 0) return;
+      if (--source.users > 0) return;
       this.#sources.delete(ledger);
-      stop();
+      source.stop?.();
     };
+  }
+  #watch(ledger: Ledger): () => void {
+    return ledger.watch((event) => this.#heard(event));
+  }
+  #listen(): void {
+    clearTimeout(this.#leaving);
+    if (this.#isListening) return;
+    this.#isListening = true;
+    // Who was here before has missed what happened meanwhile: a number that nobody has tells them so.
+    this.#ring.length = 0;
+    this.#last++;
+    for (const [ledger, source] of this.#sources) source.stop = this.#watch(ledger);
+  }
+  #left(client: Client): void {
+    this.#clients.delete(client);
+    if (this.#clients.size > 0) return;
+    clearTimeout(this.#leaving);
+    this.#leaving = setTimeout(() => {
+      this.#isListening = false;
+      for (const source of this.#sources.values()) {
+        source.stop?.();
+        source.stop = undefined;
+      }
+      this.#open.clear();
+    }, RETURN_MS);
+    this.#leaving.unref();
   }
 
   /** Sends what follows `lastId`, and whatever happens from now on. False: there are too many clients. */
   connect(response: ServerResponse, lastId: string | undefined, generation: number): boolean {
     if (this.#clients.size >= MAX_CLIENTS) return false;
+    this.#listen();
     response.writeHead(200, {
       "Content-Type": "text/event-stream; charset=utf-8",
       "Cache-Control": "no-store",
@@ -79,7 +110,7 @@ export class Feed {
     const client: Client = { response, generation, at: this.#last, isBehind: false };
     response.write("retry: 1000\n\n");
     this.#clients.add(client);
-    response.on("close", () => this.#clients.delete(client));
+    response.on("close", () => this.#left(client));
     response.on("drain", () => {
       client.isBehind = false;
       this.#catchUp(client);

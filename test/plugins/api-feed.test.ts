@@ -41,17 +41,19 @@ function talker() {
 /** A server that puts its clients on a feed, and a way to be one. */
 async function served(feed: Feed) {
   const responses: ServerResponse[] = [];
-  const server = createServer((_request, response) => {
+  const server = createServer((request, response) => {
     responses.push(response);
-    if (!feed.connect(response, undefined, 1)) response.writeHead(503).end();
+    const id = request.headers["last-event-id"];
+    if (!feed.connect(response, typeof id === "string" ? id : undefined, 1)) response.writeHead(503).end();
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
   return {
     responses,
-    async client(): Promise<IncomingMessage> {
-      const request = httpRequest({ port, host: "127.0.0.1", agent: false }).end();
+    async client(lastId?: string): Promise<IncomingMessage> {
+      const headers = lastId === undefined ? {} : { "last-event-id": lastId };
+      const request = httpRequest({ port, host: "127.0.0.1", agent: false, headers }).end();
       const [reply] = (await once(request, "response")) as [IncomingMessage];
       reply.on("error", () => undefined);
       return reply;
@@ -62,6 +64,13 @@ async function served(feed: Feed) {
       await once(server, "close");
     },
   };
+}
+
+/** What has come once `last` has. */
+async function textUntil(reply: IncomingMessage, last: string): Promise<string> {
+  let text = "";
+  while (!text.includes(last)) text += String(((await once(reply, "data")) as [Buffer])[0]);
+  return text;
 }
 
 describe("the live feed's memory", () => {
@@ -88,20 +97,48 @@ describe("the live feed's memory", () => {
     const behind = [...text.slice(missed).matchAll(/^id: \S+-(\d+)$/gm)].map(([, id]) => Number(id));
     assert.deepEqual(
       behind,
-      Array.from({ length: 50 }, (_, at) => count - 49 + at),
+      Array.from({ length: 50 }, (_, at) => count - 48 + at),
     );
   });
 
-  test("hears a ledger once, however many generations follow it, and lets go with the last", () => {
+  test("hears a ledger once, however many generations follow it, and lets go with the last", async () => {
     const feed = new Feed(BOOT, 50);
     const { ledger, watchers } = talker();
     const first = feed.follow(ledger);
+    await using server = await served(feed);
+    const client = await server.client();
     const second = feed.follow(ledger);
     assert.equal(watchers.size, 1);
     first();
     assert.equal(watchers.size, 1);
     second();
     assert.equal(watchers.size, 0);
+    client.destroy();
+  });
+
+  test("hears nothing while nobody reads it, and says so to who comes back too late", async (t) => {
+    const feed = new Feed(BOOT, 50);
+    const { ledger, watchers, say } = talker();
+    feed.follow(ledger);
+    await using server = await served(feed);
+    assert.equal(watchers.size, 0);
+    const client = await server.client();
+    say(1);
+    const id = /^id: (\S+)$/m.exec(await textUntil(client, "exchange-1"))?.[1];
+    assert.ok(id !== undefined);
+    t.mock.timers.enable({ apis: ["setTimeout"] });
+    const closed = once(server.responses[0]!, "close");
+    client.destroy();
+    await closed;
+    assert.equal(watchers.size, 1);
+    t.mock.timers.tick(600_000);
+    assert.equal(watchers.size, 0);
+    t.mock.timers.reset();
+    const late = await server.client(id);
+    say(3);
+    const text = await textUntil(late, "exchange-3");
+    const missed = text.indexOf("event: missed");
+    assert.ok(missed >= 0 && missed < text.indexOf("exchange-3"));
   });
 
   test("is not for ever more clients, and forgets those that leave", async () => {
