@@ -28,10 +28,16 @@ export type Lifetime = "5m" | "1h";
 const READ = 0.1;
 const WRITE: Readonly<Record<Lifetime, number>> = { "5m": 1.25, "1h": 2 };
 
+/** Before any gap is known, the share of those that are short enough: so that after a single long one nothing is marked. */
+const GUESS = 0.4;
+
+/** The dearer writes are sure and the long gaps a guess from few: an hour must come out a tenth cheaper. */
+const HOUR_MARGIN = 0.9;
+
 /**
  * The lifetime to ask for, or undefined where plain input is expected to cost less. Compares what a turn costs on the
  * average if the gaps go on as they were: `size` was there the turn before, `growth` comes new with each turn (in any one
- * unit). What is found is read, the rest is written. Before much is known a gap is as likely short as long.
+ * unit). What is found is read, the rest is written.
  */
 export function lifetimeFor(
   gaps: Gaps,
@@ -40,14 +46,14 @@ export function lifetimeFor(
   mayTakeHour: boolean,
 ): Lifetime | undefined {
   const cost = (lifetime: Lifetime): number => {
-    const found = (gaps[lifetime === "5m" ? "within5m" : "within1h"] + 0.5) / (gaps.turns + 1);
+    const found = (gaps[lifetime === "5m" ? "within5m" : "within1h"] + GUESS) / (gaps.turns + 1);
     return growth * WRITE[lifetime] + size * (found * READ + (1 - found) * WRITE[lifetime]);
   };
   const plain = size + growth;
   const short = cost("5m");
   const long = mayTakeHour ? cost("1h") : Number.POSITIVE_INFINITY;
   if (Math.min(short, long) >= plain) return undefined;
-  return long < short ? "1h" : "5m";
+  return long < HOUR_MARGIN * short ? "1h" : "5m";
 }
 
 /** The longer of two; undefined is none. */

@@ -22,7 +22,8 @@ const NAMES = byLength(Object.keys(MINIMUMS));
 /** The minimum for a model; `own` are the user's, in the same form. */
 export function minimumOf(model: string, own: Readonly<Record<string, number>>): number {
   const name = model.toLowerCase();
-  const bare = name.slice(Math.max(name.lastIndexOf("/"), name.lastIndexOf("anthropic.") + 9, -1) + 1);
+  // Gateways and clouds put their own names before it.
+  const bare = name.slice(Math.max(name.lastIndexOf("/") + 1, name.indexOf("claude-")));
   const ownName = byLength(Object.keys(own)).find((each) => model.startsWith(each));
   if (ownName !== undefined) return own[ownName]!;
   const known = NAMES.find((each) => bare.startsWith(each));
