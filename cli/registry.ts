@@ -15,6 +15,7 @@ const MODULES: Readonly<Record<string, () => Promise<{ readonly default: Plugin 
   api: () => import("../plugins/api/index.ts"),
   metrics: () => import("../plugins/metrics/index.ts"),
   tokenizer: () => import("../plugins/tokenizer/index.ts"),
+  savings: () => import("../plugins/savings/index.ts"),
   pricing: () => import("../plugins/pricing/index.ts"),
   budget: () => import("../plugins/budget/index.ts"),
   "rate-limit": () => import("../plugins/rate-limit/index.ts"),
@@ -35,6 +36,7 @@ export const firstParty: FirstPartyRegistry = {
   defaultOrder: [
     "tokenizer",
     "pricing",
+    "savings",
     "store",
     "recorder",
     "metrics",

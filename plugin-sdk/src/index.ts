@@ -13,6 +13,7 @@ export * from "./flights.ts";
 export * from "./format.ts";
 export * from "./glob.ts";
 export * from "./headers.ts";
+export * from "./holdout.ts";
 export * from "./hedging.ts";
 export * from "./json-index.ts";
 export { OutlineMemo, type OutlineMemoBounds } from "./json-outline.ts";

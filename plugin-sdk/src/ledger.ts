@@ -278,6 +278,52 @@ export interface LedgerState {
   readonly failing: string | undefined;
 }
 
+/** A session's part, or more of it, in the comparison of sessions that compressors may change with those held out. */
+export interface LedgerTrial {
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+  readonly session: string;
+  /** Whether its session is held out: left as it is. */
+  readonly held: boolean;
+  /** Exchanges summed up here. */
+  readonly requests: number;
+  /** Input as the client sent it, and what the input cost, both in tokens at the price of plain input. */
+  readonly originalTokens: number;
+  readonly paidTokens: number;
+}
+
+/** Sums over sessions; one that goes on over midnight UTC is a session of each day. `squares` are of its sums. */
+export interface LedgerTrialSums {
+  readonly sessions: number;
+  readonly requests: number;
+  readonly originalTokens: number;
+  readonly paidTokens: number;
+  readonly originalSquares: number;
+  readonly paidSquares: number;
+  /** Of a session's original and paid tokens. */
+  readonly products: number;
+}
+
+/** What one plugin saved by one cause. */
+export interface LedgerPluginSaving {
+  readonly plugin: string;
+  readonly kind: LedgerSaving["kind"];
+  /** Exchanges on which it saved or lost. */
+  readonly requests: number;
+  /** Net. */
+  readonly tokens: number;
+  /** Gross, and what it lost, as positive numbers: the net is the difference. */
+  readonly savedNanoUsd: number;
+  readonly lostNanoUsd: number;
+}
+
+export interface LedgerSavings extends LedgerRange {
+  /** The most saved first. */
+  readonly plugins: readonly LedgerPluginSaving[];
+  readonly treated: LedgerTrialSums;
+  readonly held: LedgerTrialSums;
+}
+
 export type LedgerEvent =
   | { readonly kind: "begin"; readonly row: LedgerBegin }
   | { readonly kind: "end"; readonly row: LedgerEnd };
@@ -292,6 +338,8 @@ export interface Ledger {
   begin(row: LedgerBegin): void;
   /** Queues the end of a row; rollups change with it, in the same transaction. Later ends of the same row are ignored. */
   end(row: LedgerEnd): void;
+  /** Queues what a session's exchanges add to the comparison with held-out ones. */
+  trial(row: LedgerTrial): void;
   /**
    * Atomic over all windows; resolves after the commit. Rejects with TM_LEDGER_UNAVAILABLE where the store cannot
    * commit: then a hard budget refuses. A window's first reservation also counts what the ledger has of its past.
@@ -326,6 +374,11 @@ export interface Ledger {
     range: LedgerRange,
     options?: LedgerOnly & { readonly limit?: number },
   ): Promise<readonly LedgerGroup[]>;
+  /**
+   * By plugin and cause, and the comparison with held-out sessions, which knows no projects. The range is widened to whole
+   * hours, one of more than eight days to whole days (UTC); the comparison's always.
+   */
+  savings(range: LedgerRange, only?: Pick<LedgerOnly, "project">): Promise<LedgerSavings>;
   /** A read-only query by a reader worker; bounded in time. Rows are plain objects. For what has no method here. */
   read<T>(sql: string, parameters?: readonly (string | number | bigint | null)[]): Promise<readonly T[]>;
 }

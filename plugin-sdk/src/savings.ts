@@ -44,9 +44,9 @@ export function mayTouch(
 /** What a compressor did to a request, in tokens as the provider would count them. Negative: the request is longer. */
 export interface Rewrite {
   readonly plugin: string;
-  /** Saved in segments that this request is the first to carry. */
+  /** Saved in what this request is the first of its session to carry; what the plugin put in, such as a summary, is negative. */
   readonly newTokens: number;
-  /** Saved in segments, or by a cut, of which an earlier request of the session was already without them. */
+  /** Saved in what earlier requests of the session had carried too, in full (before a cut, say) or as short as now. */
   readonly knownTokens: number;
   /**
    * Set where the request, because of this plugin, does not begin with what the session sent the turn before: a cut of

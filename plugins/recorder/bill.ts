@@ -1,13 +1,14 @@
-import type {
-  Attempt,
-  CostByKind,
-  Exchange,
-  LedgerBill,
-  LedgerSaving,
-  PriceQuery,
-  Pricing,
-  Tokenizer,
-  Usage,
+import {
+  type Attempt,
+  type CostByKind,
+  type Exchange,
+  type LedgerBill,
+  type LedgerSaving,
+  type PriceQuery,
+  type Pricing,
+  providerCacheClaim,
+  type Tokenizer,
+  type Usage,
 } from "@tokenman/plugin-sdk";
 import type { OutputSample } from "./output-sample.ts";
 
@@ -78,7 +79,7 @@ export class Biller {
     const paid = cost.cacheRead + cost.cacheWrite5m + cost.cacheWrite1h;
     return {
       kind: "provider-cache",
-      plugin: "provider",
+      plugin: providerCacheClaim(exchange) ?? "provider",
       tokens: 0,
       nanoUsd: Math.round(cached * rates.input) - paid,
     };

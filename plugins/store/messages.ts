@@ -1,4 +1,4 @@
-import type { BudgetWindow, Reservation } from "@tokenman/plugin-sdk";
+import type { BudgetWindow, LedgerTrial, Reservation } from "@tokenman/plugin-sdk";
 import type { DecisionRow } from "./decision-rows.ts";
 import type { Retention } from "./prune.ts";
 import type { RowBatch } from "./row-cells.ts";
@@ -26,6 +26,7 @@ export type Operation =
       readonly at: number;
     }
   | { readonly kind: "used"; readonly call: number; readonly windows: readonly BudgetWindow[] }
+  | { readonly kind: "trial"; readonly trial: LedgerTrial }
   | { readonly kind: "decide"; readonly decision: DecisionRow }
   /** The decisions that were last used. */
   | { readonly kind: "recall"; readonly call: number }

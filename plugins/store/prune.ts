@@ -2,6 +2,7 @@ import type { DatabaseSync } from "node:sqlite";
 import { pruneDecisions } from "./decision-rows.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS } from "./rollup.ts";
 import { keyAt } from "./time-key.ts";
+import { pruneTrialSessions } from "./trials.ts";
 
 /** Exchanges that go in one transaction: short enough for a reservation to wait behind. */
 const BATCH = 500;
@@ -31,6 +32,7 @@ export function pruneSome(db: DatabaseSync, { days, bodyDays }: Retention, now: 
     if (days > 0) {
       const hour = Math.floor((now - Math.max(days, HOURS_DAYS) * DAY_MS) / HOUR_MS);
       db.prepare("DELETE FROM hourly_total WHERE at < ?").run(hour);
+      db.prepare("DELETE FROM saving_hourly WHERE at < ?").run(hour);
       // A year's hours of many projects are many rows: a batch of hours at a time.
       const oldest = db.prepare("SELECT min(at) AS at FROM hourly").get()?.["at"];
       if (oldest !== null && oldest !== undefined && Number(oldest) < hour) {
@@ -41,6 +43,7 @@ export function pruneSome(db: DatabaseSync, { days, bodyDays }: Retention, now: 
     // A window's end is a day past before it goes: a late settlement still finds its reservation.
     db.prepare("DELETE FROM reservation WHERE until < ?").run(now - DAY_MS);
     db.prepare("DELETE FROM budget_window WHERE until < ?").run(now - DAY_MS);
+    pruneTrialSessions(db, now);
     if (pruneDecisions(db, now)) more = true;
     db.exec("COMMIT");
     return more;

@@ -4,6 +4,7 @@ import type { Ledger } from "@tokenman/plugin-sdk";
 import { openForReading } from "./open.ts";
 import { page } from "./page.ts";
 import { record } from "./record.ts";
+import { savings } from "./savings.ts";
 import { groups, history, totals } from "./sums.ts";
 import { wireError } from "./wire-error.ts";
 
@@ -16,6 +17,7 @@ const QUESTIONS = {
   totals,
   history,
   groups,
+  savings,
   read(db: DatabaseSync, sql: string, parameters: readonly SQLInputValue[] = []): unknown[] {
     const rows: unknown[] = [];
     for (const row of db.prepare(sql).iterate(...parameters)) {
@@ -25,7 +27,10 @@ const QUESTIONS = {
     return rows;
   },
 } satisfies { [K in Question]: (db: DatabaseSync, ...question: never[]) => unknown };
-export type Question = keyof Pick<Ledger, "page" | "request" | "totals" | "history" | "groups" | "read">;
+export type Question = keyof Pick<
+  Ledger,
+  "page" | "request" | "totals" | "history" | "groups" | "savings" | "read"
+>;
 
 export interface ToReader {
   readonly call: number;

@@ -1,5 +1,6 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { FIGURES, type Figure } from "./figures.ts";
+import { SavingSums } from "./saving-sums.ts";
 
 export const MINUTE_MS = 60_000;
 export const HOUR_MS = 3_600_000;
@@ -43,6 +44,7 @@ interface Named {
 
 /** Sums up a transaction's changes, and adds them to the rollups before it commits: each row is touched once. */
 export class Rollup {
+  readonly savings: SavingSums;
   readonly #minutes = new Map<number, Float64Array>();
   readonly #named = new Map<string, Named>();
   readonly #minutely: StatementSync;
@@ -54,6 +56,7 @@ export class Rollup {
   #last: { readonly minute: number; readonly key: Named["key"]; readonly sums: RollupSums } | undefined;
 
   constructor(db: DatabaseSync) {
+    this.savings = new SavingSums(db);
     this.#minutely = upsert(db, "minutely_total", ["at"]);
     this.#hourlyTotal = upsert(db, "hourly_total", ["at"]);
     this.#dailyTotal = upsert(db, "daily_total", ["at"]);
@@ -96,9 +99,11 @@ export class Rollup {
       this.#hourly.run(hour, ...names, ...sums);
       this.#daily.run(Math.floor(hour / 24), ...names, ...sums);
     }
+    this.savings.write();
     this.forget();
   }
   forget(): void {
+    this.savings.forget();
     this.#minutes.clear();
     this.#named.clear();
     this.#last = undefined;

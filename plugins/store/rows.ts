@@ -331,8 +331,16 @@ export class Rows {
     let next = at + END.LENGTH;
     const attempts = cells[at + END.ATTEMPTS]!;
     const saved = next + attempts * ATTEMPT_LENGTH;
-    for (let number = 0; number < cells[at + END.SAVINGS]!; number++)
-      addSaving(sums, cells, saved + number * SAVING_LENGTH);
+    for (let number = 0; number < cells[at + END.SAVINGS]!; number++) {
+      const place = saved + number * SAVING_LENGTH;
+      addSaving(sums, cells, place);
+      this.#rollup.savings.add(
+        ms,
+        [project, names.id(cells[place + 1]!, this.#texts) ?? 0, cells[place]!],
+        known(cells[place + 2]!) ?? 0,
+        known(cells[place + 3]!) ?? 0,
+      );
+    }
     for (let left = attempts; left > 0; left--, next += ATTEMPT_LENGTH) {
       const provider = names.id(cells[next + PROVIDER]!, this.#texts) ?? 0;
       const own = this.#rollup.of(

@@ -198,5 +198,48 @@ CREATE TABLE decision (
 CREATE INDEX decision_at ON decision (at);
 `;
 
+const savingSums = (name: string) => `CREATE TABLE ${name} (
+  at INTEGER NOT NULL,
+  project INTEGER NOT NULL,
+  plugin INTEGER NOT NULL,
+  kind INTEGER NOT NULL,
+  requests INTEGER NOT NULL,
+  tokens INTEGER NOT NULL,
+  saved INTEGER NOT NULL,
+  lost INTEGER NOT NULL,
+  PRIMARY KEY (at, project, plugin, kind)
+) WITHOUT ROWID, STRICT;`;
+
+/**
+ * Version 3. What plugins saved, by hour and day; and the comparison with sessions that are held out: sums of each session
+ * of a day, and over all sessions of a day. `held` is 1 for those.
+ */
+const savings: Migration = `
+${savingSums("saving_hourly")}
+${savingSums("saving_daily")}
+
+CREATE TABLE trial_session (
+  day INTEGER NOT NULL,
+  session BLOB NOT NULL,
+  held INTEGER NOT NULL,
+  original REAL NOT NULL,
+  paid REAL NOT NULL,
+  PRIMARY KEY (day, session, held)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE trial_daily (
+  day INTEGER NOT NULL,
+  held INTEGER NOT NULL,
+  sessions INTEGER NOT NULL,
+  requests INTEGER NOT NULL,
+  original REAL NOT NULL,
+  paid REAL NOT NULL,
+  original_squares REAL NOT NULL,
+  paid_squares REAL NOT NULL,
+  products REAL NOT NULL,
+  PRIMARY KEY (day, held)
+) WITHOUT ROWID, STRICT;
+`;
+
 /** In order; the schema's version is how many of them a database has been through. */
-export const MIGRATIONS: readonly Migration[] = [first, decisions];
+export const MIGRATIONS: readonly Migration[] = [first, decisions, savings];

@@ -14,7 +14,9 @@ import type {
   LedgerPoint,
   LedgerRange,
   LedgerRecord,
+  LedgerSavings,
   LedgerState,
+  LedgerTrial,
   Logger,
   Reservation,
   ReserveResult,
@@ -61,6 +63,9 @@ export class SqliteLedger implements Ledger {
     this.#writer.end(row);
     for (const watch of this.#watchers) watch({ kind: "end", row });
   }
+  trial(row: LedgerTrial): void {
+    this.#writer.trial(row);
+  }
   reserve(reservation: Reservation): Promise<ReserveResult> {
     return this.#writer.reserve(reservation);
   }
@@ -105,6 +110,9 @@ export class SqliteLedger implements Ledger {
     options?: LedgerOnly & { readonly limit?: number },
   ): Promise<readonly LedgerGroup[]> {
     return this.#readers.ask("groups", dimension, range, options) as Promise<readonly LedgerGroup[]>;
+  }
+  savings(range: LedgerRange, only?: Pick<LedgerOnly, "project">): Promise<LedgerSavings> {
+    return this.#readers.ask("savings", range, only) as Promise<LedgerSavings>;
   }
   read<T>(sql: string, parameters?: readonly (string | number | bigint | null)[]): Promise<readonly T[]> {
     return this.#readers.ask("read", sql, parameters) as Promise<readonly T[]>;

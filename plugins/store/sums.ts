@@ -99,7 +99,7 @@ function whereOf(db: DatabaseSync, only: LedgerOnly): string | undefined {
   return terms.join(" AND ");
 }
 
-function checkRange({ from, to }: LedgerRange): void {
+export function checkRange({ from, to }: LedgerRange): void {
   checkMs("from", from);
   checkMs("to", to);
   if (from >= to) throw question("from is before to");

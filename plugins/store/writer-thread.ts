@@ -4,6 +4,7 @@ import {
   type LedgerBegin,
   type LedgerEnd,
   type LedgerState,
+  type LedgerTrial,
   type Logger,
   type Reservation,
   type ReserveResult,
@@ -109,6 +110,12 @@ export class WriterThread {
   decide(decision: DecisionRow): void {
     if (this.#operations.length >= MAX_ON_THE_WAY || this.#isClosing) return;
     this.#operations.push(JSON.stringify({ kind: "decide", decision } satisfies Operation));
+    this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
+  }
+  /** As {@link decide}: an estimate that lacks a request is an estimate. */
+  trial(trial: LedgerTrial): void {
+    if (this.#operations.length >= MAX_ON_THE_WAY || this.#isClosing) return;
+    this.#operations.push(JSON.stringify({ kind: "trial", trial } satisfies Operation));
     this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
   }
   /** Rejects where the database cannot be read. */

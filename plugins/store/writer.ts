@@ -12,6 +12,7 @@ import { Rollup } from "./rollup.ts";
 import { type BodyBytes, Rows } from "./rows.ts";
 import type { Migration } from "./schema.ts";
 import { messageOf, type Trouble, troubleOf } from "./sqlite-error.ts";
+import { Trials } from "./trials.ts";
 import { wireError } from "./wire-error.ts";
 
 /** How long one commit waits for another process that writes. */
@@ -47,6 +48,7 @@ interface Tables {
   readonly budget: Budget;
   readonly boots: Boots;
   readonly decisions: DecisionRows;
+  readonly trials: Trials;
 }
 
 /**
@@ -189,6 +191,7 @@ export class Writer {
         budget: new Budget(db, rollup),
         boots,
         decisions: new DecisionRows(db),
+        trials: new Trials(db),
       };
     } catch (cause) {
       db.close();
@@ -335,7 +338,7 @@ function isRow({ operation: { kind } }: Work): boolean {
   return kind === "begin" || kind === "end";
 }
 
-function apply({ rows, budget, decisions }: Tables, { operation, bodies }: Work): unknown {
+function apply({ rows, budget, decisions, trials }: Tables, { operation, bodies }: Work): unknown {
   switch (operation.kind) {
     case "begin":
       rows.begin(operation.rows, operation.at, bodies);
@@ -350,6 +353,9 @@ function apply({ rows, budget, decisions }: Tables, { operation, bodies }: Work)
       return undefined;
     case "used":
       return budget.used(operation.windows);
+    case "trial":
+      trials.add(operation.trial);
+      return undefined;
     case "decide":
       decisions.put(operation.decision);
       return undefined;

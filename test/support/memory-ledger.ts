@@ -51,6 +51,7 @@ export class MemoryLedger implements Ledger {
     return () => void this.#watchers.delete(own);
   }
 
+  trial(): void {}
   reserve(reservation: Reservation): Promise<ReserveResult> {
     return this.#committed(() => this.#reserve(reservation));
   }
@@ -76,6 +77,7 @@ export class MemoryLedger implements Ledger {
   totals = noQueries;
   history = noQueries;
   groups = noQueries;
+  savings = noQueries;
   read = noQueries;
 
   #committed<T>(work: () => T): Promise<T> {
