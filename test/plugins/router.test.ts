@@ -58,6 +58,7 @@ interface Ask {
   readonly subscription?: boolean;
   readonly path?: string;
   readonly target?: string;
+  readonly session?: string;
 }
 
 async function routing(providers: object, config: object = {}) {
@@ -80,6 +81,7 @@ async function routing(providers: object, config: object = {}) {
       format,
       credential,
       subscription: request.subscription ?? false,
+      session: request.session ?? "s",
       request: {
         path: request.path ?? "/v1/x",
         target: request.target ?? "/v1/x",
@@ -127,7 +129,12 @@ describe("router: which provider", () => {
     assert.deepEqual(shown(await ask({ ...MESSAGES, model: "claude-opus-4-5" })), ["!anthropic"]);
     const [candidate] = (await ask({ ...CHAT, model: "gpt-5" })).candidates;
     assert.equal(candidate?.provider.apiBase, "https://api.openai.com");
-    assert.deepEqual(candidate?.provider.timeouts, { connectMs: 10_000, headMs: 600_000, idleMs: 600_000 });
+    assert.deepEqual(candidate?.provider.timeouts, {
+      connectMs: 10_000,
+      headMs: 600_000,
+      idleMs: undefined,
+      totalMs: 0,
+    });
   });
 
   it("gives mock models to the embedded provider, in every dialect and by path", async () => {
@@ -382,6 +389,23 @@ describe("router: whose credential", () => {
     assert.equal(sent(candidates[1]!).length, 10);
   });
 
+  it("does not let a conversation decide whose credential it is, where weights let it decide who goes first", async () => {
+    const gateway = { format: "openai", api_base: "https://gw.example", auth: "client", weight: 1 };
+    const { ask } = await routing({
+      one: gateway,
+      two: { ...gateway, ...KEYED },
+      three: { ...GROQ, weight: 1 },
+    });
+    const orders = new Set<string>();
+    for (let session = 0; session < 50; session++) {
+      const order = shown(await ask({ ...CHAT, model: "x", session: `${session}` }));
+      orders.add(order.join());
+      assert.deepEqual(order.toSorted(), ["!one", "+three", "+two"]);
+    }
+    assert.equal(orders.size, 6);
+    for (const order of orders) assert.ok(!order.includes("!two"));
+  });
+
   it("uses the stored key only where the client sent none", async () => {
     const { ask } = await routing({ openai: KEYED });
     assert.deepEqual(shown(await ask({ ...CHAT, model: "x" })), ["!openai"]);
@@ -449,7 +473,8 @@ describe("router: whose credential", () => {
           format: isVendors ? name : pick(["anthropic", "openai"]),
           api_base: pick(isVendors ? bases : bases.slice(0, 4)),
           ...pick([{}, {}, { auth: "client" }, { auth: "key" }, { auth: "none" }]),
-          ...pick([{}, KEYED]),
+          ...pick([{}, KEYED, { key_ref: [KEYED.key_ref, KEYED.key_ref] }]),
+          weight: pick([0, 0, 1, 5]),
           models: pick([[], ["m*"], ["other"]]),
           priority: random(3),
         };
@@ -477,7 +502,9 @@ describe("router: whose credential", () => {
         const host = new URL(provider.apiBase!).host;
         const isVendor = host === `api.${family}.com`;
         const isVouched = (providers[provider.name] as { auth?: string }).auth === "client";
-        assert.ok(isVendor || (isVouched && asked.candidates[0]?.provider === provider), inspect(providers));
+        const isFirst = asked.candidates[0]?.provider === provider;
+        const isSpread = (providers[provider.name] as { weight: number }).weight > 0;
+        assert.ok(isVendor || (isVouched && (isFirst || isSpread)), inspect(providers));
         assert.ok(key !== undefined);
       }
       for (const { provider, credential } of asked.candidates) {
