@@ -25,6 +25,7 @@ export interface Asking {
 
 /** Longer than any client waits: what comes late is there for the next one. */
 const TIMEOUT_MS = 15_000;
+/** Of all pages together. */
 const MAX_BYTES = 8 * 1024 * 1024;
 /** A list that has more pages than this does not end. */
 const MAX_PAGES = 20;
@@ -61,13 +62,14 @@ export async function fetchModels(asking: Asking): Promise<Fetched> {
   const models: ListedModel[] = [];
   try {
     let after: string | undefined;
+    let left = MAX_BYTES;
     for (let page = 0; page < MAX_PAGES; page++) {
       const answer = await host.ask(provider, {
         method: "GET",
         path: listing.path(after),
         headers: headersFor(asking),
         timeoutMs: TIMEOUT_MS,
-        maxBytes: MAX_BYTES,
+        maxBytes: left,
       });
       const read = answer.status === 200 ? listing.read(answer.body) : undefined;
       if (read === undefined) {
@@ -75,6 +77,7 @@ export async function fetchModels(asking: Asking): Promise<Fetched> {
         return { refusal: answer };
       }
       models.push(...read.models);
+      left -= answer.body.length;
       // A server that does not know the cursor would give the first page for ever.
       if (read.after === undefined || read.after === after || read.models.length === 0) break;
       after = read.after;

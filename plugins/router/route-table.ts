@@ -256,10 +256,13 @@ export class RouteTable {
     return this.#sorted(this.#providers.filter(takes));
   }
 
-  /** By priority. Among equals the default goes first, then the vendor's own, then the order of the config. */
+  /** By priority. Among equals those with a weight go first, then the default, the vendor's own, the order of the config. */
   #sorted(providers: readonly Provider[]): readonly Provider[] {
-    const rank = (provider: Provider) =>
-      this.#isDefault(provider) ? 0 : provider.name === provider.format ? 1 : 2;
+    const rank = (provider: Provider) => {
+      if (weightOf(provider) > 0) return 0;
+      if (this.#isDefault(provider)) return 1;
+      return provider.name === provider.format ? 2 : 3;
+    };
     return providers.toSorted((left, right) => left.priority - right.priority || rank(left) - rank(right));
   }
 
@@ -339,8 +342,11 @@ function invalid(path: readonly string[], message: string): TokenmanError {
 }
 
 function choiceOf(provider: Provider, model: string | undefined, reason: string, step: number): Choice {
-  const weight = provider instanceof ConfiguredProvider ? provider.weight : 0;
-  return { provider, name: provider.name, weight, model, reason, step };
+  return { provider, name: provider.name, weight: weightOf(provider), model, reason, step };
+}
+
+function weightOf(provider: Provider): number {
+  return provider instanceof ConfiguredProvider ? provider.weight : 0;
 }
 
 function wrongFormat(provider: Provider, format: string): RuledOut {

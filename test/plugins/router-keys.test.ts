@@ -4,8 +4,15 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { pathToFileURL } from "node:url";
 import { headerValue, Secret } from "@tokenman/plugin-sdk";
-import { faults, type Script, textScript } from "@tokenman/plugin-sdk/testkit";
+import {
+  faults,
+  recordingUpstream,
+  type Script,
+  sendRequest,
+  textScript,
+} from "@tokenman/plugin-sdk/testkit";
 import { CoolDowns } from "../../plugins/router/cool-downs.ts";
+import { startTokenman } from "../support/kernel.ts";
 import { provider, type Routed, startRouted } from "../support/routed.ts";
 
 const limits = { timeout: 30_000 };
@@ -162,6 +169,29 @@ describe("router: several keys of a provider", () => {
     assert.equal((await ask(it)).status, 200);
     for (const { head } of it.upstreams.flatMap(({ requests }) => requests))
       assert.doesNotMatch(head.toString("latin1"), /sk-of-the-client/);
+  });
+
+  it("come from the environment too, as one reference or a list", limits, async () => {
+    for (const [value, keys] of [
+      [refs[1]!, ["two"]],
+      [JSON.stringify(refs.slice(1)), ["two", "three"]],
+    ] as const) {
+      const upstream = await recordingUpstream({ script: byKey({ two: 401 }) });
+      await using tokenman = await startTokenman({
+        config: retries + provider("openai", { api_base: upstream.url, auth: "key" }),
+        env: { TOKENMAN_PROVIDERS_OPENAI_KEY_REF: value },
+        pluginsFlag: "retry",
+        also: ["retry"],
+      });
+      const body = JSON.stringify({ model: "m", messages: [] });
+      await sendRequest(`${tokenman.proxy}/v1/chat/completions`, { body });
+      const sent = upstream.requests.map((request) => request.header("authorization"));
+      assert.deepEqual(
+        sent,
+        keys.map((key) => `Bearer sk-router_key_${key}`),
+      );
+      await upstream.stop();
+    }
   });
 
   it("refuses references that are keys, in a list too, and shows none", limits, async () => {
