@@ -1,8 +1,10 @@
 /** What is measured: how each subject is started, addressed, read and ended. */
-import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
+import { transformSync } from "esbuild";
 import { announcedPort, type Child, spawnChild, waitForHealth } from "./children.ts";
 import { installPortkey, portkeyHeaders, startPortkey } from "./portkey.ts";
 import { PROBE_FOLDER, type ProbeAnswer } from "./probe.ts";
@@ -10,7 +12,7 @@ import { cpuTime, listenerPid, type Memory, memory, resetPeak } from "./proc.ts"
 import type { BenchDialect } from "./replies.ts";
 import { startTokenman } from "./tokenman.ts";
 
-export const SUBJECTS = ["floor", "kernel", "default", "portkey"] as const;
+export const SUBJECTS = ["floor", "kernel", "cache", "default", "portkey"] as const;
 export type SubjectName = (typeof SUBJECTS)[number];
 
 export interface Place {
@@ -76,7 +78,7 @@ let starts = 0;
 export async function startSubject(name: SubjectName, place: Place, steadyHeap: boolean): Promise<Subject> {
   const folder = join(place.scratch, `${name}-${starts++}`);
   mkdirSync(folder, { recursive: true });
-  const probe = pathToFileURL(join(import.meta.dirname, "probe.ts")).href;
+  const probe = pathToFileURL(plainProbe(folder)).href;
   const env = {
     NODE_OPTIONS: `--import=${probe}`,
     [PROBE_FOLDER]: folder,
@@ -96,6 +98,14 @@ export async function startSubject(name: SubjectName, place: Place, steadyHeap: 
     await child.stop();
     throw error;
   }
+}
+
+/** The probe without its types: to strip them, each thread of a subject would load a compiler, 15 MB apiece. */
+function plainProbe(folder: string): string {
+  const file = join(folder, "probe.mjs");
+  const source = readFileSync(join(import.meta.dirname, "probe.ts"), "utf8");
+  writeFileSync(file, transformSync(source, { loader: "ts", format: "esm" }).code);
+  return file;
 }
 
 async function startProcess(
