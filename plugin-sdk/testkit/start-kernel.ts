@@ -16,7 +16,7 @@ export interface KernelSettings {
   readonly config?: string | ConfigTable;
   /** The value of `--plugins`. */
   readonly pluginsFlag?: string;
-  /** `TOKENMAN_*` variables. The environment of the process is not looked at, but by `key_ref = "env:…"`. */
+  /** `TOKENMAN_*` variables; `compression.holdout` is 0 unless it is here. The environment of the process is not looked at, but by `key_ref = "env:…"`. */
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** Default: a temporary folder that is removed at the end. */
   readonly dataDir?: string;
@@ -69,6 +69,8 @@ export async function startKernel(settings: KernelSettings = {}): Promise<Runnin
         TOKENMAN_SERVER_PROXY_PORT: "0",
         TOKENMAN_SERVER_DASHBOARD_PORT: "0",
         TOKENMAN_SERVER_DATA_DIR: dataDir,
+        // A session is held out by chance, as a test sees it. A test of that says so in its own `env`.
+        TOKENMAN_COMPRESSION_HOLDOUT: "0",
         ...settings.env,
       },
       pluginsFlag: settings.pluginsFlag,

@@ -121,7 +121,10 @@ function post(url: string, body: Buffer, agent: http.Agent, leaves: boolean): Pr
       "User-Agent": CLIENT,
       "Content-Type": "application/json",
       "Content-Length": body.length,
-      Authorization: "Bearer replay",
+      // The vendor's own kind of key: a subscription's traffic is not changed.
+      ...(url.endsWith("/messages")
+        ? { "x-api-key": "sk-ant-api03-replay" }
+        : { Authorization: "Bearer sk-replay" }),
       "X-Claude-Code-Session-Id": "replay",
     };
     const request = http.request(url, { method: "POST", headers, agent }, (response) => {

@@ -1,0 +1,226 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import {
+  addRewrite,
+  claimProviderCache,
+  definePlugin,
+  mayTouch,
+  optional,
+  type Pricing,
+  type Rewrite,
+  SavingsGuard,
+  type Touch,
+  type Usage,
+} from "@tokenman/plugin-sdk";
+import { sendRequest } from "@tokenman/plugin-sdk/testkit";
+import { mockPlugin } from "../../plugins/mock/index.ts";
+import { isHeldOut } from "../../plugins/savings/holdout.ts";
+import { cacheEffect, savedBy } from "../../plugins/savings/price.ts";
+import { addEffect, Sessions } from "../../plugins/savings/sessions.ts";
+import { startLedgered } from "../support/ledgered.ts";
+
+type Rates = NonNullable<ReturnType<Pricing["rates"]>>;
+const RATES: Rates = { input: 100, cacheRead: 10, cacheWrite5m: 125, cacheWrite1h: 200, output: 500 };
+const usage = (tokens: Partial<Usage>): Usage => ({
+  source: "provider",
+  inputTokens: 0,
+  cacheReadTokens: 0,
+  cacheWrite5mTokens: 0,
+  cacheWrite1hTokens: 0,
+  outputTokens: 0,
+  reasoningTokens: 0,
+  serverTools: {},
+  serviceTier: undefined,
+  model: undefined,
+  complete: true,
+  ...tokens,
+});
+const rewrite = (newTokens: number, knownTokens: number, more: Partial<Rewrite> = {}): Rewrite => ({
+  plugin: "p",
+  newTokens,
+  knownTokens,
+  ...more,
+});
+const MINUTE_MS = 60_000;
+const last = { at: 0, totalTokens: 1_000, cachedTokens: 1_000, ttlMs: 5 * MINUTE_MS };
+const price = (tokens: Partial<Usage>, rewrites: readonly Rewrite[], at = MINUTE_MS, known = true) =>
+  savedBy(rewrites, { usage: usage(tokens), rates: RATES, at }, known ? last : undefined).map(Math.round);
+
+describe("what a rewrite saved", () => {
+  it("is priced as plain input, where the provider caches nothing", () => {
+    assert.deepEqual(price({ inputTokens: 1_000 }, [rewrite(10, 20)], MINUTE_MS, false), [3_000]);
+  });
+
+  it("is priced as written where it is new, as read where it was there before", () => {
+    assert.deepEqual(price({ cacheReadTokens: 1_000, cacheWrite5mTokens: 100 }, [rewrite(10, 20)]), [1_450]);
+    assert.deepEqual(price({ cacheReadTokens: 1_000, cacheWrite1hTokens: 100 }, [rewrite(10, 20)]), [2_200]);
+  });
+
+  it("is priced in part as read, where only a part of the old prompt was", () => {
+    // Half of what is old was read: (10 + 125) / 2 a token.
+    assert.deepEqual(price({ cacheReadTokens: 500, cacheWrite5mTokens: 600 }, [rewrite(0, 20)]), [1_350]);
+  });
+
+  it("pays for the cache that it broke, while that was warm, and for its own calls", () => {
+    const cut = rewrite(0, 600, { breaksPrefix: true, spentNanoUsd: 77 });
+    // It saves reading 600 tokens; of the other 400 cached ones 100 are read and 300 are written again.
+    const warm = 600 * 10 - 300 * (125 - 10) - 77;
+    assert.deepEqual(price({ cacheReadTokens: 100, cacheWrite5mTokens: 350 }, [cut]), [warm]);
+    // Nothing would have been read ten minutes later: all that is cut would have been written.
+    const cold = 600 * 125 - 77;
+    assert.deepEqual(price({ cacheWrite5mTokens: 450 }, [cut], 10 * MINUTE_MS), [cold]);
+    // Whoever shares the request does not pay for it.
+    const other = rewrite(0, 100);
+    assert.deepEqual(price({ cacheReadTokens: 100, cacheWrite5mTokens: 350 }, [other, cut]), [1_000, warm]);
+  });
+
+  it("of the provider's cache is negative where it was written in vain", () => {
+    assert.equal(cacheEffect({ usage: usage({ cacheWrite5mTokens: 1_000 }), rates: RATES }), -25_000);
+    assert.equal(cacheEffect({ usage: usage({ cacheReadTokens: 1_000 }), rates: RATES }), 90_000);
+  });
+});
+
+describe("a session's balance", () => {
+  it("turns after three exchanges, and back when the loss is paid", () => {
+    const session = new Sessions().of("s");
+    assert.deepEqual(
+      [-5, -5, -5, 4, 10, 2, -100].map((nanoUsd) => addEffect(session, "p", nanoUsd)),
+      [undefined, undefined, "loss", undefined, undefined, "gain", "loss"],
+    );
+    assert.equal(session.effects.get("q"), undefined);
+  });
+
+  it("is kept for the last sessions only", () => {
+    const sessions = new Sessions();
+    sessions.of("first");
+    sessions.of("second");
+    for (let index = 0; index < 9_998; index++) sessions.of(String(index));
+    sessions.of("first");
+    sessions.of("one more");
+    assert.notEqual(sessions.find("first"), undefined);
+    assert.equal(sessions.find("second"), undefined);
+  });
+});
+
+describe("the holdout", () => {
+  const held = (share: number) =>
+    Array.from({ length: 10_000 }, (_, index) => index).filter((index) =>
+      isHeldOut({ project: "default", session: `session ${index}` }, share),
+    );
+
+  it("is about its share of sessions, and a larger one has those of a smaller one", () => {
+    assert.equal(held(0).length, 0);
+    const [small, large] = [held(0.05), held(0.2)];
+    assert.ok(Math.abs(small.length - 500) < 100, String(small.length));
+    assert.ok(Math.abs(large.length - 2_000) < 200, String(large.length));
+    assert.ok(small.every((index) => large.includes(index)));
+  });
+});
+
+/** Says what it may do, and claims to have saved so many tokens of each request. */
+function compressor(asked: Touch[], rewrites: Partial<Rewrite>[]) {
+  return definePlugin({
+    name: "squeeze",
+    version: "1.0.0",
+    apiVersion: 1,
+    needs: { guard: optional(SavingsGuard) },
+    stage: "shape",
+    setup(ctx) {
+      ctx.pipeline((_config, hooks) => {
+        hooks.request.tap((exchange) => {
+          const touch = mayTouch(ctx.services.guard, exchange, "squeeze");
+          asked.push(touch);
+          const next = rewrites.shift();
+          if (touch === "none" || next === undefined) return;
+          addRewrite(exchange, { plugin: "squeeze", newTokens: 0, knownTokens: 0, ...next });
+          if (next.plugin === "hint") claimProviderCache(exchange, "hint");
+        });
+      });
+    },
+  });
+}
+
+const USAGE = { inputTokens: 1_000, readTokens: 0, write5mTokens: 0, write1hTokens: 0, outputTokens: 10 };
+const BASE =
+  '[routing]\ndefault_provider = "mock"\n[cache]\nenabled = false\n[compression.dedup]\nenabled = false\n';
+
+async function world(rewrites: Partial<Rewrite>[], config = "", env: Record<string, string> = {}) {
+  const asked: Touch[] = [];
+  const tokenman = await startLedgered({
+    plugins: [mockPlugin({ directions: () => ({ usage: USAGE }) }), compressor(asked, rewrites)],
+    config: `${BASE}${config}`,
+    env,
+  });
+  const ask = (headers: readonly string[] = [], session = "s") =>
+    sendRequest(`${tokenman.proxy}/v1/messages`, {
+      headers: ["x-api-key", "sk-ant-api03-test", "X-Claude-Code-Session-Id", session, ...headers],
+      body: JSON.stringify({
+        model: "claude-opus-4-5",
+        max_tokens: 9,
+        messages: [{ role: "user", content: "hello" }],
+      }),
+    });
+  return { tokenman, asked, ask, [Symbol.asyncDispose]: () => tokenman.stop() };
+}
+
+describe("the plugin savings", { timeout: 60_000 }, () => {
+  it("records what was saved, and stops a plugin that loses in a session, there only", async () => {
+    const loss = { newTokens: -100 };
+    await using it = await world([loss, loss, loss, loss]);
+    for (let turn = 0; turn < 4; turn++) await it.ask();
+    await it.ask([], "another");
+    assert.deepEqual(it.asked, ["new", "new", "new", "known", "new"]);
+    const ends = await it.tokenman.ended(5);
+    // 100 tokens at 5 dollars a million.
+    assert.deepEqual(ends[0]!.savings, [
+      { kind: "compression", plugin: "squeeze", tokens: -100, nanoUsd: -500_000 },
+    ]);
+    const said = it.tokenman.log.filter(({ message }) => message?.includes("more than it saved"));
+    assert.equal(said.length, 1);
+    const { plugins } = await it.tokenman.ledger.savings({
+      from: Date.now() - 3_600_000,
+      to: Date.now() + 1,
+    });
+    assert.deepEqual(plugins, [
+      {
+        plugin: "squeeze",
+        kind: "compression",
+        requests: 4,
+        tokens: -400,
+        savedNanoUsd: 0,
+        lostNanoUsd: 2_000_000,
+      },
+    ]);
+  });
+
+  it("leaves requests alone whose client or subscription wants it so, and held-out sessions", async () => {
+    await using it = await world([], "", { TOKENMAN_COMPRESSION_HOLDOUT: "0.5" });
+    await it.ask(["X-Tokenman-NoCompress", "1"]);
+    assert.deepEqual(it.asked, ["none"]);
+    const sessions = Array.from({ length: 40 }, (_, index) => `session ${index}`);
+    for (const session of sessions) await it.ask([], session);
+    const expected = sessions.map((session) =>
+      isHeldOut({ project: "default", session }, 0.5) ? "none" : "new",
+    );
+    assert.deepEqual(it.asked.slice(1), expected);
+    // Both groups are in the comparison once the gathered sums have been told: at the end of the generation at the latest.
+    await it.tokenman.reload("the test asks");
+    await it.tokenman.ended(41);
+    const { treated, held } = await it.tokenman.ledger.savings({
+      from: Date.now() - 86_400_000,
+      to: Date.now() + 1,
+    });
+    assert.equal(held.sessions, expected.filter((touch) => touch === "none").length);
+    assert.equal(treated.sessions + held.sessions, 40);
+    assert.equal(treated.originalTokens, treated.sessions * 1_000);
+    assert.equal(held.paidTokens, held.sessions * 1_000);
+    assert.equal(held.products, held.sessions * 1e6);
+  });
+
+  it("counts a hint's cache for the plugin that gave it", async () => {
+    await using it = await world([{ plugin: "hint" }]);
+    await it.ask();
+    const [end] = await it.tokenman.ended();
+    assert.equal(end!.savings.length, 1);
+  });
+});
