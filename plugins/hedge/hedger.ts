@@ -79,17 +79,26 @@ export class Hedger implements Hedging {
 
   /** Learns how long an attempt took until something of its reply came. */
   readonly attemptEnd = (exchange: Exchange, attempt: Attempt): void => {
-    const { result, status, headMs, firstByteMs } = attempt;
+    const { result } = attempt;
     const waiting = exchange.get(Waiting);
-    if (result?.kind === "reply" && status !== undefined && status < 300 && headMs !== undefined) {
-      const isStream = exchange.description?.stream === true;
-      this.#parts.latencies.add(keyOf(exchange, attempt), isStream ? (firstByteMs ?? headMs) : headMs);
-      if (waiting?.hedged === true && waiting.attempt !== attempt) this.#parts.counts.won++;
-    } else if (result?.kind === "cancelled" && waiting?.hedged === true && waiting.attempt === attempt) {
-      // It would have taken longer still. Without it, those that are too slow would never be heard of.
+    const isAwaited = waiting?.attempt === attempt;
+    const ms = silentMs(exchange, attempt);
+    if (ms !== undefined) {
+      this.#parts.latencies.add(keyOf(exchange, attempt), ms);
+      if (waiting?.hedged === true && !isAwaited) this.#parts.counts.won++;
+    } else if (isAwaited && waiting.hedged && (result?.kind === "cancelled" || result?.kind === "reply")) {
+      // Overtaken: it would have taken longer still. Without it, those that are too slow would never be heard of.
       this.#parts.latencies.add(keyOf(exchange, attempt), this.#now() - waiting.since);
     }
   };
+}
+
+/** How long an attempt took until something of its answer came; undefined where nothing did. */
+function silentMs(exchange: Exchange, { result, status, headMs, firstByteMs }: Attempt): number | undefined {
+  if (result?.kind !== "reply" || status === undefined || status >= 300) return undefined;
+  if (exchange.description?.stream !== true) return headMs;
+  // A provider in this process has no bytes that are counted; one that was called off may have had none.
+  return firstByteMs ?? (result.body === "aborted" ? undefined : headMs);
 }
 
 /** A reply that is not streamed has its head when all of it is there: its times are its own. */

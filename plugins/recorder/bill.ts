@@ -50,7 +50,7 @@ export class Biller {
         : NOTHING;
     }
     // It was at work when another attempt won, and bills at least what it was sent.
-    if (result.kind === "cancelled" && usage === undefined && wasOvertaken(exchange, attempt))
+    if (usage === undefined && wasOvertaken(exchange, attempt))
       return this.#estimated(exchange, attempt, undefined, undefined);
     if (status === undefined)
       return { ...NOTHING, unpriced: "the request was called off before its reply came" };
@@ -158,9 +158,11 @@ export class Biller {
   }
 }
 
-/** Whether it was called off because another attempt of the exchange had the reply. */
-function wasOvertaken({ attempts }: Exchange, attempt: Attempt): boolean {
-  return attempts.some((other) => other !== attempt && other.result?.kind === "reply");
+/** Whether it was called off, with a good head or none, because another attempt of the exchange had the reply. */
+function wasOvertaken({ attempts }: Exchange, { result, status = 200 }: Attempt): boolean {
+  const isOff = result?.kind === "cancelled" || (result?.kind === "reply" && result.body === "aborted");
+  if (!isOff || status >= 300) return false;
+  return attempts.some((other) => other.result?.kind === "reply" && other.result.body !== "aborted");
 }
 
 /** The model's name as it was sent upstream. */

@@ -158,6 +158,16 @@ describe("a second attempt", () => {
     assert.equal(it.latencies.p95("a\nm\ntrue"), 100, "two of 21 took 100 ms or longer");
   });
 
+  it("is not said to have won by a head alone", () => {
+    const it = world({ initial_delay_ms: 0, min_delay_ms: 0 });
+    const first = it.begin(0);
+    it.next();
+    const second = it.begin(1);
+    it.end(second, { ...ANSWERED, body: "aborted" }, { status: 200, headMs: 5 });
+    it.end(first, ANSWERED, { status: 200, headMs: 6, firstByteMs: 7 });
+    assert.equal(it.counts.won, 0);
+  });
+
   it("learns nothing of failures, and of what nobody hedges", () => {
     const it = world();
     const first = it.begin(0);
