@@ -46,8 +46,8 @@ async function farm(
   );
   const tokenman = await startLedgered({
     also: ["retry", "breaker"],
-    // One conversation all along: it would stay with the spare.
-    config: `${config.join("\n")}\n[routing]\naffinity_seconds = 0\n[resilience]\n${settings.join("\n")}\n`,
+    // One conversation all along: it would stay with the spare, or be answered from memory.
+    config: `${config.join("\n")}\n[routing]\naffinity_seconds = 0\n[cache]\nenabled = false\n[resilience]\n${settings.join("\n")}\n`,
   });
   return {
     first,
