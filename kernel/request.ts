@@ -1,7 +1,9 @@
 import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
 import { type ClientRequest, headerValue, type RawHeaders, TokenmanError } from "@tokenman/plugin-sdk";
 import { contentCoding, decodeBody, isKnownCoding } from "./codec.ts";
 import { isProjectName } from "./config/index.ts";
+import { Watchdog, type Watched } from "./watchdog.ts";
 
 const EMPTY = Buffer.alloc(0);
 
@@ -97,7 +99,7 @@ export function announcesBody(message: IncomingMessage): boolean {
  * TM_BODY_TIMEOUT, or TM_CLIENT_GONE. `ready` is called before the first byte is awaited (100 Continue).
  */
 export function readBody(message: IncomingMessage, limits: BodyLimits, ready?: () => void): Promise<Buffer> {
-  const { maxBytes, stallMs } = limits;
+  const { maxBytes } = limits;
   if (!announcesBody(message)) {
     message.resume();
     return Promise.resolve(EMPTY);
@@ -106,58 +108,102 @@ export function readBody(message: IncomingMessage, limits: BodyLimits, ready?: (
   if (maxBytes > 0 && announced !== undefined && Number(announced) > maxBytes)
     return Promise.reject(tooLarge(maxBytes));
   ready?.();
-  return new Promise((resolve, reject) => {
-    const length = announced === undefined ? 0 : Number(announced);
-    const known = length <= PREALLOCATED_BYTES ? length : 0;
-    // Filled as they come, chunks are garbage at once; kept until the end they would outlive the collector's young
-    // generation, and large bodies would cost full collections.
-    let whole: Buffer | undefined;
-    let chunks: Buffer[] = [];
-    let bytes = 0;
-    let done = false;
-    const fail = (error: TokenmanError): void => {
-      if (done) return;
-      done = true;
-      clearTimeout(stall);
-      message.pause();
-      reject(error);
-    };
-    const stall =
-      stallMs > 0
-        ? setTimeout(
-            () => fail(new TokenmanError("TM_BODY_TIMEOUT", `The request body stalled for ${stallMs} ms.`)),
-            stallMs,
-          )
-        : undefined;
-    // The listeners stay: to take them off costs more than the calls that find it done.
-    message.on("data", (chunk: Buffer) => {
-      if (done) return;
-      const from = bytes;
-      bytes += chunk.length;
-      if (maxBytes > 0 && bytes > maxBytes) {
-        fail(tooLarge(maxBytes));
-        return;
-      }
-      if (from === 0 && chunk.length < known) whole = Buffer.allocUnsafeSlow(known);
-      if (whole === undefined) chunks.push(chunk);
-      else chunk.copy(whole, from);
-      stall?.refresh();
-    });
-    message.on("end", () => {
-      if (done) return;
-      done = true;
-      clearTimeout(stall);
-      // The HTTP parser has seen to it that an announced length came in full.
-      resolve(whole ?? (chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, bytes)));
-      chunks = [];
-    });
-    message.on("error", () => {});
-    message.on("close", () => {
-      if (!done)
-        fail(new TokenmanError("TM_CLIENT_GONE", "The client left before its request was complete."));
-    });
-  });
+  return new Promise((resolve, reject) => new BodyReading(message, limits, resolve, reject).begin());
 }
+
+/** One time-out a connection: its requests come one after the other. */
+const stalls = new WeakMap<Socket, Watchdog>();
+
+function stallOf(socket: Socket): Watchdog {
+  let watchdog = stalls.get(socket);
+  if (watchdog === undefined) {
+    watchdog = new Watchdog();
+    stalls.set(socket, watchdog);
+  }
+  return watchdog;
+}
+
+class BodyReading implements Watched {
+  readonly #message: IncomingMessage;
+  readonly #limits: BodyLimits;
+  readonly #resolve: (body: Buffer) => void;
+  readonly #reject: (error: TokenmanError) => void;
+  readonly #stall: Watchdog;
+  /** The announced length, where memory for it may be taken at once; else 0. */
+  readonly #known: number;
+  // Filled as they come, chunks are garbage at once; kept until the end they would outlive the collector's young
+  // generation, and large bodies would cost full collections.
+  #whole: Buffer | undefined;
+  #chunks: Buffer[] = [];
+  #bytes = 0;
+  #done = false;
+
+  constructor(
+    message: IncomingMessage,
+    limits: BodyLimits,
+    resolve: (body: Buffer) => void,
+    reject: (error: TokenmanError) => void,
+  ) {
+    this.#message = message;
+    this.#limits = limits;
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.#stall = stallOf(message.socket);
+    const length = Number(message.headers["content-length"] ?? 0);
+    this.#known = length <= PREALLOCATED_BYTES ? length : 0;
+  }
+
+  begin(): void {
+    const message = this.#message;
+    this.#stall.arm(this.#limits.stallMs, this);
+    // The listeners stay: to take them off costs more than the calls that find it done.
+    message.on("data", (chunk: Buffer) => this.#take(chunk));
+    message.on("end", () => this.#end());
+    message.on("error", ignore);
+    message.on("close", () => {
+      if (!this.#done)
+        this.#fail(new TokenmanError("TM_CLIENT_GONE", "The client left before its request was complete."));
+    });
+  }
+  expired(): void {
+    const { stallMs } = this.#limits;
+    this.#fail(new TokenmanError("TM_BODY_TIMEOUT", `The request body stalled for ${stallMs} ms.`));
+  }
+
+  #take(chunk: Buffer): void {
+    if (this.#done) return;
+    const from = this.#bytes;
+    this.#bytes += chunk.length;
+    const { maxBytes } = this.#limits;
+    if (maxBytes > 0 && this.#bytes > maxBytes) {
+      this.#fail(tooLarge(maxBytes));
+      return;
+    }
+    if (from === 0 && chunk.length < this.#known) this.#whole = Buffer.allocUnsafeSlow(this.#known);
+    if (this.#whole === undefined) this.#chunks.push(chunk);
+    else chunk.copy(this.#whole, from);
+    // What came in one piece is at its end at once.
+    if (this.#bytes !== this.#known) this.#stall.touch();
+  }
+  #end(): void {
+    if (this.#done) return;
+    this.#done = true;
+    this.#stall.disarm();
+    const chunks = this.#chunks;
+    this.#chunks = [];
+    // The HTTP parser has seen to it that an announced length came in full.
+    this.#resolve(this.#whole ?? (chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, this.#bytes)));
+  }
+  #fail(error: TokenmanError): void {
+    if (this.#done) return;
+    this.#done = true;
+    this.#stall.disarm();
+    this.#message.pause();
+    this.#reject(error);
+  }
+}
+
+function ignore(): void {}
 
 function tooLarge(maxBytes: number): TokenmanError {
   return new TokenmanError(

@@ -5,6 +5,7 @@
 
 import { type OutlineMemo, outlineOf } from "./json-outline.ts";
 import {
+  BACKSLASH,
   COMMA,
   decodeString,
   documentStart,
@@ -271,8 +272,26 @@ export function topLevel(
   }
   const { members } = memo === undefined ? outlineOf(buf, start) : memo.outlineOf(buf, start);
   for (let at = 0; at < members.length; at += 4) {
-    const name = decodeString(buf, members[at]!, members[at + 1]!);
-    if (wanted.has(name)) found.set(name, new JsonNode(buf, members[at + 2]!, members[at + 3]!, null, 0));
+    const name = keyAmong(buf, members[at]!, members[at + 1]!, wanted);
+    if (name !== undefined) found.set(name, new JsonNode(buf, members[at + 2]!, members[at + 3]!, null, 0));
   }
   return found;
+}
+
+/** The wanted name that the key's literal spells. Decoded only where it has escapes, or more than ASCII. */
+function keyAmong(buf: Buffer, start: number, end: number, wanted: ReadonlySet<string>): string | undefined {
+  for (let at = start + 1; at < end - 1; at++) {
+    const byte = buf[at]!;
+    if (byte !== BACKSLASH && byte < 0x80) continue;
+    const name = decodeString(buf, start, end);
+    return wanted.has(name) ? name : undefined;
+  }
+  for (const name of wanted)
+    if (name.length === end - start - 2 && isSpelled(buf, start + 1, name)) return name;
+  return undefined;
+}
+
+function isSpelled(buf: Buffer, start: number, name: string): boolean {
+  for (let i = 0; i < name.length; i++) if (buf[start + i] !== name.charCodeAt(i)) return false;
+  return true;
 }

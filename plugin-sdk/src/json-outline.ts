@@ -146,6 +146,9 @@ function sharedPrefix(buf: Buffer, known: Known): number {
   return at;
 }
 
+/** The key that was read last. One for all: nothing interrupts a scan. */
+const key = new JsonTape(1);
+
 /** Scans the document, of which the first `shared` bytes are those of `known`. */
 function scan(buf: Buffer, open: number, known: Known | undefined, shared: number): Outline {
   const mark = known === undefined ? -1 : lastMark(known.outline.marks, shared);
@@ -168,7 +171,6 @@ function scan(buf: Buffer, open: number, known: Known | undefined, shared: numbe
     keyEnd = marks[mark + 3]!;
     valueStart = marks[mark + 4]!;
   }
-  const key = new JsonTape(1);
   for (;;) {
     let valueEnd = -1;
     if (valueStart < 0) {
