@@ -1,14 +1,15 @@
 import {
   type Command,
   type CommandContext,
-  formatUsd,
   type SseEvent,
   SseSplitter,
   TokenmanError,
   type z,
 } from "@tokenman/plugin-sdk";
+import { amount, ask, dollars, said, textOf, width } from "./ask.ts";
 import type { figures } from "./figures.ts";
 import type { summary } from "./request.ts";
+import { showSavings } from "./savings-command.ts";
 import { type Column, harmless, table } from "./table.ts";
 
 type Figures = z.output<typeof figures>;
@@ -59,6 +60,17 @@ export const apiCommands: readonly Command[] = [
       "tokenman requests --status 5xx --since 1d",
     ],
     run: requests,
+  },
+  {
+    usage: "savings",
+    description: "Show what each plugin saved, and whether sessions held out say the same",
+    options: [
+      { flag: "--since <time>", description: "A duration before now (7d), a date, or all", default: "7d" },
+      { flag: "--project <name>", description: "Of this project" },
+      JSON_OUTPUT,
+    ],
+    examples: ["tokenman savings", "tokenman savings --since 30d --project web"],
+    run: showSavings,
   },
 ];
 
@@ -307,21 +319,6 @@ export function costText({ cost }: Pick<Figures, "cost">): string {
   return `${cost.estimatedUsd > 0 ? "~" : ""}${dollars(cost.usd)}`;
 }
 
-async function ask({ fetch }: CommandContext, path: string, query: Record<string, string>): Promise<unknown> {
-  const reply = await fetch(`${path}?${new URLSearchParams(query)}`);
-  if (reply.ok) return reply.json();
-  throw new TokenmanError(reply.status === 400 ? "TM_USAGE" : "TM_NOT_RUNNING", await said(reply));
-}
-
-async function said(reply: Response): Promise<string> {
-  const text = (await reply.text()).slice(0, 1_000);
-  try {
-    return (JSON.parse(text) as { error: { message: string } }).error.message;
-  } catch {
-    return `the answer is ${reply.status}: ${text}`;
-  }
-}
-
 /** Both together: for days that are put together of hours. Averages cannot be added up, and are left out. */
 function addUp(left: Figures, right: Figures): Figures {
   const sums = add(left, right);
@@ -356,21 +353,6 @@ function timeOf(at: number): string {
   return new Date(at).toTimeString().slice(0, 8);
 }
 
-function dollars(usd: number): string {
-  return formatUsd(Math.round(usd * 1e9));
-}
 function seconds(ms: number): string {
   return ms < 1_000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
-}
-/** 950, 12.3k, 4.56M. */
-function amount(tokens: number): string {
-  if (tokens < 10_000) return String(tokens);
-  return tokens < 1e6 ? `${(tokens / 1e3).toFixed(1)}k` : `${(tokens / 1e6).toFixed(2)}M`;
-}
-function width(): number {
-  return process.stdout.isTTY === true ? process.stdout.columns : Number.POSITIVE_INFINITY;
-}
-
-function textOf(value: unknown): string | undefined {
-  return value === undefined || value === "" ? undefined : String(value);
 }

@@ -18,9 +18,11 @@ import {
   historyParameters,
   rangeOf,
   requestParameters,
+  savingParameters,
   stepOf,
 } from "./query.ts";
 import { record, recordOf, summary, summaryOf } from "./request.ts";
+import { holdout, holdoutOf, pluginSaving, pluginSavingsOf } from "./savings.ts";
 
 export interface World {
   readonly host: HostInfo;
@@ -67,6 +69,7 @@ export function endpoints({ host, ledger, circuits }: World): Endpoint[] {
         ...range,
         activeRequests: z.number(),
         uptimeSeconds: z.number(),
+        holdout: holdout.describe("Over whole days, of all projects."),
         ledger: z.strictObject({
           lostRows: z.number().describe("Rows that could not be written since the start."),
           waitingRows: z.number().describe("Rows that are not on disk yet."),
@@ -74,7 +77,11 @@ export function endpoints({ host, ledger, circuits }: World): Endpoint[] {
         }),
       }),
       async answerTo(query) {
-        const { from, to, ...sums } = await kept().totals(rangeOf(query, Date.now()), onlyOf(query));
+        const asked = rangeOf(query, Date.now());
+        const [{ from, to, ...sums }, saved] = await Promise.all([
+          kept().totals(asked, onlyOf(query)),
+          kept().savings(asked),
+        ]);
         const { activeExchanges, startedAt } = host.status();
         const { lost, waiting, failing } = kept().state;
         return {
@@ -83,6 +90,7 @@ export function endpoints({ host, ledger, circuits }: World): Endpoint[] {
           ...figuresOf(sums),
           activeRequests: activeExchanges,
           uptimeSeconds: Math.max(0, Date.now() - startedAt) / 1000,
+          holdout: holdoutOf(saved),
           ledger: { lostRows: lost, waitingRows: waiting, failing: failing ?? null },
         };
       },
@@ -110,6 +118,21 @@ export function endpoints({ host, ledger, circuits }: World): Endpoint[] {
           stepMs,
           points: points.map(({ at, ...sums }) => ({ at, ...figuresOf(sums) })),
         };
+      },
+    }),
+    endpoint({
+      path: "/api/savings",
+      summary:
+        "What each plugin saved or lost by which cause, the most first, and what held-out sessions say",
+      parameters: z.strictObject(savingParameters),
+      answer: z.strictObject({ ...range, plugins: z.array(pluginSaving), holdout }),
+      async answerTo({ project, ...asked }) {
+        const found = await kept().savings(
+          rangeOf(asked, Date.now()),
+          project === undefined ? {} : { project },
+        );
+        const { from, to } = found;
+        return { from, to, plugins: pluginSavingsOf(found), holdout: holdoutOf(found) };
       },
     }),
     endpoint({

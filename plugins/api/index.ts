@@ -38,7 +38,7 @@ export default definePlugin({
   name: "api",
   version: "0.1.0",
   apiVersion: 1,
-  description: "Serves the JSON API on the dashboard port; tokenman stats, tokenman requests",
+  description: "Serves the JSON API on the dashboard port; tokenman stats, savings, requests",
   section: "api",
   configSchema,
   needs: { ledger: optional(Ledger), circuits: optional(Circuits) },

@@ -90,6 +90,7 @@ const times = {
 };
 
 export const rangeParameters = { range: range.optional(), ...times };
+export const savingParameters = { ...rangeParameters, project: named.project };
 export const figureParameters = { ...rangeParameters, ...named };
 
 export const historyParameters = {
