@@ -13,7 +13,9 @@ export interface Admission {
 }
 
 /** What is asked of the exchange. */
-export type Client = Pick<Exchange, "credential" | "subscription" | "request">;
+export type Client = Pick<Exchange, "credential" | "subscription"> & {
+  readonly request: Pick<Exchange["request"], "target">;
+};
 
 /** A key, or why there is none although one is configured. */
 type Key = { readonly secret: Secret } | { readonly failure: unknown };

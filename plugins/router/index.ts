@@ -1,7 +1,9 @@
 import {
   type Candidate,
+  Circuits,
   definePlugin,
   type Exchange,
+  optional,
   type Provider,
   type ReplyInit,
   speaks,
@@ -11,6 +13,7 @@ import { Affinity } from "./affinity.ts";
 import { rename, restore } from "./alias.ts";
 import { CREDENTIAL_HEADERS } from "./carriers.ts";
 import { Catalogue } from "./catalogue.ts";
+import { routeCommand } from "./commands.ts";
 import { ConfiguredProvider } from "./configured-provider.ts";
 import { connectionsOf } from "./connection.ts";
 import { CoolDowns } from "./cool-downs.ts";
@@ -26,6 +29,7 @@ import {
   type RoutingConfig,
   routingSchema,
 } from "./schema.ts";
+import { shownRoutes } from "./shown-route.ts";
 import { Ways } from "./way.ts";
 
 /** Decides which providers may serve a request, and with whose credential each would be asked. */
@@ -38,6 +42,8 @@ export default definePlugin({
   section: "routing",
   configSchema: routingSchema,
   extraSections: { providers: providersSchema },
+  needs: { circuits: optional(Circuits) },
+  commands: [routeCommand],
   stage: "route",
   onError: "closed",
   async setup(ctx) {
@@ -62,9 +68,9 @@ export default definePlugin({
     const coolDowns = await ctx.keep("cool-downs", () => new CoolDowns());
     const catalogue = await ctx.keep("models", () => new Catalogue());
 
-    ctx.pipeline((routing, hooks) => {
+    const tableFor = (routing: RoutingConfig): (() => RouteTable) => {
       let made: RouteTable | undefined;
-      const table = () => {
+      return () => {
         made ??= new RouteTable({
           routing,
           providers: registry.all("provider"),
@@ -73,6 +79,29 @@ export default definePlugin({
         });
         return made;
       };
+    };
+    const shared = tableFor(ctx.config);
+    ctx.contribute("route", {
+      port: "dashboard",
+      method: "GET",
+      path: "/api/route",
+      async handle({ query, json }) {
+        const model = query.get("model") ?? "";
+        const format = query.get("format") ?? undefined;
+        const names = formats().map(({ name }) => name);
+        if (model === "" || (format !== undefined && !names.includes(format))) {
+          const message = `expected model=NAME and, if any, format=${names.join(" or ")}`;
+          json(400, { error: { code: "TM_BAD_QUERY", message } });
+          return;
+        }
+        const asked = { model, format, hasKey: query.get("key") !== "false" };
+        const health = { circuits: ctx.services.circuits, coolDowns };
+        json(200, { routes: await shownRoutes(shared(), formats(), asked, health) });
+      },
+    });
+
+    ctx.pipeline((routing, hooks) => {
+      const table = tableFor(routing);
       // A route to what does not exist is found before the generation serves.
       hooks.lifecycle.for("ready").tap(() => {
         for (const provider of table().idle()) {

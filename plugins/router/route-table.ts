@@ -1,15 +1,8 @@
-import {
-  type Format,
-  matchesGlob,
-  nearest,
-  type Provider,
-  speaks,
-  TokenmanError,
-  TokenmanErrors,
-} from "@tokenman/plugin-sdk";
+import { type Format, matchesGlob, type Provider, speaks, TokenmanErrors } from "@tokenman/plugin-sdk";
 import { ConfiguredProvider } from "./configured-provider.ts";
-import { type MapEntry, type Mapping, ModelMap } from "./model-map.ts";
+import { type Mapping, ModelMap } from "./model-map.ts";
 import { ownerOf } from "./owner.ts";
+import { problemsOf } from "./problems.ts";
 import type { RoutingConfig } from "./schema.ts";
 import { type Share, spread } from "./spread.ts";
 
@@ -87,7 +80,6 @@ export class RouteTable {
   readonly #routing: RoutingConfig;
   readonly #providers: readonly Provider[];
   readonly #formats: readonly Format[];
-  readonly #disabled: ReadonlySet<string>;
   readonly #map: ModelMap;
   readonly #plans = new Map<string, Plan>();
 
@@ -96,15 +88,18 @@ export class RouteTable {
     const { routing, formats, disabled } = parts;
     this.#routing = routing;
     this.#formats = formats;
-    this.#disabled = disabled;
     const isKnown = (provider: Provider) => formats.some((format) => speaks(provider, format.name));
     this.#providers = parts.providers.filter(isKnown);
-    this.#map = new ModelMap(
-      routing.model_map,
-      (name) => disabled.has(name) || this.#named(name) !== undefined,
-    );
-    const unknown = parts.providers.filter((provider) => !isKnown(provider));
-    const problems = [...unknownFormats(unknown, formats), ...this.#unknownNames(), ...this.#circles()];
+    const isProvider = (name: string) => disabled.has(name) || this.#named(name) !== undefined;
+    this.#map = new ModelMap(routing.model_map, isProvider);
+    const problems = problemsOf(this.#map, {
+      default: routing.default_provider,
+      names: [...this.#providers.map((provider) => provider.name), ...disabled],
+      isProvider,
+      isListed: (model) => this.#listing(model).length > 0,
+      formats: formats.map(({ name }) => name),
+      speechless: parts.providers.filter((provider) => !isKnown(provider)),
+    });
     if (problems.length > 0) throw new TokenmanErrors(problems);
   }
 
@@ -276,69 +271,6 @@ export class RouteTable {
       this.#providers.find((provider) => provider instanceof ConfiguredProvider && provider.alias === name)
     );
   }
-
-  #unknownNames(): TokenmanError[] {
-    const names = [...this.#providers.map((provider) => provider.name), ...this.#disabled];
-    const used: [readonly string[], string][] = this.#map.entries.flatMap((entry) =>
-      entry.provider === undefined && this.#isModel(entry, names)
-        ? []
-        : [[["routing", "model_map", entry.pattern], entry.provider ?? entry.target]],
-    );
-    used.push([["routing", "default_provider"], this.#routing.default_provider]);
-    return used.flatMap(([path, name]) => {
-      if (this.#disabled.has(name) || this.#named(name) !== undefined) return [];
-      const near = nearest(name, names);
-      const hint =
-        near === undefined ? `there are ${names.join(", ")}` : `did you mean ${JSON.stringify(near)}?`;
-      const found = JSON.stringify(name);
-      return [invalid(path, `expected the name of a provider, found ${found} (${hint})`)];
-    });
-  }
-
-  /**
-   * Whether a target that is no provider's name is a model's. That a pattern fits it says little where it is nearly a
-   * provider's name: "*" fits misspelt ones too.
-   */
-  #isModel({ target }: MapEntry, names: readonly string[]): boolean {
-    if (this.#map.hasName(target) || this.#listing(target).length > 0) return true;
-    return this.#map.find(target) !== undefined && nearest(target, names) === undefined;
-  }
-
-  #circles(): TokenmanError[] {
-    const told = new Set<string>();
-    return this.#map.entries.flatMap((entry) => {
-      const circle = this.#map.circle(entry);
-      if (circle === undefined || told.has(entry.pattern)) return [];
-      for (const pattern of circle) told.add(pattern);
-      const path = ["routing", "model_map", entry.pattern];
-      const way = circle.map((pattern) => JSON.stringify(pattern)).join(" → ");
-      return [invalid(path, `the aliases go in a circle: ${way}`)];
-    });
-  }
-}
-
-/** A provider that exists without being configured goes when its format's plugin is not loaded. */
-function unknownFormats(providers: readonly Provider[], formats: readonly Format[]): TokenmanError[] {
-  const names = formats.map((format) => format.name);
-  return providers.flatMap((provider) => {
-    if (provider instanceof ConfiguredProvider && !provider.isConfigured) return [];
-    const near = nearest(provider.format, names);
-    const hint =
-      near === undefined ? `there are ${names.join(", ")}` : `did you mean ${JSON.stringify(near)}?`;
-    const found = JSON.stringify(provider.format);
-    return [
-      invalid(
-        ["providers", provider.name, "format"],
-        `expected the name of a format, found ${found} (${hint})`,
-      ),
-    ];
-  });
-}
-
-/** `path`: the key from the config's top. A pattern, which may have dots, is quoted in the message. */
-function invalid(path: readonly string[], message: string): TokenmanError {
-  const key = path.map((part, index) => (index > 1 && path[1] === "model_map" ? JSON.stringify(part) : part));
-  return new TokenmanError("TM_CONFIG_INVALID", `${key.join(".")}: ${message}`, { configPath: path });
 }
 
 function choiceOf(provider: Provider, model: string | undefined, reason: string, step: number): Choice {
