@@ -9,7 +9,7 @@ SETUP := node_modules/.package-lock.json
 ARGS ?=
 TESTS ?= test/**/*.test.ts
 
-.PHONY: build run test lint bench soak sdk example-config clean distclean docker-build docker-run
+.PHONY: build run test lint bench bench-ledger soak sdk example-config clean distclean docker-build docker-run
 .DEFAULT_GOAL := build
 
 $(SETUP): package-lock.json
@@ -31,6 +31,10 @@ lint: $(SETUP)
 
 bench: build
 	@$(NODE) scripts/bench/main.ts $(ARGS)
+
+# Five million requests in the ledger, made first: takes some minutes and 3 GB of the temporary folder.
+bench-ledger: build
+	@$(NODE) scripts/bench/ledger.ts $(ARGS)
 
 soak: build
 	@$(NODE) scripts/soak/main.ts $(ARGS)
