@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
 import { TokenmanError } from "@tokenman/plugin-sdk";
 import type { Invocation } from "./command.ts";
+import { endChild } from "./end-child.ts";
 import { LogFile } from "./log-file.ts";
 import type { StartMessage } from "./messages.ts";
 import { originVariable } from "./origin.ts";
@@ -42,7 +43,7 @@ export async function startDaemon(options: DaemonOptions): Promise<number> {
 
   const message = await firstMessage(child, timeoutMs);
   if (message === "timeout") {
-    child.kill("SIGTERM");
+    await endChild(child);
     release(child);
     throw new TokenmanError(
       "TM_START_TIMEOUT",

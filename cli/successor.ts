@@ -2,6 +2,7 @@ import { type ChildProcess, type SendHandle, spawn } from "node:child_process";
 import type { Duplex } from "node:stream";
 import { ERRORS, TokenmanError } from "@tokenman/plugin-sdk";
 import type { HandedSockets } from "../kernel/kernel.ts";
+import { endChild } from "./end-child.ts";
 import type { HandOverMessage, StartMessage } from "./messages.ts";
 import { type Origin, originVariable } from "./origin.ts";
 
@@ -44,7 +45,6 @@ export class SuccessorFailed extends Error {
 }
 
 const LINE_FD = 4;
-const KILL_MS = 2_000;
 const INSTALL_MS = 5_000;
 
 /**
@@ -90,7 +90,7 @@ export async function startSuccessor(options: SuccessorOptions, signal: AbortSig
           send(child, { kind: "yours" });
           await messages.next("installed", AbortSignal.timeout(INSTALL_MS));
         } catch (cause) {
-          kill(child);
+          await endChild(child);
           throw cause;
         }
         if (child.connected) child.disconnect();
@@ -98,7 +98,9 @@ export async function startSuccessor(options: SuccessorOptions, signal: AbortSig
       },
     };
   } catch (cause) {
-    kill(child);
+    // Where this process is about to end itself, nobody is left to look whether it hears.
+    if (signal.aborted) child.kill("SIGKILL");
+    else await endChild(child);
     if (late.aborted && !(cause instanceof SuccessorFailed)) {
       throw new TokenmanError(
         "TM_START_TIMEOUT",
@@ -157,12 +159,4 @@ class Messages {
 function send(child: ChildProcess, message: HandOverMessage, handle?: object): void {
   // One that is gone says so by its end.
   child.send(message, handle as SendHandle | undefined, {}, () => {});
-}
-
-/** One that loops for ever does not hear SIGTERM. */
-function kill(child: ChildProcess): void {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  child.kill("SIGTERM");
-  const timer = setTimeout(() => child.kill("SIGKILL"), KILL_MS);
-  child.once("exit", () => clearTimeout(timer));
 }

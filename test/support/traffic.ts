@@ -1,7 +1,7 @@
 import http from "node:http";
 
 /** Traffic of keep-alive clients, each with one connection after the other, and what became of it. */
-export interface Traffic {
+export interface Traffic extends AsyncDisposable {
   /** Requests that were answered whole. */
   readonly whole: number;
   /** Of these, those whose connection ended with the reply, as it said. */
@@ -16,7 +16,7 @@ export interface Traffic {
 
 const TEXT = "twenty pieces of text that must all arrive, in their order, and end";
 
-/** Every second client asks for streams. A failure is never tried again. */
+/** Every second client asks for streams. A failure is never tried again, and its client stops. */
 export function traffic(proxy: string, clients: number): Traffic {
   const agent = new http.Agent({ keepAlive: true, maxSockets: clients });
   const failures: string[] = [];
@@ -26,8 +26,9 @@ export function traffic(proxy: string, clients: number): Traffic {
   let stopped = false;
 
   async function client(stream: boolean): Promise<void> {
-    while (!stopped) {
-      const failure = await ask(stream).catch((error: NodeJS.ErrnoException) => error.code ?? error.message);
+    let failure: string | undefined;
+    while (!stopped && failure === undefined) {
+      failure = await ask(stream).catch((error: NodeJS.ErrnoException) => error.code ?? error.message);
       if (failure === undefined) whole++;
       else failures.push(failure);
       for (const look of waiting) look();
@@ -62,6 +63,12 @@ export function traffic(proxy: string, clients: number): Traffic {
     return promise;
   }
 
+  async function stop(): Promise<void> {
+    stopped = true;
+    await running;
+    agent.destroy();
+  }
+
   const running = Promise.all(Array.from({ length: clients }, (_, index) => client(index % 2 === 0)));
   return {
     get whole() {
@@ -83,11 +90,8 @@ export function traffic(proxy: string, clients: number): Traffic {
         look();
       });
     },
-    async stop() {
-      stopped = true;
-      await running;
-      agent.destroy();
-    },
+    stop,
+    [Symbol.asyncDispose]: stop,
   };
 }
 

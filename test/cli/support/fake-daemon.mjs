@@ -24,6 +24,8 @@ switch (process.env.FAKE_DAEMON) {
     writeSync(2, "something went very wrong\n");
     process.exit(42);
     break;
+  case "loops":
+    for (;;);
   case "hangs":
     setInterval(() => {}, 1e6);
     break;
