@@ -1,0 +1,58 @@
+import type { Segment } from "@tokenman/plugin-sdk";
+import { minifyJson } from "./json-text.ts";
+import { isDataTool, isFileTool, looksLikeFile, quotesFile } from "./looks.ts";
+import { collapseWhitespace, referToInstructions, stripMarkdown } from "./prose.ts";
+import type { Ruleset } from "./ruleset.ts";
+import { withoutAnsi, withoutProgress, withRunsCounted } from "./terminal.ts";
+import { minifyXml } from "./xml-text.ts";
+
+/** A longer text is left alone: to look through it would take the loop's time. */
+export const MAX_CHARACTERS = 262_144;
+
+/** Whether the rules can concern a segment at all; told without reading its text. `first` is its text's first byte. */
+export function isConcerned(segment: Segment, rules: Ruleset, first: number | undefined): boolean {
+  if (segment.sealed || segment.node.kind !== "string") return false;
+  const { kind, role } = segment;
+  if (kind === "tool-result") return rules.toolOutput && !isFileTool(segment.tool);
+  if (kind !== "text" && kind !== "system") return false;
+  if (role !== "user" && role !== "system") return false;
+  if (rules.whitespace || rules.markdown || rules.instructions) return true;
+  return (rules.json && (first === 0x7b || first === 0x5b)) || (rules.xml && first === 0x3c);
+}
+
+/**
+ * What the rules make of a segment's text: the same for the same text, always. `system` are the paragraphs that need not be
+ * said again.
+ */
+export function rewrite(
+  { kind, tool }: Pick<Segment, "kind" | "tool">,
+  text: string,
+  rules: Ruleset,
+  system: ReadonlySet<string>,
+): string {
+  if (text.length > MAX_CHARACTERS) return text;
+  if (kind === "tool-result") return rewriteResult(text, tool, rules);
+  const pure = pureData(text, rules);
+  if (pure !== text || quotesFile(text)) return pure;
+  let result = text;
+  if (rules.instructions && kind !== "system") result = referToInstructions(result, system);
+  if (rules.markdown) result = stripMarkdown(result);
+  if (rules.whitespace) result = collapseWhitespace(result);
+  return result;
+}
+
+function pureData(text: string, { json, xml }: Ruleset): string {
+  const result = json ? minifyJson(text) : text;
+  return result === text && xml ? minifyXml(text) : result;
+}
+
+/** What a program printed. Whatever may be a file, a diff or code stays to the byte. */
+function rewriteResult(text: string, tool: string | undefined, rules: Ruleset): string {
+  if (isDataTool(tool)) {
+    const pure = pureData(text, rules);
+    if (pure !== text) return pure;
+  }
+  const plain = withoutAnsi(text);
+  if (looksLikeFile(plain)) return text;
+  return withRunsCounted(withoutProgress(plain));
+}
