@@ -110,7 +110,11 @@ export class Models {
     }
     // The client's own provider does not know its key, and nobody else has anything: that is what it must hear.
     if (found.size === 0 && refusal !== undefined) return { models: [], refusal };
-    for (const { name, model } of table.aliases(format.name)) add(aliasOf(name, found.get(model)));
+    const usable = new Set(asked.map(({ candidate }) => candidate.provider));
+    for (const { name, model, providers } of table.aliases(format.name)) {
+      if (providers.some((each) => usable.has(each) || each.answer !== undefined))
+        add(aliasOf(name, found.get(model)));
+    }
     for (const provider of host.registry.all("provider")) {
       if (this.#parts.allFormats || speaks(provider, format.name)) provider.listModels?.().forEach(add);
     }

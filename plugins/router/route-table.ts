@@ -43,6 +43,13 @@ export interface RouteTableParts {
   readonly disabled: ReadonlySet<string>;
 }
 
+/** A name that model_map gives to a model. */
+export interface Alias {
+  readonly name: string;
+  readonly model: string;
+  readonly providers: readonly Provider[];
+}
+
 /** A plan before it is known whose the client's credential is. */
 type Route = Omit<Plan, "owner" | "isSpread">;
 
@@ -107,13 +114,13 @@ export class RouteTable {
   speaking(format: string): readonly Provider[] {
     return this.#sorted(this.#providers.filter((provider) => speaks(provider, format)));
   }
-  /** Names that model_map gives to models, and where they lead, for those whose provider speaks the format. */
-  aliases(format: string): readonly { readonly name: string; readonly model: string }[] {
+  /** Names that model_map gives to models, what each stands for, and who could be asked by clients of the format. */
+  aliases(format: string): readonly Alias[] {
     return this.#map.entries.flatMap(({ pattern }) => {
       const found = pattern.includes("*") ? undefined : this.#map.find(pattern);
       if (found === undefined) return [];
       const { choices } = this.#mapped(found, format, pattern);
-      return choices.length === 0 ? [] : [{ name: pattern, model: choices[0]!.model ?? pattern }];
+      return [{ name: pattern, model: found.model, providers: choices.map(({ provider }) => provider) }];
     });
   }
   /** Whether the provider serves any model, whatever its list says. */

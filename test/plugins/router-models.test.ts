@@ -283,8 +283,9 @@ describe("router: lists of models", () => {
         noneConfigured,
         provider("listed", { format: "openai", api_base: a, ...own, models: ["llama-*", "named"] }),
         provider("any", { format: "anthropic", api_base: b, ...own }),
+        provider("keyless", { format: "openai", api_base: b }),
         '[routing]\ndefault_provider = "any"\n',
-        '[routing.model_map]\nfast = "listed/llama-1"\nquick = "fast"\nclaude = "any/claude-a"\n"gpt-*" = "listed"\n',
+        '[routing.model_map]\nfast = "listed/llama-1"\nquick = "fast"\nclaude = "any/claude-a"\nlost = "keyless/x"\n"gpt-*" = "listed"\n',
       ].join(""),
     );
     it.upstreams[0]!.script(reply(openaiList("llama-1", "other")));
