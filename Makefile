@@ -9,7 +9,7 @@ SETUP := node_modules/.package-lock.json
 ARGS ?=
 TESTS ?= test/**/*.test.ts
 
-.PHONY: build run test lint bench bench-ledger soak sdk example-config clean distclean docker-build docker-run
+.PHONY: build run test lint bench bench-ledger bench-savings soak sdk example-config clean distclean docker-build docker-run
 .DEFAULT_GOAL := build
 
 $(SETUP): package-lock.json
@@ -35,6 +35,10 @@ bench: build
 # Five million requests in the ledger, made first: takes some minutes and 3 GB of the temporary folder.
 bench-ledger: build
 	@$(NODE) scripts/bench/ledger.ts $(ARGS)
+
+# Recorded agent sessions: make bench-savings SESSION=FILE.jsonl
+bench-savings: build
+	@$(NODE) scripts/bench/savings.ts $(ARGS) $(SESSION)
 
 soak: build
 	@$(NODE) scripts/soak/main.ts $(ARGS)

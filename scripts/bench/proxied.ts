@@ -156,5 +156,6 @@ mode = "fixed"
 bytes_per_token = ${bytesPerToken}
 [mock.prompt_cache]
 min_tokens = ${minTokens}
-openai_ttl_seconds = ${CACHE_TTL_MS / 1_000}`;
+openai_ttl_seconds = ${CACHE_TTL_MS / 1_000}
+openai_reports_writes = true`;
 }

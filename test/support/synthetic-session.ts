@@ -41,6 +41,11 @@ const STEPS: readonly Step[] = [
  * compacted since, or was asked with other thinking; and writes the rest. Four bytes are a token.
  */
 export function syntheticSession(): SessionTurn[] {
+  return parseSession(syntheticRecording(), "synthetic");
+}
+
+/** The same, as the lines of a recording. */
+export function syntheticRecording(): string {
   const bare = parseSession(
     linesOf(() => undefined),
     "synthetic",
@@ -66,10 +71,7 @@ export function syntheticSession(): SessionTurn[] {
       usageOf({ input: 0, output: 40 + turn.index, cacheRead: read, cacheWrite: tokens - read }),
     );
   }
-  return parseSession(
-    linesOf((index) => usages.get(index)),
-    "synthetic",
-  );
+  return linesOf((index) => usages.get(index));
 }
 
 function usageOf(tokens: Record<keyof typeof RATES, number>): Record<string, unknown> {
