@@ -12,7 +12,8 @@ import {
   type Touch,
   type Usage,
 } from "@tokenman/plugin-sdk";
-import { sendRequest } from "@tokenman/plugin-sdk/testkit";
+import { capturedLog, sendRequest } from "@tokenman/plugin-sdk/testkit";
+import { apiCommands } from "../../plugins/api/commands.ts";
 import { mockPlugin } from "../../plugins/mock/index.ts";
 import { isHeldOut } from "../../plugins/savings/holdout.ts";
 import { cacheEffect, savedBy } from "../../plugins/savings/price.ts";
@@ -163,6 +164,23 @@ async function world(rewrites: Partial<Rewrite>[], config = "", env: Record<stri
   return { tokenman, asked, ask, [Symbol.asyncDispose]: () => tokenman.stop() };
 }
 
+async function savingsCommand(dashboard: string, options: object = {}): Promise<string[]> {
+  const lines: string[] = [];
+  const command = apiCommands.find(({ usage }) => usage === "savings")!;
+  await command.run({
+    args: {},
+    options: { since: "1d", ...options },
+    config: {},
+    host: { version: "0", dataDir: "/", configFile: undefined },
+    dashboardUrl: dashboard,
+    fetch: (path, init) => fetch(dashboard + path, init),
+    print: (line) => void lines.push(line),
+    color: false,
+    log: capturedLog([]),
+  });
+  return lines;
+}
+
 describe("the plugin savings", { timeout: 60_000 }, () => {
   it("records what was saved, and stops a plugin that loses in a session, there only", async () => {
     const loss = { newTokens: -100 };
@@ -191,6 +209,51 @@ describe("the plugin savings", { timeout: 60_000 }, () => {
         lostNanoUsd: 2_000_000,
       },
     ]);
+    const told = (await (await fetch(`${it.tokenman.dashboard}/api/savings?range=1h`)).json()) as {
+      plugins: unknown[];
+      holdout: { held: { sessions: number }; effect: unknown };
+    };
+    assert.deepEqual(told.plugins, [
+      {
+        plugin: "squeeze",
+        kind: "compression",
+        requests: 4,
+        tokens: -400,
+        savedUsd: 0,
+        lostUsd: 0.002,
+        netUsd: -0.002,
+      },
+    ]);
+    assert.equal(told.holdout.effect, null);
+    const none = await fetch(`${it.tokenman.dashboard}/api/savings?project=nobody`);
+    assert.deepEqual(((await none.json()) as typeof told).plugins, []);
+  });
+
+  it("tells in words what was saved, and what held-out sessions say", async () => {
+    await using it = await world([{ newTokens: 100 }, { plugin: "provider", newTokens: -7 }]);
+    await it.ask();
+    await it.ask();
+    await it.tokenman.ended(2);
+    const { ledger } = it.tokenman;
+    for (let index = 0; index < 12; index++) {
+      const at = Date.now();
+      const of = { at, session: `s${index}`, requests: 3, originalTokens: 1_000 + index };
+      ledger.trial({ ...of, held: false, paidTokens: 800 + index });
+      ledger.trial({ ...of, held: true, paidTokens: 1_000 + index });
+    }
+    await ledger.flush();
+    const lines = await savingsCommand(it.tokenman.dashboard);
+    assert.match(lines[0]!, /^PLUGIN +BY +REQUESTS +TOKENS +SAVED +LOST +NET$/);
+    assert.match(lines[1]!, /^squeeze +compression +1 +100 +\$0\.0005 +\$0\.0005$/);
+    assert.match(lines[2]!, /^together +100 +\$0\.0005$/);
+    assert.match(lines[4]!, /compression saves 1?\d\.\d % of the input's cost$/);
+    assert.match(lines[5]!, /95 % interval .* a saving \(1[23] sessions compressed, 12 held out\)$/);
+    const json = JSON.parse((await savingsCommand(it.tokenman.dashboard, { json: true })).join("\n"));
+    const { savedPercent, lowPercent, highPercent } = json.holdout.effect;
+    assert.ok(lowPercent < savedPercent && savedPercent < highPercent && lowPercent > 15);
+    const stats = (await (await fetch(`${it.tokenman.dashboard}/api/stats`)).json()) as typeof json;
+    assert.equal(stats.holdout.held.sessions, 12);
+    assert.ok(stats.holdout.effect.savedPercent > 15);
   });
 
   it("leaves requests alone whose client or subscription wants it so, and held-out sessions", async () => {
