@@ -4,6 +4,8 @@ import {
   type Exchange,
   type Hooks,
   type JsonPatch,
+  type Logger,
+  type Provider,
   parseIndex,
   type Reply,
   recordOf,
@@ -19,13 +21,75 @@ import { OpenAiDescription } from "./description.ts";
 const Asked: Slot<true> = slot<true>("openai.include-usage");
 
 /**
+ * Hosts that refuse the field, and tell the usage of a stream without being asked. Mistral: "extra_forbidden" for
+ * `stream_options` (github.com/openai/openai-agents-python/issues/442).
+ */
+const REFUSING = /(?:^|\.)mistral\.ai$/;
+/** How much of an error is searched for the field's name. */
+const ERROR_BYTES = 16 * 1024;
+
+export interface IncludeUsageOptions {
+  /** Which providers are asked, by name; true is all of them. */
+  readonly providers: true | ReadonlySet<string>;
+  /** Addresses of those that refused the field while this process ran: they are not asked again. */
+  readonly refused: Set<string>;
+  readonly log: Logger;
+}
+
+/**
  * A Chat Completions stream has usage only where the request asks for it. Where somebody tracks usage and the client
  * did not ask, this asks, and takes out of the stream again what the client did not order: the chunk with the usage,
- * and the `"usage":null` of all others. A subscription's traffic is left as it is.
+ * and the `"usage":null` of all others. A subscription's traffic is left as it is, and so is that of servers that speak
+ * the format but for this field.
  */
-export function includeUsage(hooks: Hooks): void {
-  hooks.beforeUpstream.tap(ask);
-  hooks.response.tap(takeOut);
+export function includeUsage(hooks: Hooks, options: IncludeUsageOptions): void {
+  const { refused, log } = options;
+  hooks.beforeUpstream.tap((exchange, attempt) => {
+    if (mayAsk(attempt.provider, options)) ask(exchange, attempt);
+  });
+  hooks.response.tap((reply) => {
+    const { attempt } = reply;
+    if (attempt?.get(Asked) !== true) return;
+    if (reply.streaming) reply.mapEvents(WITHOUT_USAGE);
+    else if (reply.status === 400 || reply.status === 422)
+      onRefusal(reply, () => {
+        const { name, apiBase } = attempt.provider;
+        refused.add(apiBase ?? name);
+        log.warn(
+          { provider: name },
+          "this provider refuses stream_options.include_usage: it is not asked for the usage of streams any more",
+        );
+      });
+  });
+}
+
+function mayAsk({ name, apiBase }: Provider, { providers, refused }: IncludeUsageOptions): boolean {
+  if (providers !== true && !providers.has(name)) return false;
+  if (refused.size > 0 && refused.has(apiBase ?? name)) return false;
+  return apiBase === undefined || !isRefusing(apiBase);
+}
+
+const known = new Map<string, boolean>();
+function isRefusing(apiBase: string): boolean {
+  let refuses = known.get(apiBase);
+  if (refuses === undefined) {
+    refuses = REFUSING.test(URL.parse(apiBase)?.hostname ?? "");
+    known.set(apiBase, refuses);
+  }
+  return refuses;
+}
+
+/** Calls back where the error names the field that TokenMan added. */
+function onRefusal(reply: Reply, refused: () => void): void {
+  let text = "";
+  reply.observe({
+    data(chunk) {
+      if (text.length < ERROR_BYTES) text += chunk.toString("latin1");
+    },
+    end() {
+      if (/stream_options|include_usage/.test(text)) refused();
+    },
+  });
 }
 
 function ask(exchange: Exchange, attempt: Attempt): void {
@@ -55,10 +119,6 @@ function patchOf(options: OpenAiDescription["streamOptions"]): JsonPatch | undef
     case "other":
       return undefined;
   }
-}
-
-function takeOut(reply: Reply): void {
-  if (reply.attempt?.get(Asked) === true && reply.streaming) reply.mapEvents(WITHOUT_USAGE);
 }
 
 const NULL_AT_END = Buffer.from(',"usage":null}');

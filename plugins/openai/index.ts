@@ -6,9 +6,11 @@ import { includeUsage } from "./include-usage.ts";
 const configSchema = z
   .strictObject({
     include_usage: z
-      .boolean()
+      .union([z.boolean(), z.array(z.string())])
       .default(true)
-      .describe("Ask for the usage of streams whose client did not, and hide it from the client."),
+      .describe(
+        "Ask for the usage of streams whose client did not, and hide it from the client. A list: only these providers.",
+      ),
   })
   .describe("OpenAI's wire formats.");
 
@@ -22,11 +24,14 @@ export default definePlugin({
   configSchema,
   // Next to the provider: what the client did not order is gone from a stream before any other plugin sees it.
   stage: "route",
-  setup(ctx) {
+  async setup(ctx) {
+    const refused = await ctx.keep("who refuses include_usage", () => new Set<string>());
     ctx.contribute("format", format);
     for (const dialect of [chat, responses, embeddings, models]) ctx.contribute("dialect", dialect);
     ctx.pipeline((config, hooks) => {
-      if (config.include_usage) includeUsage(hooks);
+      const asked = config.include_usage;
+      if (asked === false) return;
+      includeUsage(hooks, { providers: asked === true || new Set(asked), refused, log: ctx.log });
     });
   },
 });

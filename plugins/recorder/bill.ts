@@ -57,6 +57,8 @@ export class Biller {
     if (usage?.complete === true) return this.#priced(exchange, attempt, usage, false);
     // Vendors do not bill what they refuse; a redirect is no answer.
     if (usage === undefined && (status < 200 || status > 299)) return NOTHING;
+    // An error in the place of a stream's beginning is a refusal, too.
+    if (sample === undefined && usage === undefined && attempt.streamError !== undefined) return NOTHING;
     if (sample === undefined && usage === undefined)
       return { ...NOTHING, unpriced: "the reply told no usage" };
     return this.#estimated(exchange, attempt, usage, sample);
@@ -159,9 +161,9 @@ export class Biller {
 }
 
 /** Whether it was called off, with a good head or none, because another attempt of the exchange had the reply. */
-function wasOvertaken({ attempts }: Exchange, { result, status = 200 }: Attempt): boolean {
+function wasOvertaken({ attempts }: Exchange, { result, status = 200, streamError }: Attempt): boolean {
   const isOff = result?.kind === "cancelled" || (result?.kind === "reply" && result.body === "aborted");
-  if (!isOff || status >= 300) return false;
+  if (!isOff || status >= 300 || streamError !== undefined) return false;
   return attempts.some((other) => other.result?.kind === "reply" && other.result.body !== "aborted");
 }
 

@@ -415,6 +415,29 @@ describe("include_usage", () => {
     assert.equal((off.upstream.last().json() as Record<string, unknown>)["stream_options"], undefined);
   });
 
+  test("asks only the providers that the config names", async () => {
+    await using it = await world('[openai]\ninclude_usage = ["another"]\n');
+    it.upstream.next(stream(ASKED.join("")));
+    await ask(it.tokenman.proxy, CHAT, { stream: true });
+    assert.equal((it.upstream.last().json() as Record<string, unknown>)["stream_options"], undefined);
+  });
+
+  test("does not ask a server again that refused the field", async () => {
+    await using it = await world();
+    const refusal =
+      '{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"]}]}}';
+    it.upstream.next(
+      wholeReply({ status: 422, headers: ["content-type", "application/json"], body: refusal }),
+    );
+    const reply = await ask(it.tokenman.proxy, CHAT, { stream: true });
+    assert.equal(reply.status, 422);
+    assert.equal(reply.body.toString(), refusal);
+    await it.ended();
+    it.upstream.next(stream(ASKED.join("")));
+    await ask(it.tokenman.proxy, CHAT, { stream: true });
+    assert.equal((it.upstream.last().json() as Record<string, unknown>)["stream_options"], undefined);
+  });
+
   test("the transform touches nothing but top-level usage", () => {
     const pass = (text: string): string =>
       splitEvents(text)

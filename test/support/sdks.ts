@@ -22,9 +22,10 @@ export interface Sdk {
   stream(proxy: string, options?: SdkOptions): Promise<string>;
 }
 
-const anthropic = (proxy: string) =>
-  new Anthropic({ apiKey: "sk-ant-api03-x", baseURL: proxy, maxRetries: 0 });
-const openai = (proxy: string) => new OpenAI({ apiKey: "sk-x", baseURL: `${proxy}/v1`, maxRetries: 0 });
+/** A redirect is shown, and not followed. */
+const COMMON = { maxRetries: 0, fetchOptions: { redirect: "manual" } } as const;
+const anthropic = (proxy: string) => new Anthropic({ apiKey: "sk-ant-api03-x", baseURL: proxy, ...COMMON });
+const openai = (proxy: string) => new OpenAI({ apiKey: "sk-x", baseURL: `${proxy}/v1`, ...COMMON });
 const MESSAGES = [{ role: "user" as const, content: "hi" }];
 
 /** The parts of a stream put together. */
@@ -98,8 +99,12 @@ export const SDKS: Readonly<Record<string, Sdk>> = {
     },
     async stream(proxy, options = {}) {
       const stream = await openai(proxy).responses.create({ ...responsesParams(options), stream: true });
-      const textOf = (event: OpenAI.Responses.ResponseStreamEvent) =>
-        event.type === "response.output_text.delta" ? event.delta : undefined;
+      const textOf = (event: OpenAI.Responses.ResponseStreamEvent) => {
+        // This one hands errors on as events, for its user to throw.
+        if (event.type === "error" || event.type === "response.failed")
+          throw new Error(JSON.stringify(event));
+        return event.type === "response.output_text.delta" ? event.delta : undefined;
+      };
       return joined(stream, textOf, options.onText);
     },
   },
