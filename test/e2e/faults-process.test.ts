@@ -16,6 +16,7 @@ import {
 } from "@tokenman/plugin-sdk/testkit";
 import { Sandbox, type Served } from "../cli/support/instance.ts";
 import { MESSAGE, STOP } from "../support/faulty.ts";
+import { outcomesByProcess } from "../support/ledger-file.ts";
 import { isWholeChunked, type RawClient, rawClient, requestBytes, statusOf } from "../support/raw-client.ts";
 
 const limits = { timeout: 60_000 };
@@ -41,9 +42,9 @@ async function world(config = ""): Promise<World> {
   };
 }
 
-async function ask(proxy: string): Promise<RawClient> {
+async function ask(proxy: string, body = MESSAGE): Promise<RawClient> {
   const client = await rawClient(proxy);
-  await client.send(requestBytes({ body: MESSAGE }));
+  await client.send(requestBytes({ body }));
   return client;
 }
 function logs(child: ChildProcess, text: string): Promise<void> {
@@ -111,7 +112,8 @@ test("fault 33: a second SIGTERM breaks off what is under way and exits at once"
   const { child, proxy, ended } = await w.box.serve();
   const streaming = await ask(proxy);
   await streaming.until("event: a");
-  const waiting = await ask(proxy);
+  // Not the same request: that would wait for the first one's reply.
+  const waiting = await ask(proxy, MESSAGE.replace("hi", "ho"));
   await w.upstream.request(2);
   const began = logs(child, "shutting down");
   child.kill("SIGTERM");
@@ -147,6 +149,64 @@ test(
     assert.equal(w.upstream.requests.length, 1);
   },
 );
+
+for (const second of [false, true]) {
+  test(
+    second
+      ? "fault 33 under load: a second SIGTERM breaks off what is under way, and the ledger has all of it"
+      : "fault 33 under load: SIGTERM cuts none of the requests that were accepted before",
+    limits,
+    async () => {
+      await using w = await world();
+      const [heads, ends] = [gate(), gate()];
+      w.upstream.script(
+        steps(
+          heads.opened,
+          STREAM,
+          chunkBytes("event: a\n\n"),
+          ends.opened,
+          chunkBytes(STOP),
+          chunkBytes(""),
+        ),
+      );
+      const { child, proxy, ended } = await w.box.serve();
+      const askAll = async (count: number) => {
+        const first = w.upstream.requests.length;
+        const clients = Array.from({ length: count }, (_, index) =>
+          ask(proxy, MESSAGE.replace("hi", `hi ${first + index}`)),
+        );
+        await w.upstream.request(first + count);
+        return Promise.all(clients);
+      };
+      const streaming = await askAll(48);
+      heads.open();
+      await Promise.all(streaming.map((client) => client.until("event: a")));
+      // These have no byte of their replies yet.
+      const late = gate();
+      w.upstream.script(
+        steps(late.opened, STREAM, chunkBytes("event: a\n\n"), chunkBytes(STOP), chunkBytes("")),
+      );
+      const waiting = await askAll(16);
+      const began = logs(child, "shutting down");
+      child.kill("SIGTERM");
+      await began;
+      const all = [...streaming, ...waiting];
+      if (second) child.kill("SIGTERM");
+      else {
+        late.open();
+        ends.open();
+        await Promise.all(all.map((client) => client.until(isWholeChunked)));
+      }
+      await Promise.all(all.map((client) => client.ended));
+      const whole = all.filter(({ text }) => isWholeChunked(text) && text.includes(STOP)).length;
+      const { status, stderr } = await ended;
+      assert.deepEqual([status, whole], second ? [143, 0] : [0, 64], stderr);
+      assert.deepEqual(outcomesByProcess(w.box.dataDir), [second ? { failed: 64 } : { answered: 64 }]);
+      late.open();
+      ends.open();
+    },
+  );
+}
 
 /** Starts in the foreground where at most `descriptors` files can be open. */
 async function serveWith(

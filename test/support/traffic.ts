@@ -24,6 +24,7 @@ export function traffic(proxy: string, clients: number): Traffic {
   let whole = 0;
   let last = 0;
   let stopped = false;
+  let asked = 0;
 
   async function client(stream: boolean): Promise<void> {
     let failure: string | undefined;
@@ -38,6 +39,8 @@ export function traffic(proxy: string, clients: number): Traffic {
   /** Undefined where all is as it should be. */
   function ask(stream: boolean): Promise<string | undefined> {
     const { promise, resolve, reject } = Promise.withResolvers<string | undefined>();
+    // No two are the same: none can be answered with another's reply.
+    const content = `${asked++}: ${TEXT}`;
     const request = http.request(`${proxy}/v1/chat/completions`, { method: "POST", agent }, (reply) => {
       let text = "";
       reply.setEncoding("utf8");
@@ -49,7 +52,7 @@ export function traffic(proxy: string, clients: number): Traffic {
         if (reply.headers.connection === "close") last++;
         const said = stream ? streamed(text) : answered(text);
         if (reply.statusCode !== 200) resolve(`status ${reply.statusCode}: ${text}`);
-        else resolve(said === TEXT ? undefined : `not whole: ${text}`);
+        else resolve(said === content ? undefined : `not whole: ${text}`);
       });
     });
     request.on("error", reject);
@@ -57,7 +60,7 @@ export function traffic(proxy: string, clients: number): Traffic {
       JSON.stringify({
         model: stream ? "mock-chunked-20-slow-10ms" : "mock-slow-20ms",
         stream,
-        messages: [{ role: "user", content: TEXT }],
+        messages: [{ role: "user", content }],
       }),
     );
     return promise;
