@@ -66,7 +66,7 @@ export class Flight {
    */
   follow(exchange: Exchange): ReplyInit | Promise<ReplyInit | undefined> | undefined {
     if (this.#over) return undefined;
-    if (this.#shared !== undefined) return this.#shared.join();
+    if (this.#shared !== undefined) return this.#isGood(this.#shared) ? this.#shared.join() : undefined;
     if (this.#refusal !== undefined) return exchange.refuse(this.#refusal);
     return this.#wait(exchange);
   }
@@ -81,7 +81,16 @@ export class Flight {
       this.#waiting--;
       if (this.#waiting === 0) this.#letGo();
     }
-    return signal.aborted ? undefined : this.follow(exchange);
+    if (signal.aborted) return undefined;
+    // Whoever waited for it gets it, whatever it is.
+    return this.#shared?.join() ?? this.follow(exchange);
+  }
+  /** Whether those who come now are given it: an error, or a stream that turned out one, is only for those who waited. */
+  #isGood({ status }: SharedReply): boolean {
+    const attempt = this.#attempt;
+    if (status !== 200 || attempt === undefined || this.#leader === undefined) return false;
+    if (attempt.result === undefined) return attempt.streamError === undefined;
+    return isWhole(this.#leader, attempt);
   }
   #landed(signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
@@ -103,6 +112,19 @@ export class Flight {
     if (this.#shared === undefined) release();
     else setImmediate(release);
   }
+}
+
+/**
+ * Whether an attempt brought a complete answer: a stream with its regular end, or a whole reply with its usage (an error in
+ * a 200 has none); with at least one token, as nobody wants to be told the same nothing again.
+ */
+export function isWhole(exchange: Exchange, { result, terminal, streamError, usage }: Attempt): boolean {
+  if (result?.kind !== "reply" || result.body !== "complete" || streamError !== undefined) return false;
+  if (terminal === false) return false;
+  const { dialect } = exchange;
+  if (dialect?.generates !== true) return true;
+  if (terminal === undefined && usage?.complete !== true) return false;
+  return usage === undefined || usage.outputTokens > 0 || dialect.outputText === undefined;
 }
 
 const BUCKETS = 1_024;

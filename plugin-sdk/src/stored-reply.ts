@@ -1,7 +1,7 @@
 /** What is kept of a whole reply, and how it is given again. */
 import type { Usage } from "./dialect.ts";
 import type { Attempt, Exchange } from "./exchange.ts";
-import type { Flight } from "./flights.ts";
+import { type Flight, isWhole } from "./flights.ts";
 import { headerValue, type RawHeaders } from "./headers.ts";
 import { AttemptBill, addSaving, type LedgerSaving } from "./ledger.ts";
 import type { Pricing } from "./pricing.ts";
@@ -65,7 +65,7 @@ function lasting(headers: RawHeaders): RawHeaders {
 export function storedReply(exchange: Exchange, flight: Flight): StoredReply | undefined {
   const { shared, attempt } = flight;
   if (shared === undefined || attempt === undefined || shared.status !== 200) return undefined;
-  if (!isComplete(exchange, attempt) || !mayBeStored(shared.headers)) return undefined;
+  if (!isWhole(exchange, attempt) || !mayBeStored(shared.headers)) return undefined;
   const body = shared.whole();
   if (body === undefined) return undefined;
   return {
@@ -77,16 +77,6 @@ export function storedReply(exchange: Exchange, flight: Flight): StoredReply | u
     tokens: tokensOf(attempt.get(AttemptBill)?.usage ?? attempt.usage),
     nanoUsd: attempt.get(AttemptBill)?.cost?.total,
   };
-}
-
-function isComplete({ dialect }: Exchange, { result, terminal, streamError, usage }: Attempt): boolean {
-  if (result?.kind !== "reply" || result.body !== "complete" || streamError !== undefined) return false;
-  if (terminal === false) return false;
-  if (dialect?.generates !== true) return true;
-  // A stream has its terminal event; of a buffered reply, only the usage tells that it is an answer and no error in a 200.
-  if (terminal === undefined && usage?.complete !== true) return false;
-  // Nobody wants to be told the same nothing again.
-  return usage === undefined || usage.outputTokens > 0 || dialect.outputText === undefined;
 }
 
 function mayBeStored(headers: RawHeaders): boolean {

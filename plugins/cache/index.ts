@@ -57,10 +57,10 @@ export default definePlugin({
 });
 
 function scopeOf(config: Readonly<Record<string, unknown>>): string {
-  // How long a project keeps answers does not change them.
+  // How long a project keeps answers does not change them, nor where plugins lie.
   const decisive = JSON.stringify(
     DECISIVE.map((name) => config[name] ?? null),
-    (key, value: unknown) => (key === "cache" ? undefined : value),
+    (key, value: unknown) => (key === "cache" || key === "dir" ? undefined : value),
   );
   return crypto.hash("sha256", decisive, "base64url");
 }

@@ -32,11 +32,12 @@ export function cacheRoutes(cache: Cache): readonly Route[] {
 function projectIn(body: Buffer): string | undefined | TokenmanError {
   if (body.length === 0) return undefined;
   try {
-    const asked = JSON.parse(body.toString("utf8")) as Readonly<Record<string, unknown>> | null;
-    const keys = Object.keys(asked ?? { none: true });
-    const project = asked?.["project"];
-    if (keys.length === 0) return undefined;
-    if (keys.length === 1 && typeof project === "string") return project;
+    const asked: unknown = JSON.parse(body.toString("utf8"));
+    if (typeof asked === "object" && asked !== null && !Array.isArray(asked)) {
+      const { project, ...rest } = asked as { readonly project?: unknown };
+      const isKnown = Object.keys(rest).length === 0;
+      if (isKnown && (project === undefined || typeof project === "string")) return project;
+    }
   } catch {
     // As below.
   }

@@ -23,6 +23,8 @@ export interface LoopJob extends Job {
   maxMs: number;
   /** No more requests than this are sent in all. */
   maxRequests: number;
+  /** Every request is the same one, and so what a cache answers. Default: no two are. */
+  repeats?: boolean;
   /** The connections start spread evenly over this time. Default 0. */
   rampMs?: number;
 }

@@ -205,7 +205,7 @@ async function runLoop(job: LoopJob, outcome: Outcome): Promise<number> {
           connection = new Connection(job.port);
           open.add(connection);
         }
-        writeNonce(bytes, bodyAt + body.nonceAt, nonce++);
+        if (job.repeats !== true) writeNonce(bytes, bodyAt + body.nonceAt, nonce++);
         outcome.sentBytes += body.bytes.length;
         check.begin();
         connection.send(bytes, check);

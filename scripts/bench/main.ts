@@ -9,6 +9,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { announcedPort, endChildrenWithUs, spawnChild, stopAll } from "./children.ts";
 import { startGenerator } from "./generator.ts";
 import { cells, runGrid } from "./grid.ts";
+import { measureHits, renderHits } from "./hits.ts";
 import { type BenchOptions, parseOptions, USAGE } from "./options.ts";
 import { renderReplay, replaySession } from "./replay.ts";
 import { buildReport, type Footprint, type Report } from "./report.ts";
@@ -132,6 +133,14 @@ async function streams(count: number, options: BenchOptions, place: Place): Prom
   return options.json ? json({ results, unavailable }) : renderStreams(results) + reasonsOf(unavailable);
 }
 
+async function hits(options: BenchOptions, place: Place): Promise<string> {
+  const generator = startGenerator();
+  const names = options.subjects.filter((name) => name === "cache" || name === "default" || name === "floor");
+  const { subjects, unavailable } = await startAll(names, place, 0, true);
+  const results = await measureHits({ ...options, subjects, generator, progress });
+  return options.json ? json({ results, unavailable }) : renderHits(results) + reasonsOf(unavailable);
+}
+
 function reasonsOf(unavailable: readonly [SubjectName, string][]): string {
   return unavailable.map((missing) => `\n${renderUnavailable(missing)}\n`).join("");
 }
@@ -165,6 +174,8 @@ async function main(): Promise<number> {
     const place: Place = { root: ROOT, scratch, upstreamPort, dialect, ...limit };
     if (options.session !== undefined) {
       process.stdout.write(`\n${await replay(options.session, options, place)}`);
+    } else if (options.hits) {
+      process.stdout.write(`\n${await hits(options, place)}`);
     } else if (options.streams !== undefined) {
       process.stdout.write(`\n${await streams(options.streams, options, place)}`);
     } else {

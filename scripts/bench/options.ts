@@ -3,6 +3,9 @@ import { parseArgs } from "node:util";
 import type { BenchDialect } from "./replies.ts";
 import { SUBJECTS, type SubjectName } from "./subjects.ts";
 
+/** Measured where nobody names others. */
+const USUAL: readonly SubjectName[] = SUBJECTS.filter((name) => name !== "cache");
+
 export interface BenchOptions {
   subjects: SubjectName[];
   /** Body sizes in bytes. */
@@ -17,18 +20,21 @@ export interface BenchOptions {
   session: string | undefined;
   /** Number of concurrent slow streams; undefined: that part is not run. */
   streams: number | undefined;
+  /** Measure what is answered from the response cache instead of the grid. */
+  hits: boolean;
 }
 
 export const USAGE = `Usage: node scripts/bench/main.ts [options]
 
   --quick            one round of short cells: a first impression in under a minute
-  --subjects LIST    of ${SUBJECTS.join(",")} (default: all)
+  --subjects LIST    of ${SUBJECTS.join(",")} (default: all but cache)
   --sizes LIST       request bodies, e.g. 2k,60k,520k (default; k = 1,024 bytes)
   --seconds N        how long one cell is measured (default 0.8, quick 0.4)
   --rounds N         how often every cell is measured, subjects interleaved (default 5, quick 1)
   --dialect NAME     openai (default) or anthropic
   --session FILE     replay a recorded agent session instead of the grid
   --streams N        hold N slow streams at once instead of the grid
+  --hits             requests that the response cache answers instead of the grid
   --check            exit with 1 where a target of the design is missed
   --json             print the numbers as JSON instead of tables
 `;
@@ -39,13 +45,14 @@ export function parseOptions(argv: readonly string[]): BenchOptions | "help" {
     args: [...argv],
     options: {
       quick: { type: "boolean", default: false },
-      subjects: { type: "string", default: SUBJECTS.join(",") },
+      subjects: { type: "string", default: USUAL.join(",") },
       sizes: { type: "string", default: "2k,60k,520k" },
       seconds: { type: "string" },
       rounds: { type: "string" },
       dialect: { type: "string", default: "openai" },
       session: { type: "string" },
       streams: { type: "string" },
+      hits: { type: "boolean", default: false },
       check: { type: "boolean", default: false },
       json: { type: "boolean", default: false },
       help: { type: "boolean", default: false, short: "h" },
@@ -72,6 +79,7 @@ export function parseOptions(argv: readonly string[]): BenchOptions | "help" {
     check: values.check,
     session: values.session,
     streams: values.streams === undefined ? undefined : positive("--streams", values.streams, 10_000),
+    hits: values.hits,
   };
 }
 

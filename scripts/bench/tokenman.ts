@@ -4,17 +4,19 @@ import { join } from "node:path";
 import { type Child, freePort, spawnChild } from "./children.ts";
 import type { BenchDialect } from "./replies.ts";
 
-export type TokenmanVariant = "kernel" | "default";
+export type TokenmanVariant = "kernel" | "cache" | "default";
 
 /** What each variant adds to the configuration file; `kernel` loads no feature, only dialects, router and health. */
 const CONFIG: Record<TokenmanVariant, string> = {
   kernel: "[plugins]\norder = []\n",
+  cache: '[plugins]\norder = ["cache"]\n',
   default: "",
 };
 
 /** What each variant adds to `start --foreground --config FILE`. */
 const FLAGS: Record<TokenmanVariant, readonly string[]> = {
   kernel: [],
+  cache: [],
   default: [],
 };
 
