@@ -1,11 +1,11 @@
 import {
   countOf,
   type JsonNode,
-  OutlineMemo,
   openingOf,
   parsedOf,
   type RequestDescription,
   recordOf,
+  requestBodies,
   textOf,
   topLevelOf,
 } from "@tokenman/plugin-sdk";
@@ -30,9 +30,6 @@ const WANTED: ReadonlySet<string> = new Set([
   ...CAPS,
 ]);
 
-/** Of the conversations that are under way. */
-const memo = new OutlineMemo();
-
 /** Types of tools that the client runs. A shell may run in the provider's container, so it is not among them. */
 const CLIENT_TOOLS: ReadonlySet<string> = new Set([
   "function",
@@ -46,7 +43,7 @@ const CLIENT_TOOLS: ReadonlySet<string> = new Set([
 
 /** Reads what routing and accounting need from a body of any OpenAI dialect; undefined where it is no JSON object. */
 export function describe(body: Buffer): RequestDescription | undefined {
-  const top = topLevelOf(body, WANTED, memo);
+  const top = topLevelOf(body, WANTED, requestBodies);
   return top === undefined ? undefined : new OpenAiDescription(top);
 }
 

@@ -62,11 +62,21 @@ export class WriterThread {
     this.#log = log;
   }
 
-  /** Resolves when the database is open, or is known not to open now. Rejects with TM_LEDGER_SCHEMA. */
+  /**
+   * Resolves when the database is open, or is known not to open now. Rejects with TM_LEDGER_SCHEMA, and with
+   * TM_LEDGER_UNAVAILABLE where the thread cannot run at all.
+   */
   static async start(settings: WriterSettings, log: Logger): Promise<WriterThread> {
     const thread = new WriterThread(settings, log);
-    await thread.#start();
-    return thread;
+    try {
+      await thread.#start();
+      return thread;
+    } catch (cause) {
+      // Nobody will close what nobody gets: no other thread must follow.
+      thread.#isClosing = true;
+      clearTimeout(thread.#restart);
+      throw cause;
+    }
   }
 
   get state(): LedgerState {

@@ -48,7 +48,8 @@ async function world(config = "", env: Record<string, string> = {}): Promise<Wor
   });
   const tokenman = await startTokenman({
     plugins: [probe],
-    config: `${config}\n${PRICES}${providersAt(upstream.url)}`,
+    // The same request twice is to be answered by the provider twice.
+    config: `${config}\n[cache]\nenabled = false\n${PRICES}${providersAt(upstream.url)}`,
     env,
   });
   const found = ledger!;
