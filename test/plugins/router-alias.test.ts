@@ -169,6 +169,42 @@ describe("router: an alias", () => {
     assert.deepEqual(await asked("gpt-5"), [1, "gpt-5"]);
   });
 
+  it("comes back in each event by itself, however alike they begin", () => {
+    const transform = restoring(Buffer.from('"mine"'));
+    const events = [
+      '{"id":1,"model":"x","a":1}',
+      '{"id":1,"model":"x","a":"model"}',
+      '{"id":1,"model":"x","model":"y"}',
+      '{"id":1,"model":"x","response":{"model":"y"}}',
+      '{"id":1,"model":"xy"}',
+      '{"id":1,"model":"x\\"","b":2}',
+      '{"id":1,"models":["model"],"model":"x"}',
+      '{"id":12,"model":"x"}',
+      '{"id":1,"tool":{"model":"x"}}',
+      '{"id":1,"model":"x","a":1',
+      '{"id":1,"model":"x"}',
+    ];
+    const splitter = new SseSplitter({ maxEventBytes: 1_000 });
+    const seen: string[] = [];
+    splitter.push(Buffer.from(events.map((data) => `data: ${data}\n\n`).join("")), (event) => {
+      const result = transform.event(event);
+      seen.push((Buffer.isBuffer(result) ? result : (result as typeof event).raw).toString().slice(6, -2));
+    });
+    assert.deepEqual(seen, [
+      '{"id":1,"model":"mine","a":1}',
+      '{"id":1,"model":"mine","a":"model"}',
+      '{"id":1,"model":"x","model":"mine"}',
+      '{"id":1,"model":"mine","response":{"model":"mine"}}',
+      '{"id":1,"model":"mine"}',
+      '{"id":1,"model":"mine","b":2}',
+      '{"id":1,"models":["model"],"model":"mine"}',
+      '{"id":12,"model":"mine"}',
+      '{"id":1,"tool":{"model":"x"}}',
+      '{"id":1,"model":"x","a":1',
+      '{"id":1,"model":"mine"}',
+    ]);
+  });
+
   it("comes back out of events in any chunks and line ends, however they are cut", () => {
     const name = Buffer.from('"client\'s"');
     const transform = restoring(name);
