@@ -86,6 +86,16 @@ export function spliceJson(buf: Buffer, root: JsonNode, edits: readonly JsonEdit
   return apply(buf, splice.cuts());
 }
 
+/** A literal with a bad escape has no text; any is another one. */
+function hasText(node: JsonNode, text: string): boolean {
+  if (node.kind !== "string") throw new TypeError(`a text edit's node must be a string, not a ${node.kind}`);
+  try {
+    return node.text() === text;
+  } catch {
+    return false;
+  }
+}
+
 function encode(value: unknown, pointer: string): Buffer {
   const text = JSON.stringify(value) as string | undefined;
   if (text === undefined) throw new TypeError(`the value for ${pointer} has no JSON form: ${typeof value}`);
@@ -113,7 +123,7 @@ class Splice {
     if (node.start < this.root.start || node.end > this.root.end) {
       throw new TypeError("a text edit's node must be of the document that is spliced");
     }
-    const bytes = node.text() === text ? null : encode(text, "");
+    const bytes = hasText(node, text) ? null : encode(text, "");
     this.claim({ node, bytes, removedFrom: undefined }, undefined);
   }
 
