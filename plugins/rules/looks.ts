@@ -24,19 +24,24 @@ const FENCE = /^ {0,3}(?:```|~~~)/m;
 const FILE_TAG = /<(?:file|files|document|documents|document_contents?|source|content|diff|patch|code)[\s>]/i;
 const SAMPLE_LINES = 400;
 
-/**
- * Whether a program's output may be source code, a diff, or a file, or has any of them in it. In doubt yes: what says yes
- * is left alone.
- */
+/** Whether a program's output may be code or a diff, or have any in it. In doubt yes: what says yes is left alone. */
+export function looksLikeCode(text: string): boolean {
+  return isData(text) || holdsFile(text, (line) => CODE_LINE.test(line));
+}
+
+/** Whether it may be a file of any kind: settings and lists, too, which one cannot tell from a log. */
 export function looksLikeFile(text: string): boolean {
-  const first = text.charCodeAt(0);
-  if (first === 0x7b || first === 0x5b || first === 0x3c || FENCE.test(text)) return true;
-  return holdsFile(text, (line) => CODE_LINE.test(line) || DATA_LINE.test(line));
+  return isData(text) || holdsFile(text, (line) => CODE_LINE.test(line) || DATA_LINE.test(line));
 }
 
 /** Whether what a person wrote is, or quotes, a file or a diff outside of fences. */
 export function quotesFile(text: string): boolean {
   return holdsFile(text, (line) => CODE_LINE.test(line));
+}
+
+function isData(text: string): boolean {
+  const first = text.charCodeAt(0);
+  return first === 0x7b || first === 0x5b || first === 0x3c || FENCE.test(text);
 }
 
 function holdsFile(text: string, isCode: (line: string) => boolean): boolean {

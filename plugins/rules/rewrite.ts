@@ -1,6 +1,6 @@
 import type { Segment } from "@tokenman/plugin-sdk";
 import { minifyJson } from "./json-text.ts";
-import { isDataTool, isFileTool, looksLikeFile, quotesFile } from "./looks.ts";
+import { isDataTool, isFileTool, looksLikeCode, quotesFile } from "./looks.ts";
 import { collapseWhitespace, referToInstructions, stripMarkdown } from "./prose.ts";
 import type { Ruleset } from "./ruleset.ts";
 import { withoutAnsi, withoutProgress, withRunsCounted } from "./terminal.ts";
@@ -31,7 +31,18 @@ export function rewrite(
   system: ReadonlySet<string>,
 ): string {
   if (text.length > MAX_CHARACTERS) return text;
-  if (kind === "tool-result") return rewriteResult(text, tool, rules);
+  const result =
+    kind === "tool-result" ? rewriteResult(text, tool, rules) : rewriteText(kind, text, rules, system);
+  // Providers refuse an empty text.
+  return result.trim() === "" ? text : result;
+}
+
+function rewriteText(
+  kind: Segment["kind"],
+  text: string,
+  rules: Ruleset,
+  system: ReadonlySet<string>,
+): string {
   const pure = pureData(text, rules);
   if (pure !== text || quotesFile(text)) return pure;
   let result = text;
@@ -53,6 +64,6 @@ function rewriteResult(text: string, tool: string | undefined, rules: Ruleset): 
     if (pure !== text) return pure;
   }
   const plain = withoutAnsi(text);
-  if (looksLikeFile(plain)) return text;
+  if (looksLikeCode(plain)) return text;
   return withRunsCounted(withoutProgress(plain));
 }

@@ -111,17 +111,32 @@ export class Rewriter {
   /** Whether any string begins as JSON does, of those that are not known to be nothing in this session. */
   #mayHaveJson(exchange: Exchange, body: Buffer): boolean {
     if (!this.#parts.rules.json) return false;
-    for (const [start, end] of bracketStrings(body))
-      if (this.#parts.memo.get(nothingKey(exchange, hashOf(body, start, end))) === undefined) return true;
+    for (const { key } of this.#bracketTexts(exchange, body))
+      if (this.#parts.memo.get(key) === undefined) return true;
     return false;
   }
   #rememberNothing(exchange: Exchange, done: readonly (readonly [Segment, Known])[]): void {
     const { body } = exchange.request;
     if (!this.#isQuick || body === undefined) return;
-    const rewritten = new Set(done.map(([{ node }]) => node.start));
-    for (const [start, end] of bracketStrings(body))
-      if (!rewritten.has(start))
-        this.#parts.memo.set(nothingKey(exchange, hashOf(body, start, end)), UNCHANGED);
+    const rewritten = new Set(done.map(([{ hash }]) => hash));
+    for (const { hash, key } of this.#bracketTexts(exchange, body))
+      if (!rewritten.has(hash)) this.#parts.memo.set(key, UNCHANGED);
+  }
+  /**
+   * The texts that begin with a bracket. Whether one is nothing hangs on where it stands, so it is known for one session,
+   * and for so many of the same.
+   */
+  *#bracketTexts(
+    { session }: Exchange,
+    body: Buffer,
+  ): Generator<{ readonly hash: string; readonly key: string }> {
+    const counts = new Map<string, number>();
+    for (const [start, end] of bracketStrings(body)) {
+      const hash = hashOf(body, start, end);
+      const number = (counts.get(hash) ?? 0) + 1;
+      counts.set(hash, number);
+      yield { hash, key: `${hash} - ${number} ${session}` };
+    }
   }
   /** Whether a session ever had rules that concern other texts than {@link #mayHaveJson} looks for. */
   #hadMore(epochs: string | undefined): boolean {
@@ -202,7 +217,9 @@ export class Rewriter {
         const key = this.#keyOf(turn, segment, rules);
         const decision = book.get(key);
         const text = segment.text;
-        const to = decision === LEFT_ALONE ? text : rewrite(segment, text, rules, turn.system);
+        // A literal with a bad escape is left to whoever understands it.
+        const isLeft = decision === LEFT_ALONE || textOf(segment.node) === undefined;
+        const to = isLeft ? text : rewrite(segment, text, rules, turn.system);
         if (to === text) this.#parts.memo.set(key, UNCHANGED);
         else if (decision !== undefined) {
           const known = { text: to, saved: Number(decision) || 0 };
@@ -292,11 +309,6 @@ export class Rewriter {
 }
 
 const NOTHING: ReadonlySet<string> = new Set();
-
-/** That a text is nothing to rewrite hangs on where it stands, so it is known for one session. */
-function nothingKey({ session }: Exchange, hash: string): string {
-  return `${hash} - ${session}`;
-}
 
 /** A client chooses its session's id. */
 const MAX_SESSION = 200;
