@@ -8,6 +8,9 @@ import { msOf } from "./time-key.ts";
 /** A process of this machine that is gone is dead at once; another machine's when it was silent for this long. */
 const SILENT_MS = 60_000;
 
+/** For this long it is silent under our eyes, too: while the machine slept, or its clock jumped, nobody could be heard. */
+const UNHEARD_MS = 30_000;
+
 /** Rows that become interrupted in one transaction. */
 const BATCH = 1_000;
 
@@ -18,6 +21,8 @@ const BATCH = 1_000;
 export class Boots {
   readonly #db: DatabaseSync;
   readonly #uuid: string;
+  /** Those found silent: their last sign of life then, and when that was on the monotonic clock. */
+  readonly #silent = new Map<number, { readonly seenAt: number; readonly foundMs: number }>();
   readonly id: number;
 
   constructor(db: DatabaseSync, uuid: string) {
@@ -70,12 +75,21 @@ export class Boots {
     if (id === this.id) return true;
     const boot = this.#db.prepare("SELECT uuid, host, pid, seen_at, ended_at FROM boot WHERE id = ?").get(id);
     if (boot === undefined || boot["ended_at"] !== null || boot["uuid"] === this.#uuid) return false;
-    const silent = Math.abs(Date.now() - Number(boot["seen_at"])) > SILENT_MS;
+    const silent = this.#isSilent(id, Number(boot["seen_at"]));
     if (boot["host"] !== hostname()) return !silent;
     // A container's processes have the same number at each start.
     if (Number(boot["pid"]) === process.pid || !exists(Number(boot["pid"]))) return false;
     // Another program may have the number by now.
     return !silent;
+  }
+
+  #isSilent(id: number, seenAt: number): boolean {
+    if (Math.abs(Date.now() - seenAt) <= SILENT_MS) return false;
+    const found = this.#silent.get(id);
+    const now = performance.now();
+    if (found?.seenAt === seenAt) return now - found.foundMs > UNHEARD_MS;
+    this.#silent.set(id, { seenAt, foundMs: now });
+    return false;
   }
 }
 

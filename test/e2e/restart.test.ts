@@ -87,6 +87,7 @@ test(
     assert.match(status.stdout, new RegExp(`is running \\(pid ${record(box).pid},`));
     assert.match(status.stdout, new RegExp(`before +pid ${pid} finishes its requests`));
 
+    assert.deepEqual(outcomesByProcess(box.dataDir)[0], { open: 1 }, "what goes on there is not interrupted");
     await stream.until("[DONE]");
     await idle.send(requestBytes({ target: "/v1/chat/completions", body: body("mock", false) }));
     const text = await idle.until("hello there");
