@@ -6,25 +6,6 @@ import type { SectionSpec } from "../kernel/config/index.ts";
  * them cannot be switched on. When a feature's plugin lands, its entry here goes.
  */
 export const plannedSections: readonly SectionSpec[] = [
-  plan("compression.dedup", "dedup", {
-    about: "Marks repeated prompts and tool definitions for the provider's own prompt cache.",
-    enabledByDefault: true,
-    schema: z.strictObject({
-      ttl_seconds: seconds().default(300).describe("Seconds for which a prompt counts as repeated."),
-    }),
-  }),
-  plan("compression.rules", "rules", {
-    about: "Rewrites text into shorter text. Only what loses nothing is on by default.",
-    enabledByDefault: true,
-    schema: z.strictObject({
-      minify_json: flag(true, "Minify text that is nothing but JSON."),
-      collapse_whitespace: flag(false, "Collapse runs of blanks and empty lines."),
-      minify_xml: flag(false, "Minify text that is nothing but XML."),
-      dedup_instructions: flag(false, "Drop instructions that were given before."),
-      strip_markdown: flag(false, "Drop Markdown's decoration."),
-      tool_output: flag(false, "Apply the rules to tool results too."),
-    }),
-  }),
   plan("compression.heartbeat", "heartbeat", {
     about: "Lets near-identical polling requests share one answer.",
     enabledByDefault: false,

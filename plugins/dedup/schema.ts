@@ -3,6 +3,10 @@ import { z } from "@tokenman/plugin-sdk";
 /** `[compression.dedup]`. */
 export const dedupSchema = z
   .strictObject({
+    enabled: z
+      .boolean()
+      .default(true)
+      .describe("Hint the provider's prompt cache where the client does not."),
     ttl_seconds: z
       .number()
       .min(0)

@@ -7,7 +7,7 @@ import type { RulesConfig } from "./schema.ts";
 const VERSION = "1";
 
 /** Letters of the rules that are on, in this order: they are what is remembered of a config. */
-const LETTERS: Readonly<Record<keyof RulesConfig, string>> = {
+const LETTERS: Readonly<Record<Exclude<keyof RulesConfig, "enabled">, string>> = {
   minify_json: "j",
   minify_xml: "x",
   collapse_whitespace: "w",

@@ -7,6 +7,7 @@ function flag(fallback: boolean, description: string) {
 /** `[compression.rules]`. */
 export const rulesSchema = z
   .strictObject({
+    enabled: z.boolean().default(true).describe("Rewrite texts by the rules that are on."),
     minify_json: flag(true, "Take the white space out of texts that are nothing but JSON."),
     collapse_whitespace: flag(false, "Collapse runs of blanks and of empty lines."),
     minify_xml: flag(false, "Take the white space between tags out of texts that are nothing but XML."),

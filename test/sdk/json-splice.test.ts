@@ -55,6 +55,12 @@ test("a text edit changes one literal and no other byte", () => {
   assert.throws(() => spliceJson(buf, root.get("t")!, [edit("t2", "x")]), TypeError);
 });
 
+test("a text whose literal has a bad escape can be replaced", () => {
+  const buf = Buffer.from('{"t":"a\\q","u":1}');
+  const edit: JsonEdit = { kind: "text", node: parseIndex(buf).get("t")!, text: "b" };
+  assert.equal(spliceJson(buf, parseIndex(buf), [edit]).toString(), '{"t":"b","u":1}');
+});
+
 test("replacing touches the value only", () => {
   assert.equal(
     splice('{"a": 1 , "b":[ 2 ]}', replace("/a", { x: null }), replace("/b/0", "y")),
