@@ -3,9 +3,11 @@
  * and nothing is decoded before it is read, so raw bytes, number spelling and duplicate keys stay within reach.
  */
 
-import { type OutlineMemo, outlineOf } from "./json-outline.ts";
+import type { DocumentMemo } from "./json-memo.ts";
+import { MEMBER, type Outline, outlineOf } from "./json-outline.ts";
 import {
   BACKSLASH,
+  CLOSE_OBJECT,
   COMMA,
   decodeString,
   documentStart,
@@ -60,13 +62,16 @@ export class JsonNode {
   readonly start: number;
   readonly end: number;
   private readonly buf: Buffer;
-  private tape: JsonTape | null;
+  private tape: JsonTape | Outline | null;
   private readonly slot: number;
   private members: readonly JsonMember[] | undefined;
   private elements: readonly JsonNode[] | undefined;
 
-  /** Nodes come from `parseIndex` and `topLevel`. `tape` is null where the value's inside has not been scanned into one. */
-  constructor(buf: Buffer, start: number, end: number, tape: JsonTape | null, slot: number) {
+  /**
+   * Nodes come from `parseIndex`, `topLevel` and `nodeAt`. `tape` is null where the value's inside has not been scanned
+   * into one. An outline knows the children of the document's object, and of the member at `slot` where that is an array.
+   */
+  constructor(buf: Buffer, start: number, end: number, tape: JsonTape | Outline | null, slot: number) {
     this.buf = buf;
     this.start = start;
     this.end = end;
@@ -163,6 +168,7 @@ export class JsonNode {
   }
 
   private readMembers(): JsonMember[] {
+    if (this.tape !== null && !(this.tape instanceof JsonTape)) return this.outlinedMembers(this.tape);
     const tape = this.scanned();
     const { words } = tape;
     const members: JsonMember[] = [];
@@ -176,6 +182,7 @@ export class JsonNode {
   }
 
   private readElements(): JsonNode[] {
+    if (this.tape !== null && !(this.tape instanceof JsonTape)) return this.outlinedElements(this.tape);
     const tape = this.scanned();
     const { words } = tape;
     const elements: JsonNode[] = [];
@@ -186,9 +193,28 @@ export class JsonNode {
     return elements;
   }
 
+  private outlinedMembers(outline: Outline): JsonMember[] {
+    const { members } = outline;
+    const found: JsonMember[] = [];
+    for (let at = 0; at < members.length; at += MEMBER) {
+      const value = memberValue(this.buf, outline, at);
+      found.push(new JsonMember(this.buf, members[at]!, members[at + 1]!, value));
+    }
+    return found;
+  }
+
+  private outlinedElements({ members, elements }: Outline): JsonNode[] {
+    const first = members[this.slot + 4]!;
+    const behind = first + members[this.slot + 5]!;
+    const found: JsonNode[] = [];
+    for (let at = first; at < behind; at += 2)
+      found.push(new JsonNode(this.buf, elements[at]!, elements[at + 1]!, null, 0));
+    return found;
+  }
+
   /** The tape with this container on it. A node made without one stands alone, so its own tape has it in slot 0. */
   private scanned(): JsonTape {
-    if (this.tape === null) {
+    if (!(this.tape instanceof JsonTape)) {
       const tape = new JsonTape((this.end - this.start) >> 5);
       scanValue(this.buf, this.start, tape);
       this.tape = tape;
@@ -240,21 +266,37 @@ export function skipValue(buf: Buffer, pos: number): number {
 
 /**
  * The document's root. A UTF-8 byte order mark and white space around the value are tolerated. Throws JsonSyntaxError
- * where the structure is not JSON; string literals are checked only when they are read.
+ * where the structure is not JSON; string literals are checked only when they are read. With a `memo`, only what is new
+ * since a document that it has seen is scanned, and of a container below the second level what is read.
  */
-export function parseIndex(buf: Buffer): JsonNode {
+export function parseIndex(buf: Buffer, memo?: DocumentMemo): JsonNode {
   const start = documentStart(buf);
+  if (memo !== undefined && buf[start] === OPEN_OBJECT) {
+    const outline = memo.outlineOf(buf, start);
+    return new JsonNode(buf, start, buf.lastIndexOf(CLOSE_OBJECT) + 1, outline, 0);
+  }
   const tape = new JsonTape(buf.length >> 5);
   const end = scanValue(buf, start, tape);
   expectDocumentEnd(buf, end);
   return new JsonNode(buf, start, end, tape, 0);
 }
 
+/** The value at [start, end) of a document that is known to be JSON. */
+export function nodeAt(buf: Buffer, start: number, end: number): JsonNode {
+  return new JsonNode(buf, start, end, null, 0);
+}
+
+/** The value of the member at `at` of an outline. */
+function memberValue(buf: Buffer, outline: Outline, at: number): JsonNode {
+  const { members } = outline;
+  if (members[at + 5]! < 0) return nodeAt(buf, members[at + 2]!, members[at + 3]!);
+  return new JsonNode(buf, members[at + 2]!, members[at + 3]!, outline, at);
+}
+
 /**
  * The values of the wanted top-level keys that the document has, in one pass that makes no node for anything else. Keys
  * compare decoded, and of duplicates the last one counts, as with JSON.parse. Empty where the document is no object.
- * Throws JsonSyntaxError as `parseIndex` does. With a `memo`, only what is new since a document that it has seen is
- * scanned.
+ * Throws JsonSyntaxError as `parseIndex` does; for `memo` see there.
  *
  * The pass always goes to the end: to prove by native search that no later `"model"` follows costs nearly as much as
  * the scan, because quotes are dense in an agent's body.
@@ -262,7 +304,7 @@ export function parseIndex(buf: Buffer): JsonNode {
 export function topLevel(
   buf: Buffer,
   wanted: ReadonlySet<string>,
-  memo?: OutlineMemo,
+  memo?: DocumentMemo,
 ): Map<string, JsonNode> {
   const found = new Map<string, JsonNode>();
   const start = documentStart(buf);
@@ -270,10 +312,11 @@ export function topLevel(
     expectDocumentEnd(buf, scanValue(buf, start, null));
     return found;
   }
-  const { members } = memo === undefined ? outlineOf(buf, start) : memo.outlineOf(buf, start);
-  for (let at = 0; at < members.length; at += 4) {
+  const outline = memo === undefined ? outlineOf(buf, start).outline : memo.outlineOf(buf, start);
+  const { members } = outline;
+  for (let at = 0; at < members.length; at += MEMBER) {
     const name = keyAmong(buf, members[at]!, members[at + 1]!, wanted);
-    if (name !== undefined) found.set(name, new JsonNode(buf, members[at + 2]!, members[at + 3]!, null, 0));
+    if (name !== undefined) found.set(name, memberValue(buf, outline, at));
   }
   return found;
 }

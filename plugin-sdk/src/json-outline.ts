@@ -1,6 +1,7 @@
 /**
- * The outline of a JSON object: where its members stand. An agent sends its whole conversation again with every turn, so a
- * memo keeps the outlines of the last few documents, and a new turn is scanned only where its bytes differ from theirs.
+ * The outline of a JSON object: where its members stand, and the elements of those that are arrays. An agent sends its
+ * whole conversation again with every turn, so a document is outlined from one that was before it, and scanned only where
+ * it differs.
  */
 import {
   CLOSE_ARRAY,
@@ -17,238 +18,182 @@ import {
 
 /** Flat lists of offsets: they are cut and copied as a whole. */
 export interface Outline {
-  /** For each member, duplicates included: its key's start and end, quotes included, and its value's start and end. */
-  readonly members: number[];
   /**
-   * Where a scan can be taken up again, in ascending order: for each mark its offset, the numbers of the members that
-   * are complete before it, and key start, key end and value start of the member whose array it is in (-1 for none).
+   * For each member, duplicates included: its key's start and end, quotes included, its value's start and end, the index
+   * of its first element in `elements`, and how many numbers are there (-1: its elements are not listed).
    */
-  readonly marks: number[];
+  readonly members: number[];
+  /** For each listed element its start and end. */
+  readonly elements: number[];
 }
 
-const MEMBER = 4;
-const MARK = 5;
+export const MEMBER = 6;
+const ELEMENT = 2;
+const UNLISTED = -1;
 
-/** Marks closer than this to the one before are left out: scanning so much again costs next to nothing. */
-const MARK_DISTANCE_BYTES = 512;
+/** Arrays of more elements than this are not listed: they are lists of numbers, not conversations. */
+const MAX_ELEMENTS = 4_096;
 
-/** Two documents are told apart to within so many bytes. */
-const GRAIN_BYTES = 512;
-const STRIDE_BYTES = 65_536;
-
-/**
- * The outline of the object whose `{` is at `open`, the document's only value. Throws JsonSyntaxError as `parseIndex`
- * does.
- */
-export function outlineOf(buf: Buffer, open: number): Outline {
-  return scan(buf, open, undefined, 0);
+/** A document that was outlined before: the first `length` of `bytes`. */
+export interface Outlined {
+  readonly bytes: Buffer;
+  readonly length: number;
+  readonly outline: Outline;
 }
 
-/** A document that was scanned before: the first `length` of `bytes`, which are a copy. */
-interface Known {
-  bytes: Buffer;
-  length: number;
-  outline: Outline;
+/** An outline, and how many bytes at its document's end were taken over. */
+export interface Outlining {
+  readonly outline: Outline;
+  readonly suffix: number;
 }
 
-/** Bounds of an {@link OutlineMemo}. */
-export interface OutlineMemoBounds {
-  /** Documents that are kept. */
-  readonly documents: number;
-  /** Bytes of all of them. */
-  readonly bytes: number;
-  /** Smaller documents are scanned as they are. */
-  readonly minBytes: number;
-}
-
-const BOUNDS: OutlineMemoBounds = { documents: 8, bytes: 16_777_216, minBytes: 8_192 };
-
-/** Remembers the outlines of the last documents it was asked about. What it answers is what `outlineOf` does. */
-export class OutlineMemo {
-  /** The one used last comes first. */
-  readonly #known: Known[] = [];
-  readonly #bounds: OutlineMemoBounds;
-
-  constructor(bounds: OutlineMemoBounds = BOUNDS) {
-    this.#bounds = bounds;
-  }
-
-  /** See {@link outlineOf}. */
-  outlineOf(buf: Buffer, open: number): Outline {
-    // A document alone may take half of the bytes, so that a second one has room.
-    if (buf.length < this.#bounds.minBytes || 2 * buf.length > this.#bounds.bytes)
-      return outlineOf(buf, open);
-    let nearest: Known | undefined;
-    let shared = 0;
-    for (const known of this.#known) {
-      const prefix = sharedPrefix(buf, known);
-      if (prefix <= shared) continue;
-      nearest = known;
-      shared = prefix;
-    }
-    const outline = scan(buf, open, nearest, shared);
-    // The next turn of a conversation takes its place; another one that begins alike gets its own.
-    if (nearest !== undefined && 2 * shared >= nearest.length) this.#replace(nearest, buf, shared, outline);
-    else this.#add(buf, outline);
-    return outline;
-  }
-
-  #replace(known: Known, buf: Buffer, shared: number, outline: Outline): void {
-    if (known.bytes.length < buf.length) {
-      const grown = Buffer.allocUnsafeSlow(buf.length + (buf.length >> 2));
-      known.bytes.copy(grown, 0, 0, shared);
-      known.bytes = grown;
-    }
-    buf.copy(known.bytes, shared, shared);
-    known.length = buf.length;
-    known.outline = outline;
-    const at = this.#known.indexOf(known);
-    if (at > 0) {
-      this.#known.splice(at, 1);
-      this.#known.unshift(known);
-    }
-    this.#trim();
-  }
-
-  #add(buf: Buffer, outline: Outline): void {
-    const bytes = Buffer.allocUnsafeSlow(buf.length + (buf.length >> 2));
-    buf.copy(bytes);
-    this.#known.unshift({ bytes, length: buf.length, outline });
-    this.#trim();
-  }
-
-  #trim(): void {
-    let bytes = 0;
-    let kept = 0;
-    for (const known of this.#known) {
-      bytes += known.bytes.length;
-      if (kept > 0 && (kept === this.#bounds.documents || bytes > this.#bounds.bytes)) break;
-      kept++;
-    }
-    this.#known.length = kept;
-  }
-}
-
-/** How many first bytes of `buf` are surely those of the known document; up to a grain fewer than there are. */
-function sharedPrefix(buf: Buffer, known: Known): number {
-  const limit = Math.min(buf.length, known.length);
-  let at = 0;
-  let stride = GRAIN_BYTES;
-  while (at < limit) {
-    const end = Math.min(at + stride, limit);
-    if (buf.compare(known.bytes, at, end, at, end) === 0) {
-      // The first grain alone tells most documents apart.
-      if (at === 0) stride = STRIDE_BYTES;
-      at = end;
-    } else if (stride > GRAIN_BYTES) stride >>= 1;
-    else break;
-  }
-  return at;
-}
-
-/** The key that was read last. One for all: nothing interrupts a scan. */
 const key = new JsonTape(1);
 
-/** Scans the document, of which the first `shared` bytes are those of `known`. */
-function scan(buf: Buffer, open: number, known: Known | undefined, shared: number): Outline {
-  const mark = known === undefined ? -1 : lastMark(known.outline.marks, shared);
-  let outline: Outline = { members: [], marks: [] };
-  let keyStart = 0;
-  let keyEnd = 0;
-  let valueStart = -1;
-  let pos: number;
-  if (known === undefined || mark < 0) {
+/**
+ * The outline of the object whose `{` is at `open`, the document's only value. The first `shared` bytes are those of
+ * `known`, where one is given. Throws JsonSyntaxError as `parseIndex` does.
+ */
+export function outlineOf(buf: Buffer, open: number, known?: Outlined, shared = 0): Outlining {
+  const scan = new Scan(buf);
+  let pos = known === undefined ? -1 : scan.resume(known.outline, shared);
+  const { outline } = scan;
+  if (pos < 0) {
     pos = skipSpace(buf, open + 1);
     if (buf[pos] === CLOSE_OBJECT) {
       expectDocumentEnd(buf, pos + 1);
-      return outline;
+      return { outline, suffix: 0 };
     }
-  } else {
-    const { members, marks } = known.outline;
-    outline = { members: members.slice(0, MEMBER * marks[mark + 1]!), marks: marks.slice(0, mark) };
-    pos = marks[mark]!;
-    keyStart = marks[mark + 2]!;
-    keyEnd = marks[mark + 3]!;
-    valueStart = marks[mark + 4]!;
   }
   for (;;) {
-    let valueEnd = -1;
-    if (valueStart < 0) {
-      addMark(outline, pos, 0, 0, -1);
-      key.length = 0;
-      valueStart = skipSpace(buf, memberStart(buf, pos, key));
-      keyStart = key.words[0]!;
-      keyEnd = key.words[1]!;
-      if (buf[valueStart] !== OPEN_ARRAY) valueEnd = scanValue(buf, valueStart, null);
-      else {
-        pos = skipSpace(buf, valueStart + 1);
-        if (buf[pos] === CLOSE_ARRAY) valueEnd = pos + 1;
-      }
-    }
-    while (valueEnd < 0) {
-      addMark(outline, pos, keyStart, keyEnd, valueStart);
-      pos = skipSpace(buf, scanValue(buf, pos, null));
-      if (buf[pos] === CLOSE_ARRAY) valueEnd = pos + 1;
-      else if (buf[pos] === COMMA) pos++;
-      else throw unexpected(buf, pos, "',' or ']'");
-    }
-    outline.members.push(keyStart, keyEnd, valueStart, valueEnd);
-    if (known !== undefined && takeTail(buf, valueEnd, known, outline)) return outline;
-    valueStart = -1;
+    const valueEnd = scan.member(pos);
+    if (known !== undefined && takeTail(buf, valueEnd, known, outline))
+      return { outline, suffix: buf.length - valueEnd };
     pos = skipSpace(buf, valueEnd);
     if (buf[pos] === CLOSE_OBJECT) break;
     if (buf[pos] !== COMMA) throw unexpected(buf, pos, "',' or '}'");
     pos++;
   }
   expectDocumentEnd(buf, pos + 1);
-  return outline;
+  return { outline, suffix: 0 };
 }
 
-function addMark(outline: Outline, pos: number, keyStart: number, keyEnd: number, valueStart: number): void {
-  const { marks, members } = outline;
-  if (marks.length > 0 && pos - marks[marks.length - MARK]! < MARK_DISTANCE_BYTES) return;
-  marks.push(pos, members.length / MEMBER, keyStart, keyEnd, valueStart);
+class Scan {
+  outline: Outline = { members: [], elements: [] };
+  readonly #buf: Buffer;
+  /** Of the member whose array the scan is in; -1 where it is in none. */
+  #valueStart = -1;
+  #keyStart = 0;
+  #keyEnd = 0;
+  #firstElement = 0;
+
+  constructor(buf: Buffer) {
+    this.#buf = buf;
+  }
+
+  /**
+   * Takes over what is complete before the last place within the first `shared` bytes where a member or a listed element
+   * begins. Returns that place, or -1.
+   */
+  resume({ members, elements }: Outline, shared: number): number {
+    let member = members.length - MEMBER;
+    while (member >= 0 && members[member]! > shared) member -= MEMBER;
+    if (member < 0) return -1;
+    const first = members[member + 4]!;
+    const element = first + lastStart(elements, first, Math.max(0, members[member + 5]!), shared);
+    const isInArray = element >= first;
+    // Where the first one stood, there may be none now.
+    if (member === 0 && !isInArray) return -1;
+    this.outline = {
+      members: members.slice(0, member),
+      elements: elements.slice(0, isInArray ? element : first),
+    };
+    if (!isInArray) return members[member]!;
+    this.#keyStart = members[member]!;
+    this.#keyEnd = members[member + 1]!;
+    this.#valueStart = members[member + 2]!;
+    this.#firstElement = first;
+    return elements[element]!;
+  }
+
+  /** Scans the member that begins at `from`, or the rest of one from its element there; returns its value's end. */
+  member(from: number): number {
+    const buf = this.#buf;
+    const { members, elements } = this.outline;
+    let valueStart = this.#valueStart;
+    let pos = from;
+    if (valueStart < 0) {
+      key.length = 0;
+      valueStart = skipSpace(buf, memberStart(buf, pos, key));
+      this.#keyStart = key.words[0]!;
+      this.#keyEnd = key.words[1]!;
+      this.#firstElement = elements.length;
+      if (buf[valueStart] !== OPEN_ARRAY) {
+        const end = scanValue(buf, valueStart, null);
+        members.push(this.#keyStart, this.#keyEnd, valueStart, end, elements.length, UNLISTED);
+        return end;
+      }
+      pos = valueStart + 1;
+    }
+    this.#valueStart = -1;
+    const first = this.#firstElement;
+    pos = skipSpace(buf, pos);
+    const isEmpty = buf[pos] === CLOSE_ARRAY && elements.length === first;
+    const end = isEmpty ? pos + 1 : this.#elements(pos);
+    let count = elements.length - first;
+    if (count > ELEMENT * MAX_ELEMENTS) {
+      elements.length = first;
+      count = UNLISTED;
+    }
+    members.push(this.#keyStart, this.#keyEnd, valueStart, end, first, count);
+    return end;
+  }
+
+  /** Scans elements up to the end of their array, and returns it. */
+  #elements(from: number): number {
+    const buf = this.#buf;
+    const { elements } = this.outline;
+    const most = this.#firstElement + ELEMENT * MAX_ELEMENTS;
+    for (let pos = from; ; pos++) {
+      const start = skipSpace(buf, pos);
+      const end = scanValue(buf, start, null);
+      if (elements.length <= most) elements.push(start, end);
+      pos = skipSpace(buf, end);
+      if (buf[pos] === CLOSE_ARRAY) return pos + 1;
+      if (buf[pos] !== COMMA) throw unexpected(buf, pos, "',' or ']'");
+    }
+  }
 }
 
-/** The index of the last mark whose offset is at most `offset`, or -1. */
-function lastMark(marks: readonly number[], offset: number): number {
+/** The offset, from `first` on, of the last of `count` numbers' elements that starts at `limit` or before; negative for none. */
+function lastStart(elements: readonly number[], first: number, count: number, limit: number): number {
   let low = 0;
-  let high = marks.length / MARK;
+  let high = count / ELEMENT;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (marks[MARK * middle]! <= offset) low = middle + 1;
+    if (elements[first + ELEMENT * middle]! <= limit) low = middle + 1;
     else high = middle;
   }
-  return low === 0 ? -1 : MARK * (low - 1);
+  return ELEMENT * (low - 1);
 }
 
 /**
  * Where what follows `pos`, the end of a member, is byte for byte what follows a member of the known document, takes the
- * rest over from there (clients that write `system` and `tools` behind `messages`).
+ * rest over from there: some clients write `system` and `tools` behind `messages`.
  */
-function takeTail(buf: Buffer, pos: number, known: Known, outline: Outline): boolean {
+function takeTail(buf: Buffer, pos: number, known: Outlined, outline: Outline): boolean {
   const shift = buf.length - known.length;
   const from = pos - shift;
-  const { members, marks } = known.outline;
+  const { members, elements } = known.outline;
   let next = 0;
   while (next < members.length && members[next + 3]! < from) next += MEMBER;
   if (members[next + 3] !== from) return false;
   if (buf.compare(known.bytes, from, known.length, pos, buf.length) !== 0) return false;
-  next += MEMBER;
-  const added = outline.members.length / MEMBER - next / MEMBER;
-  for (let index = next; index < members.length; index++) outline.members.push(members[index]! + shift);
-  let mark = Math.max(0, lastMark(marks, from));
-  if (marks[mark]! < from) mark += MARK;
-  for (; mark < marks.length; mark += MARK) {
-    const inArray = marks[mark + 4]! >= 0;
-    const keyShift = inArray ? shift : 0;
-    outline.marks.push(
-      marks[mark]! + shift,
-      marks[mark + 1]! + added,
-      marks[mark + 2]! + keyShift,
-      marks[mark + 3]! + keyShift,
-      marks[mark + 4]! + keyShift,
-    );
+  for (let member = next + MEMBER; member < members.length; member += MEMBER) {
+    const first = members[member + 4]!;
+    const count = members[member + 5]!;
+    for (let at = 0; at < 4; at++) outline.members.push(members[member + at]! + shift);
+    outline.members.push(outline.elements.length, count);
+    for (let at = first; at < first + count; at++) outline.elements.push(elements[at]! + shift);
   }
   return true;
 }

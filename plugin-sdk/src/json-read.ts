@@ -1,6 +1,6 @@
 /** Lenient reading of JSON that somebody else wrote: what is not as expected is undefined, and nothing throws. */
 import { type JsonNode, topLevel } from "./json-index.ts";
-import type { OutlineMemo } from "./json-outline.ts";
+import type { DocumentMemo } from "./json-memo.ts";
 
 const SPACES: ReadonlySet<number | undefined> = new Set([0x20, 0x09, 0x0a, 0x0d]);
 
@@ -8,7 +8,7 @@ const SPACES: ReadonlySet<number | undefined> = new Set([0x20, 0x09, 0x0a, 0x0d]
 export function topLevelOf(
   body: Buffer,
   wanted: ReadonlySet<string>,
-  memo?: OutlineMemo,
+  memo?: DocumentMemo,
 ): Map<string, JsonNode> | undefined {
   let at = body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf ? 3 : 0;
   while (SPACES.has(body[at])) at++;

@@ -1,10 +1,10 @@
 import {
   countOf,
   type JsonNode,
-  OutlineMemo,
   openingOf,
   parsedOf,
   type RequestDescription,
+  requestBodies,
   textOf,
   topLevelOf,
 } from "@tokenman/plugin-sdk";
@@ -20,15 +20,12 @@ const WANTED: ReadonlySet<string> = new Set([
   "messages",
 ]);
 
-/** Of the conversations that are under way. */
-const memo = new OutlineMemo();
-
 /** Types of tools that the client runs, less their date. A tool without a type is the client's too. */
 const CLIENT_TOOL = /^(?:custom$|bash_|text_editor_|computer_|memory_|browser_)/;
 
 /** Reads what routing and accounting need from a Messages body; undefined where it is no JSON object. */
 export function describe(body: Buffer): RequestDescription | undefined {
-  const top = topLevelOf(body, WANTED, memo);
+  const top = topLevelOf(body, WANTED, requestBodies);
   return top === undefined ? undefined : new MessagesDescription(top);
 }
 

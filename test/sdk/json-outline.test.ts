@@ -1,23 +1,36 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { JsonSyntaxError, OutlineMemo, topLevel } from "@tokenman/plugin-sdk";
+import { DocumentMemo, type JsonNode, JsonSyntaxError, parseIndex, topLevel } from "@tokenman/plugin-sdk";
+import { type Outline, outlineOf } from "../../plugin-sdk/src/json-outline.ts";
 import { Random } from "./random.ts";
 
 const WANTED: ReadonlySet<string> = new Set(["model", "messages", "system", "tools", "stream", "x"]);
 
 /** What `topLevel` finds, as positions and text. */
-function found(text: string, memo?: OutlineMemo): string {
+function found(text: string, memo?: DocumentMemo): string {
   try {
     const map = topLevel(Buffer.from(text), WANTED, memo);
-    return JSON.stringify([...map].map(([name, node]) => [name, node.start, node.end, node.raw()]));
+    const root = parseIndex(Buffer.from(text), memo);
+    return JSON.stringify([
+      [...map].map(([name, node]) => [name, node.start, node.end, node.raw()]),
+      whole(root),
+    ]);
   } catch (error) {
     assert.ok(error instanceof JsonSyntaxError);
     return error.message;
   }
 }
 
-function small(): OutlineMemo {
-  return new OutlineMemo({ documents: 3, bytes: 1_000_000, minBytes: 0 });
+/** All of a document, by its nodes. */
+function whole(node: JsonNode): unknown {
+  const at = `${node.start}-${node.end} `;
+  if (node.kind === "object")
+    return [at, ...node.entries().map((member) => [member.keyStart, member.keyEnd, whole(member.value)])];
+  return node.kind === "array" ? [at, ...node.items().map(whole)] : at + node.raw();
+}
+
+function small(): DocumentMemo {
+  return new DocumentMemo({ documents: 3, bytes: 1_000_000, minBytes: 0 });
 }
 
 test("a document is outlined the same with a memo of others and without, whatever was changed in it", () => {
@@ -67,6 +80,46 @@ test("a document is outlined the same with a memo of others and without, whateve
     }
     assert.equal(found(text, memo), found(text), `round ${round}: ${text.slice(0, 2_000)}`);
     if (text.length > 60_000) text = "{}";
+  }
+});
+
+test("an outline may be taken up at any byte up to which two documents are the same", () => {
+  const attempt = (run: () => unknown): unknown => {
+    try {
+      return run();
+    } catch (error) {
+      assert.ok(error instanceof JsonSyntaxError);
+      return error.message;
+    }
+  };
+  const documents = [
+    '{"a":[1,22,{"b":[]}],"c":"d"}',
+    '{"a":[1,22,{"b":[]},3],"c":"d"}',
+    '{"a":[1,2],"c":"d"}',
+    '{"a":[1,],"c":"d"}',
+    '{"a":[1 ,22 ],"c":[ ],"e":[]}',
+    '{"a":[1 ,22 ],"c":[ 7 ],"e":[]}',
+    '{"a":[],"c":[ 7 ],"e":[]}',
+    '{"a":[1],"c":[],"c":["x","y"],"e":-1}',
+    '{"a":[1],"c":[],"c":["x"],"e":-12}',
+    '{"a":[]}',
+    '{"a":1}',
+    "{}",
+    '{"a":{"b":[1,2]},"f":[true,false,null]}',
+    '{"a":{"b":[1,2,3]},"f":[true,false,null]}',
+  ].map((text) => Buffer.from(text));
+  for (const before of documents) {
+    const outline = attempt(() => outlineOf(before, 0).outline);
+    if (typeof outline === "string") continue;
+    const known = { bytes: before, length: before.length, outline: outline as Outline };
+    for (const after of documents) {
+      const expected = attempt(() => outlineOf(after, 0).outline);
+      for (let shared = 0; before.compare(after, 0, shared, 0, shared) === 0; shared++) {
+        const found = attempt(() => outlineOf(after, 0, known, shared).outline);
+        assert.deepEqual(found, expected, `${before}, ${shared} bytes, ${after}`);
+        if (shared === Math.min(before.length, after.length)) break;
+      }
+    }
   }
 });
 

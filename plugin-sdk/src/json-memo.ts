@@ -1,0 +1,147 @@
+import { type Outline, type Outlined, outlineOf } from "./json-outline.ts";
+
+/** Two documents are told apart to within so many bytes. */
+const GRAIN_BYTES = 512;
+const STRIDE_BYTES = 65_536;
+
+/** Bounds of a {@link DocumentMemo}. */
+export interface DocumentMemoBounds {
+  /** Documents that are kept. */
+  readonly documents: number;
+  /** Bytes of all of them. */
+  readonly bytes: number;
+  /** Smaller documents are scanned as they are. */
+  readonly minBytes: number;
+}
+
+const BOUNDS: DocumentMemoBounds = { documents: 8, bytes: 16_777_216, minBytes: 8_192 };
+
+/** What somebody worked out for a known document, and how much of it still stands in the document's latest turn. */
+export interface Note<T> {
+  readonly value: T;
+  /** Of the document that it was worked out for. */
+  readonly length: number;
+  /** As many bytes at its beginning, and at its end, are those of the latest turn. */
+  prefix: number;
+  suffix: number;
+}
+
+/** One of the documents that are remembered, as its latest turn left it. `bytes` is a copy. */
+export class KnownDocument implements Outlined {
+  bytes: Buffer;
+  length: number;
+  outline: Outline;
+  /** One note is enough: a document is of one dialect. */
+  #note: Note<unknown> | undefined;
+  #noteOf: symbol | undefined;
+
+  constructor(buf: Buffer, outline: Outline) {
+    this.bytes = Buffer.allocUnsafeSlow(buf.length + (buf.length >> 2));
+    buf.copy(this.bytes);
+    this.length = buf.length;
+    this.outline = outline;
+  }
+
+  /** What `key`'s owner noted last, if it is the last that was noted. */
+  note<T>(key: symbol): Note<T> | undefined {
+    return this.#noteOf === key ? (this.#note as Note<T>) : undefined;
+  }
+  /** Notes `value` for the latest turn. */
+  keep<T>(key: symbol, value: T): void {
+    this.#noteOf = key;
+    this.#note = { value, length: this.length, prefix: this.length, suffix: this.length };
+  }
+  /** Makes `buf` the latest turn; its first `prefix` and last `suffix` bytes are those of the one before. */
+  turn(buf: Buffer, outline: Outline, prefix: number, suffix: number): void {
+    if (this.bytes.length < buf.length) {
+      const grown = Buffer.allocUnsafeSlow(buf.length + (buf.length >> 2));
+      this.bytes.copy(grown, 0, 0, prefix);
+      this.bytes = grown;
+    }
+    buf.copy(this.bytes, prefix, prefix);
+    this.length = buf.length;
+    this.outline = outline;
+    if (this.#note === undefined) return;
+    this.#note.prefix = Math.min(this.#note.prefix, prefix);
+    this.#note.suffix = Math.min(this.#note.suffix, suffix);
+  }
+}
+
+/** Remembers the last documents it was asked about, to scan of a new turn of one of them only what is new. */
+export class DocumentMemo {
+  /** The one used last comes first. */
+  readonly #known: KnownDocument[] = [];
+  readonly #bounds: DocumentMemoBounds;
+  #latest: WeakRef<Buffer> | undefined;
+
+  constructor(bounds: DocumentMemoBounds = BOUNDS) {
+    this.#bounds = bounds;
+  }
+
+  /** The outline of the object at `open`, as `outlineOf` gives it. Throws JsonSyntaxError. */
+  outlineOf(buf: Buffer, open: number): Outline {
+    return this.lookUp(buf, open)?.outline ?? outlineOf(buf, open).outline;
+  }
+
+  /**
+   * The document whose latest turn is now `buf`, with the outline of the object at `open`; undefined for one that is too
+   * small or too large to be remembered. Throws JsonSyntaxError.
+   */
+  lookUp(buf: Buffer, open: number): KnownDocument | undefined {
+    // A document alone may take half of the bytes, so that a second one has room.
+    if (buf.length < this.#bounds.minBytes || 2 * buf.length > this.#bounds.bytes) return undefined;
+    const first = this.#known[0];
+    if (first !== undefined && this.#latest?.deref() === buf) return first;
+    let nearest: KnownDocument | undefined;
+    let shared = 0;
+    for (const known of this.#known) {
+      const prefix = sharedPrefix(buf, known);
+      if (prefix <= shared) continue;
+      nearest = known;
+      shared = prefix;
+    }
+    const { outline, suffix } = outlineOf(buf, open, nearest, shared);
+    // The next turn of a conversation takes its place; another one that begins alike gets its own.
+    const isNextTurn = nearest !== undefined && 2 * shared >= nearest.length;
+    if (isNextTurn) nearest!.turn(buf, outline, shared, suffix);
+    const document = isNextTurn ? nearest! : new KnownDocument(buf, outline);
+    this.#putFirst(document);
+    this.#latest = new WeakRef(buf);
+    return document;
+  }
+
+  #putFirst(document: KnownDocument): void {
+    const known = this.#known;
+    const at = known.indexOf(document);
+    if (at > 0) known.splice(at, 1);
+    if (at !== 0) known.unshift(document);
+    let bytes = 0;
+    let kept = 0;
+    for (const each of known) {
+      bytes += each.bytes.length;
+      if (kept > 0 && (kept === this.#bounds.documents || bytes > this.#bounds.bytes)) break;
+      kept++;
+    }
+    known.length = kept;
+  }
+}
+
+/** The request bodies of all dialects: those of the conversations that are under way. */
+export const requestBodies = new DocumentMemo();
+
+/** How many first bytes of `buf` are surely those of the known document; up to a grain fewer than there are. */
+function sharedPrefix(buf: Buffer, known: KnownDocument): number {
+  const limit = Math.min(buf.length, known.length);
+  let at = 0;
+  let stride = GRAIN_BYTES;
+  while (at < limit) {
+    const end = Math.min(at + stride, limit);
+    if (buf.compare(known.bytes, at, end, at, end) === 0) {
+      // The first grain alone tells most documents apart.
+      if (at === 0) stride = STRIDE_BYTES;
+      at = end;
+    } else if (stride > GRAIN_BYTES) stride >>= 1;
+    else break;
+  }
+  return at;
+}
