@@ -72,7 +72,7 @@ export async function validateConfig(
       const found = errors.flatMap(({ configPath: path, code, message, plugin }) =>
         path === undefined
           ? []
-          : [{ path, code, message, at: "value" as const, ...(plugin !== undefined && { plugin }) }],
+          : [{ path: setAt(path, table), code, message, at: "value" as const, ...(plugin && { plugin }) }],
       );
       return [...(await place(found, raw, env.settings, layout.root)), ...rest];
     },
@@ -83,6 +83,14 @@ export async function validateConfig(
 export function coreFromRaw(raw: RawConfig): CoreConfig {
   const { table } = applyEnvironment(raw, layOut(coreSections));
   return coreOf((section) => table[section], raw);
+}
+
+/** A key's own place, or that in the project which sets it: a plugin does not know where its config comes from. */
+function setAt(path: readonly string[], table: Table): readonly string[] {
+  if (get(table, path) !== undefined) return path;
+  const projects = Object.keys(tableAt(table, [PROJECTS]) ?? {});
+  const places = projects.map((project) => [PROJECTS, project, ...path]);
+  return places.find((place) => get(table, place) !== undefined) ?? path;
 }
 
 function applyEnvironment(

@@ -128,8 +128,8 @@ export default definePlugin({
 
       const routed = (exchange: Exchange): ReplyInit | undefined | Promise<ReplyInit | undefined> => {
         const model = exchange.description?.model ?? modelInPath(exchange);
-        const shared = table().plan(exchange.format?.name, model);
-        const plan = shared.isSpread ? spreadOver(shared, exchange.session) : shared;
+        const usual = table().plan(exchange.format?.name, model);
+        const plan = usual.isSpread ? spreadOver(usual, exchange.session) : usual;
         const admission = admit(plan, exchange);
         const conclude = (admitted: Admission) => {
           for (const failure of admitted.keyFailures)
