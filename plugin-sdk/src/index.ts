@@ -22,6 +22,7 @@ export * from "./json-splice.ts";
 export * from "./ledger.ts";
 export * from "./log.ts";
 export * from "./model-listing.ts";
+export * from "./model-override.ts";
 export * from "./opening.ts";
 export * from "./plugin.ts";
 export * from "./pricing.ts";

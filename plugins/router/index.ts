@@ -3,6 +3,7 @@ import {
   Circuits,
   definePlugin,
   type Exchange,
+  ModelOverride,
   optional,
   type Provider,
   type ReplyInit,
@@ -42,13 +43,14 @@ export default definePlugin({
   section: "routing",
   configSchema: routingSchema,
   extraSections: { providers: providersSchema },
-  needs: { circuits: optional(Circuits) },
+  needs: { circuits: optional(Circuits), override: optional(ModelOverride) },
   commands: [routeCommand],
   stage: "route",
   onError: "closed",
   async setup(ctx) {
     const { host, log } = ctx;
     const { registry } = host;
+    const { override } = ctx.services;
     const configured = ctx.section("providers") as ProvidersConfig;
     const formats = () => registry.all("format");
     const connections = await connectionsOf(configured, log);
@@ -127,7 +129,8 @@ export default definePlugin({
       const told = new Told();
 
       const routed = (exchange: Exchange): ReplyInit | undefined | Promise<ReplyInit | undefined> => {
-        const model = exchange.description?.model ?? modelInPath(exchange);
+        const other = override?.modelFor(exchange);
+        const model = other ?? exchange.description?.model ?? modelInPath(exchange);
         const usual = table().plan(exchange.format?.name, model);
         const plan = usual.isSpread ? spreadOver(usual, exchange.session) : usual;
         const admission = admit(plan, exchange);
@@ -139,7 +142,8 @@ export default definePlugin({
               log.info({ provider, reason }, `the provider ${provider} is left out: it ${reason}`);
           }
           const usable = usableOf(exchange, admitted.candidates, routing.fallback_enabled);
-          exchange.candidates = ways.order(exchange, usable);
+          const ordered = ways.order(exchange, usable);
+          exchange.candidates = other === undefined ? ordered : ordered.map((each) => named(each, other));
           exchange.ruledOut =
             admitted.ruledOut.length === 0 ? plan.ruledOut : [...plan.ruledOut, ...admitted.ruledOut];
           return usable.length > 0 ? undefined : refusal(exchange, model, plan, admitted);
@@ -162,7 +166,7 @@ export default definePlugin({
         return undefined;
       });
       if (keys !== undefined) hooks.lifecycle.for("attemptEnd").tap(keys.attemptEnd);
-      if (!needs.moves && !needs.renames) return;
+      if (!needs.moves && !needs.renames && override === undefined) return;
       hooks.response.tap((reply, exchange) => {
         ways.served(reply, exchange);
         if (reply.attempt?.candidate.model === undefined) return undefined;
@@ -177,6 +181,11 @@ export default definePlugin({
     });
   },
 });
+
+/** The candidate with the model to send, where the model map names none for it. */
+function named(candidate: Candidate, model: string): Candidate {
+  return candidate.model === undefined ? { ...candidate, model } : candidate;
+}
 
 /** What a pipeline's config calls for. What it does not is not tapped. */
 interface Needs {
