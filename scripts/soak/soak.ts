@@ -1,12 +1,10 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import v8 from "node:v8";
-import vm from "node:vm";
-import type { Logger } from "@tokenman/plugin-sdk";
 import { plannedSections } from "../../cli/planned.ts";
 import { firstParty } from "../../cli/registry.ts";
 import { createKernel, type Kernel } from "../../kernel/kernel.ts";
+import { QUIET, settledHeap } from "./heap.ts";
 import { Traffic, type TrafficReport } from "./traffic.ts";
 import { startUpstream } from "./upstream.ts";
 import { broken, sound, type Version } from "./versions.ts";
@@ -171,23 +169,3 @@ class Collection {
     this.#registry.register(value, undefined);
   }
 }
-
-v8.setFlagsFromString("--expose-gc");
-const collectGarbage = vm.runInNewContext("gc") as () => void;
-
-/** Bytes in use when there is nothing left to collect; the finalizers have run. */
-async function settledHeap(): Promise<number> {
-  let least = Number.POSITIVE_INFINITY;
-  // What a collection frees may hold on to something else, and code goes only when it was unused for several.
-  for (let idle = 0; idle < 5; ) {
-    await new Promise((resolve) => setTimeout(resolve, 25));
-    collectGarbage();
-    const { heapUsed } = process.memoryUsage();
-    if (heapUsed < least * 0.999) idle = 0;
-    else idle++;
-    least = Math.min(least, heapUsed);
-  }
-  return least;
-}
-
-const QUIET: Logger = { trace() {}, debug() {}, info() {}, warn() {}, error() {} };
