@@ -1,15 +1,23 @@
 import { chmodSync, mkdirSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { nearest, TokenmanError, TokenmanErrors } from "@tokenman/plugin-sdk";
+import { setTimeout as delay } from "node:timers/promises";
+import {
+  type HostStatus,
+  nearest,
+  type ReloadEvent,
+  TokenmanError,
+  TokenmanErrors,
+} from "@tokenman/plugin-sdk";
 import { defaultFile, setProjectPlugin, validateConfig } from "../kernel/config/index.ts";
 import { sectionSpecs } from "../kernel/load/index.ts";
+import { createClient } from "./client.ts";
 import type { Invocation } from "./command.ts";
 import { createLog } from "./log.ts";
 import { runningInstance } from "./pid-file.ts";
 import { plannedSections } from "./planned.ts";
 import { loadPlugins } from "./plugin-list.ts";
 import { askToReload, outcome } from "./reload.ts";
-import { readSettings } from "./settings.ts";
+import { type CliSettings, readSettings } from "./settings.ts";
 
 /**
  * `tokenman project NAME enable|disable PLUGIN`: edits the config file, keeping its comments, and lets a running
@@ -54,12 +62,41 @@ export async function project({ args, options, print }: Invocation): Promise<num
     print(`${state} already`);
     return 0;
   }
+  const running = runningInstance(server.data_dir) !== undefined;
+  const before = running ? await hostStatus(settings) : undefined;
   replaceFile(file, edited);
   print(`${state} (${file})`);
-  if (runningInstance(server.data_dir) === undefined) return 0;
-  const event = await askToReload(settings);
+  if (!running) return 0;
+  // One edit is one reload: where the instance watches the file, it has begun by itself.
+  const event = (before && (await ownReload(settings, before))) ?? (await askToReload(settings));
   print(outcome(event));
   return event.ok ? 0 : 78;
+}
+
+/** How long an instance that watches its files may take to reload by itself, before it is asked to. */
+const OWN_RELOAD_MS = 5_000;
+const POLL_MS = 50;
+
+/** Undefined where it does not answer: then it cannot be asked to reload either, which will say why. */
+async function hostStatus(settings: CliSettings): Promise<HostStatus | undefined> {
+  try {
+    const reply = await createClient(settings).ask("/api/status");
+    return reply.ok ? ((await reply.json()) as HostStatus) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The reload that the instance made after it was as `before`; undefined where it makes none. */
+async function ownReload(settings: CliSettings, before: HostStatus): Promise<ReloadEvent | undefined> {
+  const watches = before.plugins.some(({ name, state }) => name === "watch" && state === "on");
+  const until = performance.now() + (watches ? OWN_RELOAD_MS : 0);
+  while (performance.now() < until) {
+    const last = (await hostStatus(settings))?.lastReload;
+    if (last !== undefined && last.at !== before.lastReload?.at) return last;
+    await delay(POLL_MS);
+  }
+  return undefined;
 }
 
 /** Puts the whole content there at once, in the file that a symbolic link leads to, with the same mode. */

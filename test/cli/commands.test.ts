@@ -110,6 +110,21 @@ describe("tokenman", () => {
     assert.equal(existsSync(join(box.dataDir, "tokenman.pid")), false);
   });
 
+  test("project lets an instance that watches the file reload by itself: one edit is one reload", async () => {
+    await using box = new Sandbox();
+    const served = await box.serve();
+    for (const [action, generation] of [
+      ["disable", 2],
+      ["enable", 3],
+    ] as const) {
+      const { stdout } = await box.run("project", "web", action, "access-log");
+      assert.match(stdout, new RegExp(`reloaded: generation ${generation} serves\n$`));
+    }
+    const reloads = served.logged().match(/"msg":"reloaded"/g) ?? [];
+    assert.equal(reloads.length, 2);
+    assert.doesNotMatch(served.logged(), /"reason":"(?!tokenman\.toml changed")[^"]*","msg":"reloaded"/);
+  });
+
   test("project edits the config file in place, keeps its comments, and lets the instance reload", async () => {
     await using box = new Sandbox("# a comment\n");
     const served = await box.serve("--plugins", "access-log");
