@@ -12,7 +12,7 @@ import { Watchdog } from "./watchdog.ts";
 const MAX_AGE_MS = 10 * 60_000;
 const KEEP_ALIVE_MS = 60_000;
 /** Idle connections kept at the most, to all origins together. */
-const MAX_IDLE = Math.min(256, connectionBudget());
+const MAX_IDLE = 256;
 
 /** One HTTP/1.1 connection to an origin, used by one request at a time. */
 export class Connection {
@@ -84,6 +84,27 @@ export interface Waiting {
   granted(connection: Connection): void;
 }
 
+/** The sockets of all origins together, which share the process's file descriptors (FAULTS 34). */
+export class Budget {
+  open = 0;
+  idle = 0;
+  readonly #max: number;
+  readonly #origins: ReadonlyMap<string, Origin>;
+
+  constructor(max: number, origins: ReadonlyMap<string, Origin>) {
+    this.#max = max;
+    this.#origins = origins;
+  }
+  get keeps(): boolean {
+    return this.idle < MAX_IDLE;
+  }
+  /** Makes room for a new connection: an idle one to another origin goes, if there is any. */
+  makeRoom(): void {
+    if (this.open < this.#max || this.idle === 0) return;
+    for (const origin of this.#origins.values()) if (origin.closeOldest()) return;
+  }
+}
+
 /** How an origin is reached, and how its connections are kept. */
 export interface OriginOptions {
   readonly url: string;
@@ -101,7 +122,7 @@ export class Origin {
   /** What each request says to a proxy that it is forwarded by; undefined: it goes to the origin itself. */
   readonly forward: { readonly headers: readonly string[] } | undefined;
   readonly #connect: Connector;
-  readonly #budget: { idle: number };
+  readonly #budget: Budget;
   readonly #ages: { readonly keepAliveMs: number; readonly maxAgeMs: number };
   readonly #max: number;
   /** Connections that carry a request. */
@@ -110,7 +131,7 @@ export class Origin {
   #idle: Connection[] = [];
   #closed = false;
 
-  constructor({ url, connect, proxy, connection }: OriginOptions, budget: { idle: number }) {
+  constructor({ url, connect, proxy, connection }: OriginOptions, budget: Budget) {
     this.url = url;
     this.#connect = connect;
     this.#budget = budget;
@@ -136,7 +157,7 @@ export class Origin {
       this.#budget.idle--;
       if (performance.now() - connection.createdAt < this.#ages.maxAgeMs && !connection.client.destroyed)
         return connection;
-      close(connection);
+      this.#close(connection);
     }
     return this.#make();
   }
@@ -151,13 +172,14 @@ export class Origin {
   }
   /** A new connection in the place of one that is in an unknown state. */
   replace(connection: Connection): Connection {
+    this.#budget.open--;
     connection.destroy();
     return this.#make();
   }
   /** A request came to its regular end: the connection can carry another one. */
   give(connection: Connection): void {
     connection.served++;
-    if (this.#closed || this.#budget.idle >= MAX_IDLE || this.#ages.keepAliveMs === 0) close(connection);
+    if (this.#closed || !this.#budget.keeps || this.#ages.keepAliveMs === 0) this.#close(connection);
     else {
       this.#budget.idle++;
       this.#idle.push(connection);
@@ -166,17 +188,28 @@ export class Origin {
   }
   /** The connection is in an unknown state. */
   drop(connection: Connection): void {
+    this.#budget.open--;
     connection.destroy();
     this.#release();
   }
   close(): void {
     this.#closed = true;
-    for (const connection of this.#idle) close(connection);
+    for (const connection of this.#idle) this.#close(connection);
     this.#budget.idle -= this.#idle.length;
     this.#idle = [];
   }
+  /** Closes the connection that has been idle for the longest time. Whether there was one. */
+  closeOldest(): boolean {
+    const oldest = this.#idle.shift();
+    if (oldest === undefined) return false;
+    this.#budget.idle--;
+    this.#close(oldest);
+    return true;
+  }
 
   #make(): Connection {
+    this.#budget.makeRoom();
+    this.#budget.open++;
     return new Connection(this.url, this.#connect, this.#ages, (connection) => this.#gone(connection));
   }
   #release(): void {
@@ -189,12 +222,13 @@ export class Origin {
     if (index < 0) return;
     this.#idle.splice(index, 1);
     this.#budget.idle--;
-    close(connection);
+    this.#close(connection);
   }
-}
-
-function close(connection: Connection): void {
-  void connection.client.close().catch(() => {});
+  /** Of a connection that carries no request. */
+  #close(connection: Connection): void {
+    this.#budget.open--;
+    void connection.client.close().catch(() => {});
+  }
 }
 
 export interface ConnectionsOptions {
@@ -202,18 +236,21 @@ export interface ConnectionsOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** In the place of the system's name look-up. */
   readonly lookup?: Lookup;
+  /** Sockets at once as far as idle ones can be spared. Default: what the process's file descriptors allow. */
+  readonly maxSockets?: number;
 }
 
 /** The connections to all origins. They outlive reloads. */
 export class Connections {
   readonly #origins = new Map<string, Origin>();
   readonly #targets = new WeakMap<Provider, Target>();
-  readonly #budget = { idle: 0 };
+  readonly #budget: Budget;
   readonly #environment: ProxyEnvironment;
   readonly #lookup: Lookup | undefined;
 
   /** Throws TM_CONFIG_INVALID for a proxy variable that names no proxy. */
-  constructor({ env = {}, lookup }: ConnectionsOptions = {}) {
+  constructor({ env = {}, lookup, maxSockets = connectionBudget() }: ConnectionsOptions = {}) {
+    this.#budget = new Budget(maxSockets, this.#origins);
     this.#environment = new ProxyEnvironment(env);
     this.#lookup = lookup;
   }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createPrivateKey } from "node:crypto";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { after, test } from "node:test";
 import {
   chunkBytes,
@@ -196,6 +196,10 @@ test(
     assert.match(await it.reply(), /TM_UPSTREAM_TLS|certificate/);
     const failed = await swap(noise);
     assert.equal(failed.ok, false, "the old generation stays");
+
+    await writeFile(join(dirname(it.tokenman.configFile), "beside.pem"), server.cert);
+    assert.equal((await swap("beside.pem")).ok, true, "a relative path counts from the config's folder");
+    assert.equal(statusOf(await it.reply()), 200);
 
     rest.open();
     await streaming.ended;

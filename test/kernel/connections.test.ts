@@ -329,6 +329,29 @@ test("a storm over few connections loses nobody, whatever breaks", limits, async
   );
 });
 
+test("idle connections make room for others where sockets are few", limits, async () => {
+  await using here = await recordingUpstream({ script: OK });
+  await using there = await recordingUpstream({ script: OK });
+  using connections = connecting({ maxSockets: 2 });
+  const busy = [gate(), gate()];
+  const closed = gate();
+  for (const each of busy) {
+    here.next(
+      steps(each.opened, OK, (call) => {
+        void call.closed.then(() => closed.open());
+      }),
+    );
+  }
+  const first = busy.map(() => ask(connections, providerAt(here.url), Buffer.from("{}")));
+  await here.request(2);
+  for (const each of busy) each.open();
+  for (const { end } of first) assert.equal(await end, "200 ok");
+  assert.equal(await ask(connections, providerAt(there.url), Buffer.from("{}")).end, "200 ok");
+  await closed.opened;
+  assert.equal(await ask(connections, providerAt(here.url), Buffer.from("{}")).end, "200 ok");
+  assert.deepEqual([here.connections, there.connections], [2, 1], "and no more than is needed of them");
+});
+
 test(
   "connections are not kept where the provider says so, and are where it says nothing",
   limits,
