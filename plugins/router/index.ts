@@ -14,6 +14,7 @@ import { Affinity } from "./affinity.ts";
 import { rename, restore } from "./alias.ts";
 import { CREDENTIAL_HEADERS } from "./carriers.ts";
 import { Catalogue } from "./catalogue.ts";
+import { checkRoutes } from "./check.ts";
 import { routeCommand } from "./commands.ts";
 import { ConfiguredProvider } from "./configured-provider.ts";
 import { connectionsOf } from "./connection.ts";
@@ -83,6 +84,8 @@ export default definePlugin({
       };
     };
     const shared = tableFor(ctx.config);
+    /** Those of all pipelines: projects may route differently. */
+    const tables: (() => RouteTable)[] = [];
     ctx.contribute("route", {
       port: "dashboard",
       method: "GET",
@@ -104,14 +107,9 @@ export default definePlugin({
 
     ctx.pipeline((routing, hooks) => {
       const table = tableFor(routing);
-      // A route to what does not exist is found before the generation serves.
-      hooks.lifecycle.for("ready").tap(() => {
-        for (const provider of table().idle()) {
-          const why =
-            "it lists no models, no entry of routing.model_map leads to it, others are the default, and routing.fallback_enabled is off";
-          log.warn({ provider }, `no request comes to the provider ${provider}: ${why}`);
-        }
-      });
+      tables.push(table);
+      // A route to what does not exist is found before the generation serves; one pipeline's taps speak for all projects.
+      hooks.lifecycle.for("ready").tap(() => checkRoutes(tables, log));
       const needs = needsOf(
         routing,
         registry.all("provider"),
