@@ -6,17 +6,6 @@ import type { SectionSpec } from "../kernel/config/index.ts";
  * them cannot be switched on. When a feature's plugin lands, its entry here goes.
  */
 export const plannedSections: readonly SectionSpec[] = [
-  plan("compression.heartbeat", "heartbeat", {
-    about: "Lets near-identical polling requests share one answer.",
-    enabledByDefault: false,
-    schema: z.strictObject({
-      dedup_window_seconds: seconds().default(30).describe("Seconds within which they share it."),
-      heartbeat_model: z
-        .string()
-        .default("")
-        .describe("The model for those that go out. Empty: the one asked for."),
-    }),
-  }),
   plan("compression.history", "history", {
     about: "Sends only the newest turns of a conversation.",
     enabledByDefault: false,
@@ -117,8 +106,4 @@ function plan(path: string, owner: string, { about, schema, perProject, ...rest 
 
 function flag(fallback: boolean, description: string) {
   return z.boolean().default(fallback).describe(description);
-}
-
-function seconds() {
-  return z.number().min(0);
 }

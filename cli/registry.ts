@@ -25,6 +25,7 @@ const MODULES: Readonly<Record<string, () => Promise<{ readonly default: Plugin 
   hedge: () => import("../plugins/hedge/index.ts"),
   retry: () => import("../plugins/retry/index.ts"),
   cache: () => import("../plugins/cache/index.ts"),
+  heartbeat: () => import("../plugins/heartbeat/index.ts"),
 };
 
 /** What TokenMan brings along. */
@@ -49,6 +50,7 @@ export const firstParty: FirstPartyRegistry = {
     "breaker",
     "budget",
     "rate-limit",
+    "heartbeat",
     "dedup",
     "rules",
     "hedge",
