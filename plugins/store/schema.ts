@@ -241,5 +241,11 @@ CREATE TABLE trial_daily (
 ) WITHOUT ROWID, STRICT;
 `;
 
+/** Version 4. The hours of one project or model are found without reading those of all others. */
+const hourlyByName: Migration = `
+CREATE INDEX hourly_project ON hourly (project, at);
+CREATE INDEX hourly_model ON hourly (model, at);
+`;
+
 /** In order; the schema's version is how many of them a database has been through. */
-export const MIGRATIONS: readonly Migration[] = [first, decisions, savings];
+export const MIGRATIONS: readonly Migration[] = [first, decisions, savings, hourlyByName];
