@@ -1,4 +1,11 @@
-import { type Candidate, type Exchange, type Reply, type Slot, slot } from "@tokenman/plugin-sdk";
+import {
+  type Attempt,
+  type Candidate,
+  type Exchange,
+  type Reply,
+  type Slot,
+  slot,
+} from "@tokenman/plugin-sdk";
 import type { Affinity } from "./affinity.ts";
 
 /** Where the exchange's route begins, on those that were put before it. */
@@ -29,16 +36,26 @@ export class Ways {
     return [{ ...there, reason }, ...candidates.filter((candidate) => candidate !== there)];
   }
 
-  /** Remembers who served the conversation, where its route alone would have led elsewhere. */
+  /** Remembers who served the conversation, where the one that was asked first failed it. */
   served({ attempt, status }: Reply, exchange: Exchange): void {
-    const { candidates } = exchange;
+    const { candidates, attempts } = exchange;
     if (candidates.length < 2 || this.#ttlMs === 0 || attempt === undefined || status >= 400) return;
+    const { candidate } = attempt;
+    const asked = candidates[0]!;
     const moved = exchange.get(First);
-    const first = moved ?? candidates[0]!;
-    if (!isSamePlace(attempt.candidate, first))
-      this.#affinity.stay(conversationOf(exchange), attempt.candidate, this.#ttlMs);
+    const first = moved ?? asked;
+    // Whom another one merely overtook has not failed: the conversation goes on with it.
+    const hasMoved =
+      !isSamePlace(candidate, asked) &&
+      attempts.some((each) => isSamePlace(each.candidate, asked) && hasFailed(each));
+    const place = hasMoved ? candidate : asked;
+    if (!isSamePlace(place, first)) this.#affinity.stay(conversationOf(exchange), place, this.#ttlMs);
     else if (moved !== undefined) this.#affinity.forget(conversationOf(exchange));
   }
+}
+
+function hasFailed({ result, status = 0, streamError }: Attempt): boolean {
+  return result?.kind === "skipped" || result?.kind === "error" || status >= 400 || streamError !== undefined;
 }
 
 function isSamePlace(left: Candidate, right: Candidate): boolean {

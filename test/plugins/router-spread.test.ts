@@ -1,10 +1,19 @@
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { describe, it } from "node:test";
-import { type Candidate, headerValue, type Provider } from "@tokenman/plugin-sdk";
+import {
+  type Attempt,
+  type Candidate,
+  type Exchange,
+  headerValue,
+  type Provider,
+  type Reply,
+} from "@tokenman/plugin-sdk";
 import { faults, textScript } from "@tokenman/plugin-sdk/testkit";
 import { Affinity } from "../../plugins/router/affinity.ts";
 import { spread } from "../../plugins/router/spread.ts";
+import { Ways } from "../../plugins/router/way.ts";
+import { fakeExchange } from "../support/fake-setup.ts";
 import { provider, type Routed, startRouted } from "../support/routed.ts";
 
 const limits = { timeout: 30_000 };
@@ -197,6 +206,51 @@ describe("router: a conversation", () => {
     assert.equal((await ask(it, "one")).status, 400);
     assert.deepEqual(it.counts(), [1, 0]);
     assert.equal(await placeOf(it, "one"), "first");
+  });
+});
+
+describe("router: whether a conversation moves", () => {
+  const candidate = (name: string) => ({ provider: { name } as Provider }) as Candidate;
+  const [a, b] = [candidate("a"), candidate("b")];
+  /** Where the next request goes, after the first of the two ended like that and the second one served. */
+  const after = (first: Partial<Attempt>, status = 200): string => {
+    const affinity = new Affinity(() => 0);
+    const ways = new Ways(affinity, 1_000);
+    const next = () => {
+      const slots = new Map<unknown, unknown>();
+      const exchange = fakeExchange({
+        project: "p",
+        session: "s",
+        get: (slot) => slots.get(slot) as never,
+        set: (slot, value) => void slots.set(slot, value),
+      }) as Exchange & { attempts: readonly Attempt[] };
+      exchange.candidates = ways.order(exchange, [a, b]);
+      return exchange;
+    };
+    const exchange = next();
+    const attempt = { candidate: b } as Attempt;
+    exchange.attempts = [{ candidate: a, ...first } as Attempt, attempt];
+    ways.served({ attempt, status } as Reply, exchange);
+    return next().candidates[0]!.provider.name;
+  };
+
+  it("depends on whether the first one failed it, or was only overtaken by a second one beside it", () => {
+    assert.equal(after({ result: { kind: "skipped", by: "breaker", reason: "open" } }), "b");
+    assert.equal(after({ status: 529, result: { kind: "reply", status: 529, body: "aborted" } }), "b");
+    assert.equal(after({ status: 429 }), "b");
+    const error = { kind: "error", code: "TM_UPSTREAM_RESET", message: "", bytesSent: true } as const;
+    assert.equal(after({ result: error }), "b");
+    const streamError = {
+      kind: "error",
+      type: "overloaded_error",
+      status: 529,
+      retryable: true,
+      message: "",
+    } as const;
+    assert.equal(after({ status: 200, streamError }), "b");
+    assert.equal(after({ result: { kind: "cancelled" } }), "a");
+    assert.equal(after({ status: 200, result: { kind: "reply", status: 200, body: "aborted" } }), "a");
+    assert.equal(after({ result: error }, 400), "a", "nobody has served it");
   });
 });
 
