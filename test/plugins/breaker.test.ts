@@ -517,7 +517,7 @@ describe("the plugin", () => {
     await using tokenman = await startTokenman({
       also: ["breaker"],
       plugins: [sink],
-      config: `${providersAt(upstream.url)}\n[resilience]\ncb_failure_threshold = 2\n`,
+      config: `${providersAt(upstream.url)}\n[cache]\nenabled = false\n[resilience]\ncb_failure_threshold = 2\n`,
     });
     const ask = async () => {
       const headers = { "content-type": "application/json", "x-api-key": "sk-ant-api03-x" };
@@ -541,6 +541,7 @@ describe("the plugin", () => {
         await (await fetch(`${tokenman.dashboard}/metrics`)).text(),
       )?.[1];
 
+    const feed = (await fetch(`${tokenman.dashboard}/api/events`)).body!.getReader();
     upstream.next(faults.status(529), faults.status(529));
     assert.deepEqual([(await ask()).status, (await ask()).status, await gauge()], [529, 529, "1"]);
     const refused = await ask();
@@ -595,7 +596,6 @@ describe("the plugin", () => {
     });
     assert.equal(foreign.status, 403);
     assert.equal((await ask()).status, 200, "a page of somebody else's opened nothing");
-    const feed = (await fetch(`${tokenman.dashboard}/api/events?lastEventId=0`)).body!.getReader();
     let told = "";
     while (!/event: alert\n.*\n\n/.test(told)) told += Buffer.from((await feed.read()).value!).toString();
     await feed.cancel();

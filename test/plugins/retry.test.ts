@@ -32,9 +32,10 @@ async function ask(
     readonly providers?: readonly string[];
     readonly headers?: readonly string[];
     readonly path?: string;
+    readonly body?: object;
   } = {},
 ) {
-  const { providers = ["a"], headers = [], path } = options;
+  const { providers = ["a"], headers = [], path, body = REQUEST.body } = options;
   await using run = await runPlugin(retry, {
     config: { retry_base_delay_ms: 0, ...options.config } as never,
     providers,
@@ -43,6 +44,7 @@ async function ask(
   const { reply, upstream, outcome } = await run.send(
     {
       ...REQUEST,
+      body,
       ...(path !== undefined && { path }),
       headers: ["Content-Type", "application/json", "x-api-key", "k", ...headers],
     },
@@ -182,6 +184,28 @@ describe("after a failure", () => {
   it("the statuses are the config's", async () => {
     assert.equal((await ask([failing(500)], { config: { retry_statuses: [529] } })).asked.length, 1);
     assert.equal((await ask([failing(501)], { config: { retry_statuses: [501] } })).asked.length, 2);
+  });
+
+  it("what the provider says of trying again counts more than the status", async () => {
+    const advised = (status: number, advice: string) => failing(status, ["X-Should-Retry", advice]);
+    assert.deepEqual((await ask([advised(409, "true")])).asked, ["a", "a"]);
+    assert.deepEqual((await ask([advised(503, " False ")])).asked, ["a"]);
+    const spent = capped("enforced_spend_limit_reached");
+    const insisting = { ...spent, headers: [...spent.headers!, "x-should-retry", "true"] };
+    assert.deepEqual((await ask([insisting])).asked, ["a"], "but not for a spend cap");
+  });
+
+  it("the statuses are those of errors in streams, too", async () => {
+    const asked = async (type: string, config = {}) => {
+      const body = `event: error\ndata: {"type":"error","error":{"type":"${type}","message":"m"}}\n\n`;
+      const broken: ReplyInit = { status: 200, headers: ["content-type", "text/event-stream"], body };
+      const streamed = { providers: ["a", "b"], body: { ...REQUEST.body, stream: true }, config };
+      return (await ask([broken], streamed)).asked.length;
+    };
+    assert.deepEqual([await asked("overloaded_error"), await asked("api_error")], [2, 2]);
+    assert.equal(await asked("invalid_request_error"), 1);
+    assert.equal(await asked("api_error", { retry_statuses: [529] }), 1);
+    assert.equal(await asked("overloaded_error", { retry_statuses: [529] }), 2);
   });
 
   it("a client that has tried before is given fewer", async () => {
