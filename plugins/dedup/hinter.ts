@@ -144,9 +144,10 @@ export class Hinter {
     if (body.length < MIN_BYTES) return "short";
     if (mayTouch(this.#parts.guard, exchange, "dedup", "hint") !== "new") return "untouched";
     // As a string of its own, in quotes: within a text the quotes would be escaped.
-    if (body.includes(vendor === "anthropic" ? '"cache_control"' : '"prompt_cache_key"')) return "client";
+    if (vendor === "anthropic" && body.includes('"cache_control"')) return "client";
     const cacheKey = vendor === "openai" ? cacheKeyFor(exchange, body) : undefined;
     if (vendor === "openai" && cacheKey === undefined) return "first";
+    if (cacheKey === "") return "client";
     const parts = partsOf(exchange);
     const last =
       parts === undefined ? -1 : vendor === "openai" ? parts.turns.length - 1 : lastUserMessage(parts.turns);

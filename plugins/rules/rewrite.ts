@@ -9,13 +9,17 @@ import { minifyXml } from "./xml-text.ts";
 /** A longer text is left alone: to look through it would take the loop's time. */
 export const MAX_CHARACTERS = 262_144;
 
-/** Whether the rules can concern a segment at all; told without reading its text. `first` is its text's first byte. */
-export function isConcerned(segment: Segment, rules: Ruleset, first: number | undefined): boolean {
-  if (segment.sealed || segment.node.kind !== "string") return false;
+/** Whether the rules can concern a segment of `body` at all; told without reading its text. */
+export function isConcerned(segment: Segment, rules: Ruleset, body: Buffer): boolean {
   const { kind, role } = segment;
-  if (kind === "tool-result") return rules.toolOutput && !isFileTool(segment.tool);
+  if (segment.sealed || rules.id === "") return false;
+  if (kind === "tool-result")
+    return rules.toolOutput && !isFileTool(segment.tool) && segment.node.kind === "string";
   if (kind !== "text" && kind !== "system") return false;
   if (role !== "user" && role !== "system") return false;
+  const { start } = segment.node;
+  if (body[start] !== 0x22) return false;
+  const first = body[start + 1];
   if (rules.whitespace || rules.markdown || rules.instructions) return true;
   return (rules.json && (first === 0x7b || first === 0x5b)) || (rules.xml && first === 0x3c);
 }

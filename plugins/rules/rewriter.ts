@@ -15,7 +15,6 @@ import {
   type Touch,
   textOf,
 } from "@tokenman/plugin-sdk";
-import { bracketStrings, hashOf } from "./candidates.ts";
 import { type Epoch, epochsFor, epochsText, parseEpochs, rulesAt } from "./epochs.ts";
 import { type Known, type Memo, UNCHANGED } from "./memo.ts";
 import { paragraphsOf } from "./prose.ts";
@@ -71,8 +70,7 @@ export class Rewriter {
   readonly request = (exchange: Exchange): Promise<void> | undefined => {
     const { body } = exchange.request;
     if (body === undefined || body.length === 0 || exchange.dialect?.generates !== true) return undefined;
-    if (!this.#isQuick) return this.#begin(exchange, body);
-    if (this.#mayHaveJson(exchange, body)) return this.#begin(exchange, body);
+    if (!this.#isQuick || mayHaveJson(body, this.#parts.rules)) return this.#begin(exchange, body);
     // Messages that were sent under other rules than today's stay as they were sent.
     if (!body.includes('"assistant"')) return undefined;
     const known = this.#parts.book.find(epochsKey(exchange));
@@ -108,37 +106,7 @@ export class Rewriter {
     });
   };
 
-  /** Whether any string begins as JSON does, of those that are not known to be nothing in this session. */
-  #mayHaveJson(exchange: Exchange, body: Buffer): boolean {
-    if (!this.#parts.rules.json) return false;
-    for (const { key } of this.#bracketTexts(exchange, body))
-      if (this.#parts.memo.get(key) === undefined) return true;
-    return false;
-  }
-  #rememberNothing(exchange: Exchange, done: readonly (readonly [Segment, Known])[]): void {
-    const { body } = exchange.request;
-    if (!this.#isQuick || body === undefined) return;
-    const rewritten = new Set(done.map(([{ hash }]) => hash));
-    for (const { hash, key } of this.#bracketTexts(exchange, body))
-      if (!rewritten.has(hash)) this.#parts.memo.set(key, UNCHANGED);
-  }
-  /**
-   * The texts that begin with a bracket. Whether one is nothing hangs on where it stands, so it is known for one session,
-   * and for so many of the same.
-   */
-  *#bracketTexts(
-    { session }: Exchange,
-    body: Buffer,
-  ): Generator<{ readonly hash: string; readonly key: string }> {
-    const counts = new Map<string, number>();
-    for (const [start, end] of bracketStrings(body)) {
-      const hash = hashOf(body, start, end);
-      const number = (counts.get(hash) ?? 0) + 1;
-      counts.set(hash, number);
-      yield { hash, key: `${hash} - ${number} ${session}` };
-    }
-  }
-  /** Whether a session ever had rules that concern other texts than {@link #mayHaveJson} looks for. */
+  /** Whether a session ever had rules that concern other texts than today's. */
   #hadMore(epochs: string | undefined): boolean {
     if (epochs === undefined) return false;
     return (
@@ -170,12 +138,9 @@ export class Rewriter {
     // What a session that may not be touched any more brings anew is left alone for good.
     const { epochs, isNew } = epochsFor(known, touch === "new" ? rules : NO_RULES, fresh);
     const concerned = segments.filter((segment) =>
-      isConcerned(segment, rulesAt(epochs, segment.message), body[segment.node.start + 1]),
+      isConcerned(segment, rulesAt(epochs, segment.message), body),
     );
-    if (concerned.length === 0) {
-      this.#rememberNothing(exchange, []);
-      return undefined;
-    }
+    if (concerned.length === 0) return undefined;
     if (isNew) book.set(epochsKey(exchange), epochsText(epochs));
     const turn: Turn = { exchange, epochs, fresh, ...this.#context(exchange, epochs) };
     if (epochs.some((epoch) => epoch.rules.toolOutput)) exchange.set(Referring, turn);
@@ -260,7 +225,6 @@ export class Rewriter {
       else knownTokens += saved;
     }
     if (done.length > 0) this.#note(exchange, newTokens, knownTokens);
-    this.#rememberNothing(exchange, done);
   }
 
   #note(exchange: Exchange, newTokens: number, knownTokens: number): void {
@@ -309,6 +273,14 @@ export class Rewriter {
 }
 
 const NOTHING: ReadonlySet<string> = new Set();
+
+/** In a longer body there is always some string that begins so: its segments tell, which are known from the turn before. */
+const SHORT_BYTES = 8_192;
+
+/** Whether a string may begin as JSON does: of a short body, told without reading it. */
+function mayHaveJson(body: Buffer, { json }: Ruleset): boolean {
+  return json && (body.length > SHORT_BYTES || body.includes('"{') || body.includes('"['));
+}
 
 /** A client chooses its session's id. */
 const MAX_SESSION = 200;
