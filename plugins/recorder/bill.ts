@@ -58,7 +58,7 @@ export class Biller {
     // Vendors do not bill what they refuse; a redirect is no answer.
     if (usage === undefined && (status < 200 || status > 299)) return NOTHING;
     // An error in the place of a stream's beginning is a refusal, too.
-    if (sample === undefined && usage === undefined && attempt.streamError !== undefined) return NOTHING;
+    if (sample === undefined && usage === undefined && isRefused(attempt)) return NOTHING;
     if (sample === undefined && usage === undefined)
       return { ...NOTHING, unpriced: "the reply told no usage" };
     return this.#estimated(exchange, attempt, usage, sample);
@@ -161,10 +161,16 @@ export class Biller {
 }
 
 /** Whether it was called off, with a good head or none, because another attempt of the exchange had the reply. */
-function wasOvertaken({ attempts }: Exchange, { result, status = 200, streamError }: Attempt): boolean {
+function wasOvertaken({ attempts }: Exchange, attempt: Attempt): boolean {
+  const { result, status = 200 } = attempt;
   const isOff = result?.kind === "cancelled" || (result?.kind === "reply" && result.body === "aborted");
-  if (!isOff || status >= 300 || streamError !== undefined) return false;
+  if (!isOff || status >= 300 || isRefused(attempt)) return false;
   return attempts.some((other) => other.result?.kind === "reply" && other.result.body !== "aborted");
+}
+
+/** Whether the provider said in its stream that it failed; one that was cut off before its first event said nothing. */
+function isRefused({ streamError }: Attempt): boolean {
+  return streamError !== undefined && streamError.type !== "cut";
 }
 
 /** The model's name as it was sent upstream. */
