@@ -26,7 +26,9 @@ export function judge(
   countRateLimits: boolean,
 ): Judgement {
   if (result?.kind === "error") return PROVIDERS.has(result.code) ? "broken" : "neither";
-  const said = streamError === undefined ? (status ?? 0) : (streamError.status ?? 500);
+  // A stream that ended before its first event said nothing: how it ended tells whose doing that was.
+  const isSaid = streamError !== undefined && streamError.type !== "cut";
+  const said = isSaid ? (streamError.status ?? 500) : (status ?? 0);
   if (said === 429) return countRateLimits ? "failed" : "neither";
   if (said >= 500) return "failed";
   if (result?.kind !== "reply") return "neither";

@@ -440,6 +440,9 @@ describe("an attempt's end", () => {
     assert.equal(reply(200, "upstream-cut"), "broken");
     for (const code of ["TM_UPSTREAM_CONNECT", "TM_UPSTREAM_RESET", "TM_UPSTREAM_TIMEOUT", "TM_UPSTREAM_TLS"])
       assert.equal(error(code), "broken");
+    const cut = { kind: "error", type: "cut", status: undefined, retryable: true, message: "" } as const;
+    assert.equal(of({ kind: "reply", status: 200, body: "upstream-cut" }, cut), "broken");
+    assert.equal(of({ kind: "reply", status: 200, body: "aborted" }, cut), "neither", "called off");
     assert.deepEqual([inStream(529), inStream(undefined), inStream(400)], ["failed", "failed", "answered"]);
   });
 
