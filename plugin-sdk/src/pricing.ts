@@ -1,4 +1,6 @@
 import type { Usage } from "./dialect.ts";
+import type { Exchange } from "./exchange.ts";
+import { type Provider, speaks } from "./provider.ts";
 import { type ServiceToken, service } from "./service.ts";
 
 /** Cost by kind, in nano-dollars (1e-9 USD), whole numbers. `total` is their sum. */
@@ -33,6 +35,11 @@ export interface PriceQuery {
   readonly format: string;
   /** Milliseconds since the epoch: prices change with time. */
   readonly at: number;
+}
+
+/** The format by which an exchange is priced at a provider: the client's own, where the provider speaks it. */
+export function priceFormat({ format }: Pick<Exchange, "format">, provider: Provider): string {
+  return format !== undefined && speaks(provider, format.name) ? format.name : provider.format;
 }
 
 /** What else a rate depends on, as far as it is known before the reply. What is left out counts as the ordinary case. */

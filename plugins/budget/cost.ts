@@ -4,6 +4,7 @@ import {
   type Exchange,
   type PriceQuery,
   type Pricing,
+  priceFormat,
 } from "@tokenman/plugin-sdk";
 
 /** Whether the attempt certainly costs nothing: it was not sent, or the provider refused it. */
@@ -40,5 +41,5 @@ export function costOf(exchange: Exchange, attempt: Attempt, pricing: Pricing, e
 
 export function queryOf(exchange: Exchange, { candidate, provider, startedAt }: Attempt): PriceQuery {
   const model = candidate.model ?? exchange.description?.model ?? "";
-  return { model, provider: provider.name, format: provider.format, at: startedAt };
+  return { model, provider: provider.name, format: priceFormat(exchange, provider), at: startedAt };
 }

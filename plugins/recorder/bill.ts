@@ -6,6 +6,7 @@ import {
   type LedgerSaving,
   type PriceQuery,
   type Pricing,
+  priceFormat,
   providerCacheClaim,
   type Tokenizer,
   type Usage,
@@ -149,7 +150,7 @@ export class Biller {
     const query = (model: string): PriceQuery => ({
       model,
       provider: provider.name,
-      format: provider.format,
+      format: priceFormat(exchange, provider),
       at: startedAt,
     });
     const queries: PriceQuery[] = [];

@@ -5,6 +5,7 @@ import {
   type Exchange,
   type Logger,
   type Pricing,
+  priceFormat,
   providerCacheClaim,
   rewritesOf,
   type SavingsGuard,
@@ -112,7 +113,7 @@ export class Guard implements SavingsGuard {
     const query = (model: string) => ({
       model,
       provider: provider.name,
-      format: provider.format,
+      format: priceFormat(exchange, provider),
       at: startedAt,
     });
     const { serviceTier, speed, region, model } = usage!;

@@ -151,7 +151,9 @@ export async function measure(
   const sum = { input: 0, read: 0, written: 0, output: 0, nanoUsd: 0, ownCalls: 0, ownNanoUsd: 0 };
   const savings: Record<string, { tokens: number; nanoUsd: number }> = {};
   for (const { turn, end } of found) {
-    for (const { usage, cost } of end.attempts) {
+    for (const { usage, cost, unpriced } of end.attempts) {
+      if (usage !== undefined && cost === undefined)
+        throw new Error(`${MODEL[dialect]} has no price: ${unpriced}`);
       sum.nanoUsd += cost?.total ?? 0;
       if (usage !== undefined) addUsage(sum, usage);
       if (turn !== undefined) continue;
