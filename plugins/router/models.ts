@@ -67,7 +67,10 @@ export class Models {
       // A provider may know what it does not list. Without a credential there is nobody to be asked.
       if (client.credential !== undefined || table.plan(format.name, id).choices[0]?.provider.auth === "none")
         return undefined;
-      return exchange.refuse({ code: "TM_NOT_FOUND", message: `there is no model ${JSON.stringify(id)}` });
+      return exchange.refuse({
+        code: "TM_NOT_FOUND",
+        message: `there is no model ${JSON.stringify(id.slice(0, 100))}`,
+      });
     }
     if (refusal !== undefined) return refusal;
     const query = exchange.request.target.split("?", 2)[1] ?? "";

@@ -58,6 +58,7 @@ const TAKING = 2;
 
 /** Plans are made once for each format and model; model names come from clients, so the number kept is bounded. */
 const MAX_PLANS = 1_000;
+const MAX_KEY = 200;
 
 /** The plan for one conversation: among equals, those that have a weight take turns at going first. */
 export function spreadOver(plan: Plan, conversation: string): Plan {
@@ -158,6 +159,7 @@ export class RouteTable {
     let plan = this.#plans.get(key);
     if (plan === undefined) {
       plan = this.#make(format, model);
+      if (key.length > MAX_KEY) return plan;
       if (this.#plans.size >= MAX_PLANS) this.#plans.clear();
       this.#plans.set(key, plan);
     }

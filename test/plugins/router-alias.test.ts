@@ -148,6 +148,30 @@ describe("router: an alias", () => {
     );
   });
 
+  it("comes back as it was asked for, whatever it is called", limits, async () => {
+    await using it = await startRouted(
+      1,
+      ([url]) =>
+        `${provider("openai", { api_base: url, auth: "none" })}[routing.model_map]\n"*" = "openai/test-model"\n`,
+    );
+    const long = "x".repeat(1_000_000);
+    for (const model of ["\ud800", long, "__proto__", "a\u0000b", "*", "/", "openai/x", "é\n", '"', "$&"]) {
+      const body = { model, messages: [] };
+      const whole = await it.post("/v1/chat/completions", body);
+      assert.equal((JSON.parse(whole.body.toString()) as { model: string }).model, model);
+      const stream = await it.post("/v1/chat/completions", { ...body, stream: true });
+      const name = JSON.stringify(model);
+      const events = Buffer.concat(textEvents("openai-chat")).toString();
+      // By parts: a replacement's own dollars would mean something.
+      assertBytesEqual(stream.body, Buffer.from(events.split('"test-model"').join(name)));
+      assert.equal((it.upstreams[0]!.last().json() as { model: string }).model, "test-model");
+    }
+    assert.deepEqual(
+      it.tokenman.log.filter(({ level }) => level === "error"),
+      [],
+    );
+  });
+
   it("goes to whom its target's own route leads, under the target's name", limits, async () => {
     await using it = await startRouted(2, (urls) =>
       [
