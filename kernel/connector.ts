@@ -52,31 +52,35 @@ export function makeConnector({ connectMs, proxy, trust, lookup }: ConnectorOpti
   };
   const toProxy = proxy === undefined ? undefined : buildConnector(plain);
   return (to, done) => {
-    const attempt = new Attempt(connectMs, done);
+    const pending = new PendingConnection(connectMs, done);
     if (proxy === undefined || toProxy === undefined) {
-      attempt.connect(origin, to, attempt.finish);
-      return attempt;
+      pending.connect(origin, to, pending.finish);
+      return pending;
     }
-    attempt.connect(
+    pending.connect(
       () => toProxy,
       proxy.address,
       (error, socket) => {
-        if (error !== null || socket === null || (proxy.forwards && to.protocol === "http:")) {
-          attempt.finish(error, socket);
+        if (error !== null || socket === null) {
+          pending.finish(proxyFailure(proxy, error), null);
+          return;
+        }
+        if (proxy.forwards && to.protocol === "http:") {
+          pending.finish(null, socket);
           return;
         }
         tunnelThrough(proxy, socket, to, (refused) => {
-          if (refused !== undefined) attempt.finish(refused, null);
-          else if (to.protocol === "http:") attempt.finish(null, socket);
-          else attempt.connect(origin, { ...to, httpSocket: socket }, attempt.finish);
+          if (refused !== undefined) pending.finish(refused, null);
+          else if (to.protocol === "http:") pending.finish(null, socket);
+          else pending.connect(origin, { ...to, httpSocket: socket }, pending.finish);
         });
       },
     );
-    return attempt;
+    return pending;
   };
 }
 
-class Attempt implements Connecting {
+class PendingConnection implements Connecting {
   readonly #done: Connected;
   readonly #timer: NodeJS.Timeout | undefined;
   #socket: Socket | undefined;
@@ -114,6 +118,17 @@ class Attempt implements Connecting {
   abandon(): void {
     this.finish(new TokenmanError("TM_CLIENT_GONE"), null);
   }
+}
+
+/** The system's own words for what did not connect; all others are TLS's. */
+const SYSTEM_ERROR = /^E(?!RR_)[A-Z_]+$/;
+
+function proxyFailure(proxy: UpstreamProxy, cause: Error | null): TokenmanError {
+  const code = (cause as NodeJS.ErrnoException | null)?.code ?? "";
+  const message = `the proxy ${proxy.address.host} is not reached: ${code}`;
+  return new TokenmanError(SYSTEM_ERROR.test(code) ? "TM_UPSTREAM_CONNECT" : "TM_UPSTREAM_PROXY", message, {
+    cause,
+  });
 }
 
 function tlsOptions({ ca, clientCertificate, serverName }: Trust): buildConnector.BuildOptions {

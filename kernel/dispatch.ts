@@ -281,9 +281,10 @@ type Phase = "connect" | "head" | "answer" | "body";
 function upstreamError(cause: Error, phase: Phase): TokenmanError {
   if (cause instanceof TokenmanError) return cause;
   const code = codeOf(cause);
-  return new TokenmanError(classify(code, phase), `${code === "" ? cause.name : code}: ${cause.message}`, {
-    cause,
-  });
+  // Of a name with several addresses each has its own error.
+  const said = cause instanceof AggregateError ? cause.errors.map(String).join("; ") : cause.message;
+  const message = `${code === "" ? cause.name : code}: ${said}`;
+  return new TokenmanError(classify(code, phase), message, { cause });
 }
 
 const TLS_CODES = /CERT|TLS|SSL|SELF_SIGNED|UNABLE_TO|INVALID_(?:CA|PURPOSE)|PATH_LENGTH_EXCEEDED|HOSTNAME/;
