@@ -85,11 +85,12 @@ export class Hinter {
     exchange: Exchange,
     attempt: Attempt,
   ): Promise<Verdict | undefined> | Verdict | undefined => {
+    const vendor = VENDORS.get(exchange.dialect?.name ?? "");
     const known = exchange.get(Planned);
-    if (known === "nothing") return undefined;
+    if (vendor === undefined || known === "nothing") return undefined;
     if (known !== undefined) this.#hint(exchange, attempt, known);
     else {
-      const plan = this.#plan(exchange);
+      const plan = this.#plan(exchange, vendor);
       if (plan instanceof Promise)
         return exchange.wait(plan).then((found) => this.#begin(exchange, attempt, found));
       this.#begin(exchange, attempt, plan);
@@ -137,10 +138,9 @@ export class Hinter {
   }
 
   /** What is to be done, or why nothing is. A promise only where the disk must be asked. */
-  #plan(exchange: Exchange): Plan | HintOutcome | Promise<Plan | HintOutcome> {
+  #plan(exchange: Exchange, vendor: Plan["vendor"]): Plan | HintOutcome | Promise<Plan | HintOutcome> {
     const { body } = exchange.request;
-    const vendor = VENDORS.get(exchange.dialect?.name ?? "");
-    if (vendor === undefined || body === undefined) return "unreadable";
+    if (body === undefined) return "unreadable";
     if (body.length < MIN_BYTES) return "short";
     if (mayTouch(this.#parts.guard, exchange, "dedup", "hint") !== "new") return "untouched";
     // As a string of its own, in quotes: within a text the quotes would be escaped.

@@ -6,6 +6,7 @@ import {
   SavingsGuard,
   Tokenizer,
 } from "@tokenman/plugin-sdk";
+import { RuleCounts } from "./counts.ts";
 import { Memo } from "./memo.ts";
 import { References } from "./references.ts";
 import { Rewriter } from "./rewriter.ts";
@@ -28,9 +29,20 @@ export default definePlugin({
     const book = decisions.book("rules");
     const memo = await ctx.keep("memo", () => new Memo());
     const references = await ctx.keep("references", () => new References());
+    const counts = await ctx.keep("counts", () => new RuleCounts());
+    ctx.contribute("metric", counts.metric());
     ctx.pipeline((config, hooks) => {
       const rules = rulesetOf(config);
-      const rewriter = new Rewriter({ rules, book, memo, references, tokenizer, guard, log: ctx.log });
+      const rewriter = new Rewriter({
+        rules,
+        book,
+        memo,
+        references,
+        counts,
+        tokenizer,
+        guard,
+        log: ctx.log,
+      });
       hooks.request.tap(rewriter.request);
       hooks.beforeUpstream.tap(rewriter.beforeUpstream);
     });

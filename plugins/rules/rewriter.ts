@@ -15,6 +15,7 @@ import {
   type Touch,
   textOf,
 } from "@tokenman/plugin-sdk";
+import type { RuleCounts, RuleOutcome } from "./counts.ts";
 import { type Epoch, epochsFor, epochsText, parseEpochs, rulesAt } from "./epochs.ts";
 import { type Known, type Memo, UNCHANGED } from "./memo.ts";
 import { paragraphsOf } from "./prose.ts";
@@ -52,6 +53,7 @@ export interface RewriterParts {
   readonly book: DecisionBook;
   readonly memo: Memo;
   readonly references: References;
+  readonly counts: RuleCounts;
   readonly tokenizer: Tokenizer | undefined;
   readonly guard: SavingsGuard | undefined;
   readonly log: Logger;
@@ -133,6 +135,10 @@ export class Rewriter {
   ): Promise<void> | undefined {
     const { rules, book } = this.#parts;
     const { segments } = exchange;
+    if (segments.length === 0) {
+      this.#parts.counts.count("unreadable");
+      return undefined;
+    }
     const fresh = freshFrom(segments);
     const known = found === undefined ? undefined : parseEpochs(found);
     // What a session that may not be touched any more brings anew is left alone for good.
@@ -190,7 +196,7 @@ export class Rewriter {
           const known = { text: to, saved: Number(decision) || 0 };
           this.#parts.memo.set(key, known);
           done.push([segment, known]);
-        } else if (tokenizer === undefined) this.#leaveAlone(key);
+        } else if (tokenizer === undefined) this.#leaveAlone(key, "uncounted");
         else fresh.push({ segment, key, from: text, to });
       }
       if (fresh.length === 0) return this.#finish(turn, done);
@@ -202,12 +208,14 @@ export class Rewriter {
         for (const [index, { segment, key, to }] of fresh.entries()) {
           const saved = counts === undefined ? 0 : counts[2 * index]! - counts[2 * index + 1]!;
           // Another request may have been faster; what it decided stands.
-          if (saved <= 0 || book.get(key) === LEFT_ALONE) this.#leaveAlone(key);
+          if (saved <= 0 || book.get(key) === LEFT_ALONE)
+            this.#leaveAlone(key, counts === undefined ? "uncounted" : "no-shorter");
           else {
             const known = { text: to, saved };
             this.#parts.memo.set(key, known);
             book.set(key, String(saved));
             done.push([segment, known]);
+            this.#parts.counts.count("shorter");
           }
         }
         this.#finish(turn, done);
@@ -235,7 +243,8 @@ export class Rewriter {
     }
   }
 
-  #leaveAlone(key: string): void {
+  #leaveAlone(key: string, why: RuleOutcome): void {
+    this.#parts.counts.count(why);
     this.#parts.memo.set(key, UNCHANGED);
     this.#parts.book.set(key, LEFT_ALONE);
   }
