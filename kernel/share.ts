@@ -38,7 +38,11 @@ export class ShareBuffer {
     const finish = this.#finish;
     if (finish === undefined || "error" in finish || (finish.trailers?.length ?? 0) > 0) return undefined;
     if (this.spoiled || !this.joinable) return undefined;
-    return Buffer.concat(this.#chunks, this.#bytes);
+    // Memory of its own: a part of a pool that is kept keeps the whole pool.
+    const bytes = Buffer.allocUnsafeSlow(this.#bytes);
+    let at = 0;
+    for (const chunk of this.#chunks) at += chunk.copy(bytes, at);
+    return bytes;
   }
   get nextChunk(): number {
     return this.#firstChunk + this.#chunks.length;

@@ -8,8 +8,11 @@ import type { Pricing } from "./pricing.ts";
 import type { ReplyInit } from "./reply.ts";
 
 export interface StoredReply {
-  /** Without those that belong to its own moment or connection. */
-  readonly headers: RawHeaders;
+  /**
+   * Its headers, without those that belong to its own moment or connection: names and values with a line feed
+   * between them, which none of them can have. One text, because many are kept for long.
+   */
+  readonly head: string;
   /** As it was sent, in its Content-Encoding. Belongs to whoever keeps it. */
   readonly body: Buffer;
   /** Whether it came without a length: so it goes out again. */
@@ -49,13 +52,14 @@ const MOMENTARY: ReadonlySet<string> = new Set([
 /** `anthropic-ratelimit-…`, `x-ratelimit-…`, `ratelimit-…`: what is left of a limit. `x-tokenman-…`: TokenMan's own. */
 const MOMENTARY_START = /^(?:(?:anthropic-|x-)?ratelimit|x-tokenman-)/;
 
-function lasting(headers: RawHeaders): RawHeaders {
+function lasting(headers: RawHeaders): string {
   const kept: string[] = [];
   for (let index = 0; index + 1 < headers.length; index += 2) {
     const name = headers[index]!.toLowerCase();
     if (!MOMENTARY.has(name) && !MOMENTARY_START.test(name)) kept.push(headers[index]!, headers[index + 1]!);
   }
-  return kept;
+  // Joined, it is a text of its own, and keeps nothing else alive.
+  return kept.join("\n");
 }
 
 /**
@@ -69,7 +73,7 @@ export function storedReply(exchange: Exchange, flight: Flight): StoredReply | u
   const body = shared.whole();
   if (body === undefined) return undefined;
   return {
-    headers: lasting(shared.headers),
+    head: lasting(shared.headers),
     body,
     chunked: headerValue(shared.headers, "content-length") === undefined,
     provider: attempt.provider.name,
@@ -89,7 +93,7 @@ function mayBeStored(headers: RawHeaders): boolean {
 export function replayOf(stored: StoredReply, headers: RawHeaders): ReplyInit {
   return {
     status: 200,
-    headers: [...stored.headers, ...headers],
+    headers: stored.head === "" ? headers : [...stored.head.split("\n"), ...headers],
     body: stored.body,
     chunked: stored.chunked,
   };

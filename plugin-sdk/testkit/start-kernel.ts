@@ -4,7 +4,7 @@ import { testHome } from "./home.ts";
 import { currentHost, type HostedKernel, type TestHost } from "./host.ts";
 import type { ConfigTable } from "./toml.ts";
 
-const LEFT_OUT = ["access-log", "watch", "breaker", "retry"] as const;
+const LEFT_OUT = ["access-log", "watch", "cache", "breaker", "retry"] as const;
 
 export interface KernelSettings {
   /**
@@ -21,8 +21,8 @@ export interface KernelSettings {
   /** Default: a temporary folder that is removed at the end. */
   readonly dataDir?: string;
   /**
-   * TokenMan's default plugins that print, reload, or decide about attempts by themselves are left out, unless they are
-   * named here.
+   * TokenMan's default plugins that print, reload, answer or decide about attempts by themselves are left out, unless they
+   * are named here.
    */
   readonly also?: readonly (typeof LEFT_OUT)[number][];
   /** Default: the one that came with the package, or was installed. */

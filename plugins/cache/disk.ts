@@ -317,21 +317,17 @@ function placeOf({ project, stored }: Entry): Place {
   return { project, at: Math.floor(stored.at), bytes: stored.body.length };
 }
 function rowOf({ key, project, stored }: Entry): DiskRow {
-  const { body, at, ...head } = stored;
-  return { key, project, at: Math.floor(at), head: JSON.stringify(head), body };
+  const { body, at, ...rest } = stored;
+  return { key, project, at: Math.floor(at), head: JSON.stringify(rest), body };
 }
 
 /** Undefined for a row that somebody else has written. */
 function entryOf({ key, project, at, head, body }: DiskRow): Entry | undefined {
   try {
-    const { headers, chunked, provider, tokens, nanoUsd } = JSON.parse(head) as Omit<
-      StoredReply,
-      "body" | "at"
-    >;
-    if (!Array.isArray(headers) || headers.some((part) => typeof part !== "string")) return undefined;
+    const rest = JSON.parse(head) as Omit<StoredReply, "body" | "at">;
+    if (typeof rest.head !== "string" || typeof rest.provider !== "string") return undefined;
     const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-    const stored = { headers, body: bytes, chunked, provider, at, tokens, nanoUsd };
-    return { key, project, stored, isWritten: true };
+    return { key, project, stored: { ...rest, body: bytes, at }, isWritten: true };
   } catch {
     return undefined;
   }

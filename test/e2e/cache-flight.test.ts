@@ -43,6 +43,7 @@ interface Rig extends AsyncDisposable {
 async function rig(...plugins: readonly Plugin[]): Promise<Rig> {
   const upstream = await recordingUpstream();
   const tokenman = await startTokenman({
+    also: ["cache"],
     plugins,
     config: `[providers.anthropic]\napi_base = "${upstream.url}"\nauth = "client"\n`,
   });
@@ -263,6 +264,7 @@ describe("cache: identical requests at the same time", () => {
     // Behind the cache, where guards are.
     const file = rigged.tokenman.configFile;
     await using behind = await startTokenman({
+      also: ["cache"],
       plugins: [once],
       config: `${readFileSync(file, "utf8")}\n[plugins]\norder = ["cache", "once"]\n`,
     });

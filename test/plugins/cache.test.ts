@@ -76,6 +76,7 @@ function configFor(upstream: RecordingUpstream, config: string): string {
 async function rig(config = "", dataDir?: string): Promise<Rig> {
   const upstream = await recordingUpstream();
   const tokenman = await startTokenman({
+    also: ["cache"],
     config: configFor(upstream, config),
     ...(dataDir !== undefined && { dataDir }),
   });
@@ -277,7 +278,7 @@ describe("cache: what shares an answer", () => {
 
   it("refuses to ignore what tells a stream from a whole reply", async () => {
     await assert.rejects(
-      startTokenman({ config: '[cache]\nignore_fields = ["stream"]' }),
+      startTokenman({ also: ["cache"], config: '[cache]\nignore_fields = ["stream"]' }),
       /stream cannot be ignored/,
     );
   });
@@ -520,7 +521,7 @@ describe("cache: time and room", () => {
       key,
       project: "p",
       stored: {
-        headers: [],
+        head: "",
         body: Buffer.alloc(bytes),
         chunked: false,
         provider: "a",
@@ -552,7 +553,7 @@ describe("cache: time and room", () => {
         key: `k${(index * 7) % 9_000}`,
         project: "p",
         stored: {
-          headers: [],
+          head: "",
           body: Buffer.alloc(0),
           chunked: false,
           provider: "a",
@@ -577,14 +578,22 @@ describe("cache: on disk", () => {
     let first: ClientReply;
     await using upstream = await recordingUpstream();
     {
-      await using tokenman = await startTokenman({ config: configFor(upstream, ""), dataDir });
+      await using tokenman = await startTokenman({
+        also: ["cache"],
+        config: configFor(upstream, ""),
+        dataDir,
+      });
       first = await ask(tokenman);
       assert.equal(cacheOf(first), "MISS");
     }
     const file = join(dataDir, "cache.db");
     assert.equal(statSync(file).mode & 0o777, 0o600);
     {
-      await using tokenman = await startTokenman({ config: configFor(upstream, ""), dataDir });
+      await using tokenman = await startTokenman({
+        also: ["cache"],
+        config: configFor(upstream, ""),
+        dataDir,
+      });
       const again = await ask(tokenman);
       assert.equal(cacheOf(again), "HIT", "the very first request after the start");
       assert.deepEqual(again.body, first.body);
@@ -619,7 +628,11 @@ describe("cache: on disk", () => {
       make(file);
       const before = readFileSync(file);
       for (const expected of ["MISS", "HIT"]) {
-        await using tokenman = await startTokenman({ config: configFor(upstream, ""), dataDir });
+        await using tokenman = await startTokenman({
+          also: ["cache"],
+          config: configFor(upstream, ""),
+          dataDir,
+        });
         assert.equal(cacheOf(await ask(tokenman)), expected, `case ${index}`);
         if (expected === "MISS")
           assert.ok(
@@ -638,7 +651,7 @@ describe("cache: on disk", () => {
     // A folder in the place of the file: nothing can be opened there, not even by root.
     const { mkdirSync } = await import("node:fs");
     mkdirSync(join(dataDir, "cache.db", "sub"), { recursive: true });
-    await using tokenman = await startTokenman({ config: configFor(upstream, ""), dataDir });
+    await using tokenman = await startTokenman({ also: ["cache"], config: configFor(upstream, ""), dataDir });
     assert.equal(cacheOf(await ask(tokenman)), "MISS");
     assert.equal(cacheOf(await ask(tokenman)), "HIT");
     const stats = (await (await fetch(`${tokenman.dashboard}/api/cache`)).json()) as {
@@ -672,7 +685,7 @@ describe("cache: purge and figures", () => {
 
   it("a hit is in the ledger as one, with what it saved, and makes no attempt", async () => {
     await using upstream = await recordingUpstream();
-    await using tokenman = await startLedgered({ config: configFor(upstream, "") });
+    await using tokenman = await startLedgered({ also: ["cache"], config: configFor(upstream, "") });
     const body = bodyOf("anthropic-messages", { model: "claude-sonnet-4-5" });
     upstream.script(
       wholeReply({

@@ -40,6 +40,7 @@ async function rig(config: string, cache = false): Promise<Rig> {
   const provider = (name: string): string =>
     `[providers.${name}]\napi_base = "${upstream.url}"\nauth = "client"\n`;
   const tokenman = await startLedgered({
+    also: ["cache"],
     config: `[cache]\nenabled = ${cache}\n[compression.heartbeat]\nenabled = true\n${config}\n${provider("anthropic")}${provider("openai")}`,
   });
   return {
