@@ -3,7 +3,9 @@ import {
   type JsonEdit,
   type JsonNode,
   type JsonPatch,
+  nodeAt,
   parseIndex,
+  requestBodies,
   type Segment,
   type SegmentSpan,
   SpliceConflict,
@@ -44,7 +46,7 @@ export class Edits {
     if (this.#under !== undefined) return this.#under.root;
     if (this.#root === undefined) {
       try {
-        this.#root = parseIndex(this.#body);
+        this.#root = parseIndex(this.#body, requestBodies);
       } catch (cause) {
         throw new TokenmanError("TM_EDIT_IMPOSSIBLE", "the request's body is not JSON", { cause });
       }
@@ -193,11 +195,11 @@ export class SegmentState implements Segment {
   readonly message: number;
   readonly sealed: boolean;
   readonly tool?: string;
-  readonly node: JsonNode;
+  readonly #span: SegmentSpan;
   readonly #body: Buffer;
   readonly #edits: Edits;
+  #node: JsonNode | undefined;
   #original: string | undefined;
-  #hash: string | undefined;
 
   constructor(span: SegmentSpan, body: Buffer, edits: Edits) {
     this.pointer = span.pointer;
@@ -206,12 +208,16 @@ export class SegmentState implements Segment {
     this.message = span.message;
     this.sealed = span.sealed;
     if (span.tool !== undefined) this.tool = span.tool;
-    this.node = span.node;
+    this.#span = span;
     this.#body = body;
     this.#edits = edits;
   }
   isOf(edits: Edits): boolean {
     return this.#edits === edits;
+  }
+  get node(): JsonNode {
+    this.#node ??= nodeAt(this.#body, this.#span.start, this.#span.end);
+    return this.#node;
   }
   get text(): string {
     const edited = this.#edits.textOf(this.pointer);
@@ -220,8 +226,9 @@ export class SegmentState implements Segment {
     return this.#original;
   }
   get hash(): string {
-    this.#hash ??= crypto.hash("sha256", this.#body.subarray(this.node.start, this.node.end), "base64url");
-    return this.#hash;
+    const span = this.#span;
+    span.hash ??= crypto.hash("sha256", this.#body.subarray(span.start, span.end), "base64url");
+    return span.hash;
   }
 }
 

@@ -66,8 +66,13 @@ export interface Segment {
   readonly hash: string;
 }
 
-/** A segment as a dialect lists it; the kernel adds `text` and `hash`. */
-export type SegmentSpan = Omit<Segment, "text" | "hash">;
+/** A segment as a dialect lists it: the value in the bytes [start, end). The kernel adds `node`, `text` and `hash`. */
+export interface SegmentSpan extends Omit<Segment, "node" | "text" | "hash"> {
+  readonly start: number;
+  readonly end: number;
+  /** The content hash once it was worked out: a span may be listed again in the next turn. */
+  hash?: string;
+}
 
 /**
  * Tokens as the provider billed them. All counts are exact when `source` is "provider". The kinds are disjoint:

@@ -31,6 +31,7 @@ export * from "./provider.ts";
 export * from "./reply.ts";
 export * from "./retry-after.ts";
 export * from "./savings.ts";
+export { BodyReader, listSegments, SegmentList, type SegmentPlace } from "./segment-list.ts";
 export * from "./service.ts";
 export * from "./sse.ts";
 export * from "./stored-reply.ts";

@@ -110,6 +110,12 @@ export class DocumentMemo {
     return document;
   }
 
+  /** Forgets all documents. */
+  forget(): void {
+    this.#known.length = 0;
+    this.#latest = undefined;
+  }
+
   #putFirst(document: KnownDocument): void {
     const known = this.#known;
     const at = known.indexOf(document);

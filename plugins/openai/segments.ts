@@ -1,56 +1,50 @@
-import { type JsonNode, parseIndex, type SegmentSpan } from "@tokenman/plugin-sdk";
+import { type BodyReader, listSegments, type SegmentSpan } from "@tokenman/plugin-sdk";
 import { readMessages } from "./chat-segments.ts";
+import { definition } from "./content-segments.ts";
 import { readInput } from "./responses-segments.ts";
-import { SegmentList } from "./segment-list.ts";
+
+const CHAT = Symbol("openai-chat");
+const RESPONSES = Symbol("openai-responses");
+const EMBEDDINGS = Symbol("openai-embeddings");
 
 /** The text of a Chat Completions body: tools, then messages. A Responses-shaped body is read as such. */
 export function chatSegments(body: Buffer): readonly SegmentSpan[] {
-  return read(body, (root, list) => {
-    readTools(root, list);
-    if (root.get("messages") === undefined && root.get("input") !== undefined) readInput(root, list);
-    else readMessages(root, list);
+  return listSegments(CHAT, body, (reader) => {
+    readTools(reader);
+    if (reader.get("messages") === undefined && reader.get("input") !== undefined) readInput(reader);
+    else readMessages(reader);
   });
 }
 
 /** The text of a Responses body: tools, instructions, input. */
 export function responsesSegments(body: Buffer): readonly SegmentSpan[] {
-  return read(body, (root, list) => {
-    readTools(root, list);
-    if (root.get("input") === undefined && root.get("messages") !== undefined) readMessages(root, list);
-    else readInput(root, list);
+  return listSegments(RESPONSES, body, (reader) => {
+    readTools(reader);
+    if (reader.get("input") === undefined && reader.get("messages") !== undefined) readMessages(reader);
+    else readInput(reader);
   });
 }
 
 /** The texts of an Embeddings body. Token arrays are numbers, and listed as they stand. */
 export function embeddingSegments(body: Buffer): readonly SegmentSpan[] {
-  return read(body, (root, list) => {
-    const input = root.get("input");
-    const items = input?.items() ?? [];
+  return listSegments(EMBEDDINGS, body, (reader) => {
+    const items = reader.get("input")?.items() ?? [];
     if (items.some((item) => item.kind === "string")) {
-      for (const [index, item] of items.entries()) {
-        list.add(item, `/input/${index}`, item.kind === "string" ? "text" : "other", {
+      reader.elements("input", (item, message, into) =>
+        into.add(item, `/input/${message}`, item.kind === "string" ? "text" : "other", {
           role: "user",
-          message: index,
-        });
-      }
-    } else
-      list.add(input, "/input", input?.kind === "string" ? "text" : "other", { role: "user", message: 0 });
+          message,
+        }),
+      );
+    } else {
+      reader.value("input", (input, into) =>
+        into.add(input, "/input", input.kind === "string" ? "text" : "other", { role: "user", message: 0 }),
+      );
+    }
   });
 }
 
-function readTools(root: JsonNode, list: SegmentList): void {
-  for (const key of ["tools", "functions"]) {
-    for (const [index, tool] of (root.get(key)?.items() ?? []).entries())
-      list.definition(tool, `/${key}/${index}`);
-  }
-}
-
-function read(body: Buffer, into: (root: JsonNode, list: SegmentList) => void): readonly SegmentSpan[] {
-  try {
-    const list = new SegmentList();
-    into(parseIndex(body), list);
-    return list.spans;
-  } catch {
-    return [];
-  }
+function readTools(reader: BodyReader): void {
+  for (const key of ["tools", "functions"])
+    reader.elements(key, (tool, index, into) => definition(tool, `/${key}/${index}`, into));
 }

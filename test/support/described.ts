@@ -1,5 +1,5 @@
 import crypto from "node:crypto";
-import type { Dialect, Exchange, Segment, Slot } from "@tokenman/plugin-sdk";
+import { type Dialect, type Exchange, nodeAt, type Segment, type Slot } from "@tokenman/plugin-sdk";
 
 /** An exchange as far as its description goes: body, segments, slots. `edited` texts are by segment pointer. */
 export function describedExchange(
@@ -11,14 +11,16 @@ export function describedExchange(
   const segments = dialect.segments(bytes).map((span): Segment => {
     let text: string | undefined;
     let hash: string | undefined;
+    const node = nodeAt(bytes, span.start, span.end);
     return {
       ...span,
+      node,
       get text() {
-        text ??= edited[span.pointer] ?? (span.node.kind === "string" ? span.node.text() : span.node.raw());
+        text ??= edited[span.pointer] ?? (node.kind === "string" ? node.text() : node.raw());
         return text;
       },
       get hash() {
-        hash ??= crypto.hash("sha256", bytes.subarray(span.node.start, span.node.end), "base64url");
+        hash ??= crypto.hash("sha256", bytes.subarray(span.start, span.end), "base64url");
         return hash;
       },
     };
