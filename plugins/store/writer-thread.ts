@@ -17,6 +17,8 @@ import { asError } from "./wire-error.ts";
 
 /** How long rows wait for others to share their way to the writer, and its commit. */
 const GATHER_MS = 40;
+/** How long a reservation waits at most for others to share its commit, where another one has just been handed over. */
+const SHARE_MS = 2;
 /** So many do not wait any longer: to write them out takes the loop's time, too. */
 const GATHER_ROWS = 250;
 /** Rows on their way to a writer that does not keep up; further ones are given up. */
@@ -47,6 +49,7 @@ export class WriterThread {
   #bodies: Batch["bodies"][number][] = [];
   #timer: NodeJS.Timeout | undefined;
   #soon: NodeJS.Immediate | undefined;
+  #sharing: NodeJS.Timeout | undefined;
   readonly #calls = new Map<number, Call>();
   #lastCall = 0;
   /** Rows handed over and not yet reported as written or lost. */
@@ -185,11 +188,22 @@ export class WriterThread {
       }, ANSWER_MS);
       this.#calls.set(call, { resolve, reject, timer });
       this.#operations.push(JSON.stringify({ ...asked, call }));
-      // Nobody's request waits for a settlement: it goes with the rows. Of the others those asked in the same turn go
-      // together, and share a commit.
+      // Nobody's request waits for a settlement: it goes with the rows.
       if (asked.kind === "settle") this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
-      else this.#soon ??= setImmediate(this.#handOver);
+      else this.#handOverSoon();
     });
+  }
+  /**
+   * Somebody's request waits for it: at once, with what else is asked in this turn. What is asked soon after goes together
+   * and shares a commit, which costs more than all else about a reservation.
+   */
+  #handOverSoon(): void {
+    if (this.#sharing !== undefined) return;
+    this.#sharing = setTimeout(() => {
+      this.#sharing = undefined;
+      if (this.#operations.length > 0) this.#handOver();
+    }, SHARE_MS);
+    this.#soon ??= setImmediate(this.#handOver);
   }
   readonly #handOver = (): void => {
     clearTimeout(this.#timer);

@@ -22,6 +22,9 @@ const HEADERS = [
   "sk-test",
   "anthropic-version",
   "2023-06-01",
+  // Each is to be sent: the response cache would answer all but one from it.
+  "x-tokenman-cache",
+  "no-store",
 ];
 
 function ask(kernel: Tokenman, project = "default") {
