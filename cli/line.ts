@@ -12,6 +12,8 @@ import { isAlive, signalInstance } from "./pid-file.ts";
  */
 type Said = ProcessRef | { readonly exit: number };
 
+const LOOK_MS = 1_000;
+
 /** The successors' end. */
 export class Line {
   readonly fd: number;
@@ -51,7 +53,8 @@ export class Successors {
       const lines = (rest + text).split("\n");
       rest = lines.pop() ?? "";
       for (const each of lines) {
-        const said = JSON.parse(each) as Said;
+        const said = parse(each);
+        if (said === undefined) continue;
         if ("exit" in said) exit = said.exit;
         else {
           exit = lost;
@@ -60,7 +63,19 @@ export class Successors {
       }
     });
     line.on("error", () => {});
-    this.ended = new Promise((resolve) => line.once("close", () => resolve(exit)));
+    const { promise, resolve } = Promise.withResolvers<number>();
+    this.ended = promise.finally(() => clearInterval(looking));
+    line.once("close", () => resolve(exit));
+    // The line ends with the last that holds it, which may be one that finishes requests for long, or a program that a
+    // plugin started. When the instance is gone they are not what somebody waits for.
+    let stopped = false;
+    const looking = setInterval(() => {
+      const last = this.#all.at(-1);
+      if (last === undefined || isAlive(last)) return;
+      if (!stopped) this.signalAll("SIGTERM");
+      stopped = true;
+      if (!this.#all.some(isAlive)) resolve(exit);
+    }, LOOK_MS);
   }
 
   /** To the one that is the instance now. */
@@ -71,5 +86,17 @@ export class Successors {
   /** To all that are left: those before the last finish requests. */
   signalAll(signal: NodeJS.Signals): void {
     for (const each of this.#all.filter(isAlive)) signalInstance(each, signal);
+  }
+}
+
+/** Undefined for what is none of ours. */
+function parse(line: string): Said | undefined {
+  try {
+    const said = JSON.parse(line) as Partial<ProcessRef & { readonly exit: number }> | null;
+    if (typeof said?.exit === "number") return { exit: said.exit };
+    if (typeof said?.pid !== "number" || typeof said.identity !== "string") return undefined;
+    return { pid: said.pid, identity: said.identity };
+  } catch {
+    return undefined;
   }
 }

@@ -15,6 +15,11 @@ export class Predecessor {
       if (message.kind === "yours") this.#yours.resolve();
       else if (message.kind === "socket") {
         const { name, address, port } = message;
+        // Without a handle a port would be opened anew, and a free one at that.
+        if (handle === undefined || handle === null) {
+          this.#both.reject(new TokenmanError("TM_LISTEN", `the ${name} port's socket did not arrive`));
+          return;
+        }
         this.#sockets.set(name, { handle: handle as SocketHandle, address, port });
         if (this.#sockets.size === 2) this.#both.resolve();
       }

@@ -73,9 +73,10 @@ export function takeAnswer(dataDir: string, id: string): RestartAnswer | undefin
   return said.answer;
 }
 
-/** Removes a request that was not taken. */
+/** Removes a request that was not taken, or an answer that came too late. */
 export function withdrawRequest(dataDir: string, id: string): void {
-  if (read(dataDir).request?.id === id) rmSync(requestFile(dataDir), { force: true });
+  const said = read(dataDir);
+  if (said.request?.id === id || said.id === id) rmSync(requestFile(dataDir), { force: true });
 }
 
 interface Content {

@@ -110,6 +110,8 @@ export class Restarter {
       signal,
     );
     await successor.install();
+    // What came too late to keep it from becoming the instance is meant for the instance.
+    if (signal.aborted) process.kill(successor.pid, "SIGTERM");
     return successor;
   }
   /** Whether somebody waits for this very process, who cannot be told of another. */
@@ -120,10 +122,11 @@ export class Restarter {
 
   /** Stops accepting, and ends this process when it has nothing left to do. Gives the number of requests in flight. */
   #leave({ pid, line }: Successor, drainMs: number): number {
-    const { kernel, manager, keep, done, stopDrainMs } = this.#options;
+    const { kernel, manager, keep, done, stopDrainMs, log } = this.#options;
     this.#handedOver = true;
     manager?.unwatch();
-    void manager?.tell({ MAINPID: String(pid) });
+    // Were this process gone before it is told, the manager would take the service for ended.
+    const told = manager?.tell({ MAINPID: String(pid) });
     if (line !== undefined) {
       const successors = new Successors(line, LOST);
       keep(successors);
@@ -132,7 +135,10 @@ export class Restarter {
       );
     }
     const inFlight = kernel.status().activeExchanges;
-    void kernel.leave({ drainMs, reason: "restart" }).then(done);
+    const left = kernel.leave({ drainMs, reason: "restart" });
+    Promise.all([left, told])
+      .catch((cause: unknown) => log.error({ err: cause }, "not all could be given back"))
+      .finally(done);
     return inFlight;
   }
 }

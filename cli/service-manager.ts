@@ -66,7 +66,14 @@ export class ServiceManager {
   watch(): void {
     if (this.#watchdogUsec === undefined) return;
     const everyMs = Math.max(1, Math.floor(Number(this.#watchdogUsec) / 2_000));
-    this.#watchdog = setInterval(() => void this.tell({ WATCHDOG: "1" }), everyMs);
+    let isOnItsWay = false;
+    this.#watchdog = setInterval(async () => {
+      // On a machine that is too busy to run a small program they must not pile up.
+      if (isOnItsWay) return;
+      isOnItsWay = true;
+      await this.tell({ WATCHDOG: "1" });
+      isOnItsWay = false;
+    }, everyMs);
     this.#watchdog.unref();
   }
   /** Another process gives them from now on. */

@@ -91,7 +91,10 @@ export async function startSuccessor(options: SuccessorOptions, signal: AbortSig
           await messages.next("installed", AbortSignal.timeout(INSTALL_MS));
         } catch (cause) {
           await endChild(child);
-          throw cause;
+          if (cause instanceof SuccessorFailed) throw cause;
+          throw new TokenmanError("TM_START_TIMEOUT", "the new process did not take over, and was stopped", {
+            cause,
+          });
         }
         if (child.connected) child.disconnect();
         child.unref();

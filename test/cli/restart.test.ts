@@ -286,6 +286,27 @@ describe("in the foreground the process that somebody waits for stays", () => {
     }
   });
 
+  test("and does not wait for older ones longer than for a stop when that dies", limits, async () => {
+    await using box = new Sandbox();
+    const { ended, proxy } = await box.serve();
+    assert.equal((await box.run("restart")).status, 0);
+    const older = record(box).pid;
+    const reply = await fetch(`${proxy}/v1/chat/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({
+        model: "mock-chunked-9-slow-1s",
+        stream: true,
+        messages: [{ role: "user", content: "a b c d e f g h i" }],
+      }),
+    });
+    assert.equal((await box.run("restart")).status, 0);
+    process.kill(record(box).pid, "SIGKILL");
+    assert.match(await reply.text(), /\[DONE\]/);
+    assert.equal((await ended).status, 70);
+    assert.equal(processIdentity(older), undefined);
+  });
+
   test("and does not leave them behind when it is killed itself", limits, async () => {
     await using box = new Sandbox();
     const { child, ended } = await box.serve();

@@ -88,7 +88,7 @@ test(
     await using box = new Sandbox("[watch]\nenabled = false\n");
     const told = new Told(join(box.folder, "told"));
     box.env["PATH"] = fakeNotify(box.folder, told);
-    Object.assign(box.env, { NOTIFY_SOCKET: "@manager", WATCHDOG_USEC: "300000" });
+    Object.assign(box.env, { NOTIFY_SOCKET: "@manager", WATCHDOG_USEC: "1000000" });
     await tellsAll(box, told);
     assert.ok(told.messages.every((each) => each.startsWith("socket=@manager\t")));
   },
@@ -120,7 +120,7 @@ while True:
   try {
     await once(receiver.stdout, "data");
     // It is of another process, so it is not for this one: no signs of life are wanted.
-    Object.assign(box.env, { NOTIFY_SOCKET: socket, WATCHDOG_USEC: "300000" });
+    Object.assign(box.env, { NOTIFY_SOCKET: socket, WATCHDOG_USEC: "1000000" });
     await tellsAll(box, told);
   } finally {
     receiver.kill("SIGKILL");

@@ -2,9 +2,20 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import {
+  chunkBytes,
+  type Gate,
+  gate,
+  headBytes,
+  providersAt,
+  type RecordingUpstream,
+  recordingUpstream,
+  steps,
+} from "@tokenman/plugin-sdk/testkit";
 import type { PidRecord } from "../../cli/pid-file.ts";
 import { processIdentity } from "../../cli/process-identity.ts";
 import { Sandbox } from "../cli/support/instance.ts";
+import { MESSAGE, STOP } from "../support/faulty.ts";
 import { outcomesByProcess } from "../support/ledger-file.ts";
 import { rawClient, requestBytes } from "../support/raw-client.ts";
 import { traffic } from "../support/traffic.ts";
@@ -63,40 +74,71 @@ test(
   },
 );
 
+/** A background instance before an upstream that answers by script. */
+async function world(): Promise<
+  AsyncDisposable & { readonly box: Sandbox; readonly upstream: RecordingUpstream }
+> {
+  const upstream = await recordingUpstream();
+  const box = new Sandbox();
+  box.config(providersAt(upstream.url));
+  const { status, stderr } = await box.run("start");
+  assert.equal(status, 0, stderr);
+  return {
+    box,
+    upstream,
+    async [Symbol.asyncDispose]() {
+      await box[Symbol.asyncDispose]();
+      await upstream.stop();
+    },
+  };
+}
+const STREAM = headBytes(200, ["Content-Type", "text/event-stream", "Transfer-Encoding", "chunked"]);
+/** A stream that ends when the gate is opened. */
+const streamUntil = (end: Gate) =>
+  steps(STREAM, chunkBytes("event: a\n\n"), end.opened, chunkBytes(STOP), chunkBytes(""));
+/** No two are the same: none is answered with another's reply. */
+const message = (text: string) => requestBytes({ body: MESSAGE.replace("hi", text) });
+
 test(
   "what comes on a connection that was idle when its process handed over is served, and is the last on it",
   limits,
   async () => {
-    await using box = new Sandbox();
-    await box.run("start");
+    await using w = await world();
+    const { box, upstream } = w;
+    const [end, none] = [gate(), gate()];
+    none.open();
+    upstream.next(streamUntil(end), streamUntil(none), streamUntil(none));
     const { proxy, pid } = record(box);
     const idle = await rawClient(proxy as string);
     await idle.send(requestBytes({ method: "GET", target: "/health" }));
     assert.doesNotMatch(await idle.until("ok"), /connection: close/i);
     const stream = await rawClient(proxy as string);
-    const body = (model: string, streams: boolean) =>
-      JSON.stringify({ model, stream: streams, messages: [{ role: "user", content: "hello there" }] });
-    await stream.send(
-      requestBytes({ target: "/v1/chat/completions", body: body("mock-chunked-9-slow-200ms", true) }),
-    );
-    await stream.until("data: ");
+    await stream.send(message("one"));
+    await stream.until("event: a");
 
     assert.equal((await box.run("restart")).status, 0);
     assert.notEqual(record(box).pid, pid);
     const status = await box.run("status");
     assert.match(status.stdout, new RegExp(`is running \\(pid ${record(box).pid},`));
     assert.match(status.stdout, new RegExp(`before +pid ${pid} finishes its requests`));
+    assert.deepEqual(
+      outcomesByProcess(box.dataDir),
+      [{ open: 1 }, {}],
+      "what goes on there is not interrupted",
+    );
 
-    assert.deepEqual(outcomesByProcess(box.dataDir)[0], { open: 1 }, "what goes on there is not interrupted");
-    await stream.until("[DONE]");
-    await idle.send(requestBytes({ target: "/v1/chat/completions", body: body("mock", false) }));
-    const text = await idle.until("hello there");
+    await idle.send(message("two"));
     assert.equal(await idle.ended, "end");
-    assert.match(text, /\r\n\r\n[\s\S]*HTTP\/1\.1 200 [\s\S]*connection: close[\s\S]*hello there/i);
-    // The stream's head was out before the restart: its connection stays open until its time is over, or it is used.
-    await stream.send(requestBytes({ target: "/v1/chat/completions", body: body("mock", false) }));
+    assert.match(idle.text, /ok[\s\S]*HTTP\/1\.1 200 [\s\S]*connection: close[\s\S]*message_stop/i);
+    end.open();
+    await stream.until("message_stop");
+    // The stream's head was out before the restart: its connection stays until its time is over, or it is used.
+    await stream.send(message("three"));
     assert.equal(await stream.ended, "end");
-    assert.match(stream.text, /\[DONE\][\s\S]*HTTP\/1\.1 200 [\s\S]*connection: close[\s\S]*hello there/i);
+    assert.match(
+      stream.text,
+      /message_stop[\s\S]*HTTP\/1\.1 200 [\s\S]*connection: close[\s\S]*message_stop/i,
+    );
     await gone(pid);
     await box.run("stop");
     assert.deepEqual(outcomesByProcess(box.dataDir), [{ answered: 3 }, {}]);
@@ -121,28 +163,28 @@ test(
 );
 
 test("stop ends the processes that still finish requests, too, within the same time", limits, async () => {
-  await using box = new Sandbox();
-  await box.run("start");
+  await using w = await world();
+  const { box, upstream } = w;
+  const [soon, never] = [gate(), gate()];
+  upstream.next(streamUntil(soon));
+  upstream.next(streamUntil(never));
   const { proxy, pid } = record(box);
-  const ask = async (pace: string) => {
+  const ask = async (text: string) => {
     const client = await rawClient(proxy as string);
-    const body = {
-      model: `mock-chunked-9-slow-${pace}`,
-      stream: true,
-      messages: [{ role: "user", content: "a b c d e f g h i" }],
-    };
-    await client.send(requestBytes({ target: "/v1/chat/completions", body: JSON.stringify(body) }));
-    await client.until("data: ");
+    await client.send(message(text));
+    await client.until("event: a");
     return client;
   };
-  const [quick, slow] = [await ask("150ms"), await ask("1s")];
+  const [whole, cut] = [await ask("soon"), await ask("never")];
   assert.equal((await box.run("restart")).status, 0);
-  const { status, stdout } = await box.run("stop", "--timeout", "2");
+  const stopping = box.run("stop", "--timeout", "4");
+  soon.open();
+  const { status, stdout } = await stopping;
   assert.equal(status, 0);
-  assert.match(stdout, /requests that took longer than 2 s were cut/);
-  await quick.ended;
-  assert.match(quick.text, /\[DONE\]/);
-  assert.doesNotMatch(slow.text, /\[DONE\]/);
+  assert.match(stdout, /requests that took longer than 4 s were cut/);
+  await Promise.all([whole.ended, cut.ended]);
+  assert.ok(whole.text.includes(STOP) && !cut.text.includes(STOP));
   assert.equal(processIdentity(pid), undefined);
   assert.deepEqual(outcomesByProcess(box.dataDir), [{ answered: 1, failed: 1 }, {}]);
+  never.open();
 });
