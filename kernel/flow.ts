@@ -55,7 +55,7 @@ export class Flow implements BodySource, BodySink {
     const firstMap = this.#steps.findIndex((step) => step.kind === "map");
     // What is shared before the first rewrite are the source's own bytes, in their coding.
     this.#shares = sharesOf(firstMap < 0 ? this.#steps : this.#steps.slice(0, firstMap));
-    for (const share of sharesOf(this.#steps)) share.onIdle = () => this.#unwanted();
+    for (const share of sharesOf(this.#steps)) share.host = this;
     if (firstMap >= 0) {
       this.#chain = new EventChain(
         this.#steps.filter((step, index) => step.kind !== "share" || index > firstMap),
@@ -185,7 +185,8 @@ export class Flow implements BodySource, BodySink {
     for (const share of sharesOf(this.#steps)) share.fail(new TokenmanError("TM_CLIENT_GONE"));
     this.#finish(end);
   }
-  #unwanted(): void {
+  /** From a share: nobody follows it any more. */
+  unfollowed(): void {
     if (this.#sink === undefined) this.#stop("aborted");
   }
   #finish(end: BodyEnd): void {

@@ -51,10 +51,14 @@ export class Flight {
     else this.#over = true;
     this.#wakeAll();
   }
-  /** The leader has settled. Whoever still waits is on its own. */
+  /**
+   * The leader has settled. Whoever still waits is on its own. Nothing is held any more: a flight that was long under way
+   * has come into the old generation of the heap, and would keep all of its exchange there.
+   */
   end(): void {
     this.#over = true;
     this.#shared = undefined;
+    this.#attempt = undefined;
     this.#refusal = undefined;
     this.#leader = undefined;
     this.#wakeAll();
