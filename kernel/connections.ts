@@ -20,8 +20,8 @@ export class Connection {
   readonly createdAt = performance.now();
   /** Requests that the present socket has carried to their end: more than none means that it is a reused one. */
   served = 0;
-  /** The present socket failed, rather than being closed. */
-  broken = false;
+  /** Why the present socket failed, where it did rather than being closed. */
+  failure: Error | undefined;
   /** A request is out, and nothing of its final reply has come. */
   waiting = false;
   /** The present socket. */
@@ -52,11 +52,12 @@ export class Connection {
             return;
           }
           this.served = 0;
-          this.broken = false;
+          this.failure = undefined;
           this.socket = socket;
-          // Before undici's own listener, which takes a reset for the regular end of a body without a length.
-          socket.on("error", () => {
-            this.broken = true;
+          // Before undici's own listener, which takes a reset for the regular end of a body without a length, and a
+          // TLS alert for a peer that closes.
+          socket.on("error", (error) => {
+            this.failure ??= error;
           });
           dropContinues(socket, this);
           done(null, socket);

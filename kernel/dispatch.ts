@@ -186,7 +186,7 @@ class Call implements DispatchCall, Watched, Waiting {
   }
   onComplete(trailers: Buffer[] | null): void {
     const connection = this.#connection!;
-    if (connection.broken) {
+    if (connection.failure !== undefined) {
       this.#failed(
         new TokenmanError("TM_UPSTREAM_CUT", "the connection was reset in the middle of the body"),
       );
@@ -196,8 +196,9 @@ class Call implements DispatchCall, Watched, Waiting {
     this.#origin.give(connection);
     this.#body!.finish(trailers !== null && trailers.length > 0 ? trailers.map(latin1) : undefined);
   }
-  onError(cause: Error): void {
+  onError(told: Error): void {
     if (this.#over) return;
+    const cause = told instanceof TokenmanError ? told : (this.#connection?.failure ?? told);
     if (this.#mayTryAgain(cause)) {
       this.#retried = true;
       this.granted(this.#origin.replace(this.#connection!));

@@ -99,13 +99,15 @@ test("a provider that demands a certificate gets it, its key encrypted or not", 
     const shown = JSON.stringify([it.tokenman.log, it.tokenman.kernel.config.redacted()]);
     assert.ok(!shown.includes("PRIVATE KEY") && !shown.includes("sesame"));
   }
-  // In TLS 1.3 a server refuses after the handshake, by closing at best.
-  await using older = await mutual("TLSv1.2");
-  await using it = await reaching({ provider: { api_base: older.url, ca_file: ca }, also: ["retry"] });
-  assert.equal(statusOf(await it.reply()), 502);
-  const settled = await it.outcomes.settled(1);
-  assert.equal(summary(settled), "refused 502 TM_UPSTREAM_TLS");
-  assert.equal(settled.attempts.length, 1);
+  for (const version of ["TLSv1.2", "TLSv1.3"] as const) {
+    await using strict = await mutual(version);
+    await using it = await reaching({ provider: { api_base: strict.url, ca_file: ca } });
+    assert.equal(statusOf(await it.reply()), 502);
+    const said = summary(await it.outcomes.settled(1));
+    // In TLS 1.3 the refusal comes after the handshake, and the reset behind it may overtake it.
+    if (version === "TLSv1.2") assert.equal(said, "refused 502 TM_UPSTREAM_TLS");
+    else assert.match(said, /^refused 502 TM_UPSTREAM_(TLS|RESET)$/);
+  }
 });
 
 test(
