@@ -70,6 +70,7 @@ export async function sendThrough(
     await using kernel = await startKernel({
       host: testHost,
       plugins: [mock, probe],
+      also: ["cache", "breaker", "retry"],
       config: `${configOf(options)}\n${options.config ?? ""}`,
     });
     const watched = new Watched();

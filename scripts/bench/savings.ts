@@ -2,7 +2,7 @@
  * `make bench-savings SESSION=FILE.jsonl`: recorded agent sessions through TokenMan to the embedded provider, which bills by
  * the vendors' rules for prompt caches: what each plugin saves, alone and together, against no proxy and against naive
  * compression. The same session always gives the same numbers.
- * Run: node scripts/bench/savings.ts [--check] [--dialect NAME] [--json] SESSION.jsonl …
+ * Run: node scripts/bench/savings.ts [--check] [--dialect NAME] [--rows NAME,NAME] [--json] SESSION.jsonl …
  */
 import { spawn } from "node:child_process";
 import { basename } from "node:path";
@@ -37,6 +37,7 @@ async function main(): Promise<void> {
       check: { type: "boolean", default: false },
       json: { type: "boolean", default: false },
       dialect: { type: "string" },
+      rows: { type: "string" },
     },
   });
   if (values.job) {
@@ -44,13 +45,18 @@ async function main(): Promise<void> {
     return;
   }
   if (positionals.length === 0)
-    throw new Error("usage: savings.ts [--check] [--dialect NAME] [--json] SESSION.jsonl …");
+    throw new Error(
+      "usage: savings.ts [--check] [--dialect NAME] [--rows NAME,NAME] [--json] SESSION.jsonl …",
+    );
   const dialects = DIALECTS.filter((each) => values.dialect === undefined || each === values.dialect);
   if (dialects.length === 0) throw new Error(`--dialect is one of ${DIALECTS.join(", ")}`);
+  const wanted = values.rows?.split(",").map((name) => name.trim());
   for (const file of positionals) {
     const perToken = bytesPerToken(readSession(file));
     const jobs = dialects.flatMap((dialect) =>
-      rowsOf(dialect).map((row): Job => ({ file, row, bytesPerToken: perToken, checks: values.check })),
+      rowsOf(dialect)
+        .filter(({ name }) => wanted?.includes(name) ?? true)
+        .map((row): Job => ({ file, row, bytesPerToken: perToken, checks: values.check })),
     );
     const measured = await inOrder(jobs);
     if (values.json)
