@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { type Provider, type ProviderConnection, TokenmanError } from "@tokenman/plugin-sdk";
-import type { Origin } from "./connections.ts";
+import type { Origin } from "./origin.ts";
 
 /** Time-outs as they hold, all in milliseconds; 0 is none. */
 export interface Timeouts {
