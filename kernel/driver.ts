@@ -224,11 +224,12 @@ class Driver implements AttemptView {
       return;
     }
     const decide = (head: Omit<AttemptHead, "status" | "headers">): void => {
-      if (head.firstEvent?.kind === "error") attempt.streamError ??= head.firstEvent;
+      // Called off: what it ended with is nobody's failure.
       if (this.#done) {
         reply.discard();
         return;
       }
+      if (head.firstEvent?.kind === "error") attempt.streamError ??= head.firstEvent;
       this.#ended(attempt);
       const full = { status: reply.status, headers: reply.headers, ...head };
       let accepted: boolean;
