@@ -5,6 +5,8 @@ import type { Judgement } from "./judge.ts";
 /** Of how many models of a provider failures are counted apart; those of more are taken for the provider's own. */
 const MAX_MODELS = 64;
 
+const MAX_NAME = 200;
+
 /** Leave to ask a provider, and the model that has a circuit of its own. */
 export interface Admission {
   readonly own: Ticket;
@@ -158,9 +160,9 @@ function counted(entry: Entry, model: string, judgement: Judgement): Circuit | u
   return circuit;
 }
 
-/** The model's name as it is sent; undefined where the request names none. */
+/** The model's name as it is sent; undefined where the request names none. Clients may name it as long as they like. */
 function sentModel(exchange: Exchange, { candidate }: Attempt): string | undefined {
-  return candidate.model ?? exchange.description?.model;
+  return (candidate.model ?? exchange.description?.model)?.slice(0, MAX_NAME);
 }
 
 const VERDICTS = { answered: "success", failed: "failure", broken: "failure", neither: "neither" } as const;
