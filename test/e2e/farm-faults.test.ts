@@ -396,6 +396,11 @@ async function meet(farm: Farm, sdk: Sdk, { alone, ...each }: Case, streamed: bo
   const record = await farm.recorded();
   if (typeof each.sees === "function") each.sees(seen);
   else assert.deepEqual(seen, each.sees);
+  // An error is worded as the client's vendor would: TokenMan's own with its code, where the shape has a place for it.
+  if ("status" in seen && !seen.message.includes("<html>") && seen.status >= 400) {
+    assert.ok(typeof seen.type === "string" && seen.type.length > 0, "it has a type");
+    if (record.outcome === "refused") assert.equal(seen.code, record.code);
+  }
   const tries = record.tries.map(told);
   // Which of two providers may be asked again first is a matter of chance.
   const expected = each.attempts.map((attempt, index) =>

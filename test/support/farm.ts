@@ -13,7 +13,13 @@ import type { Sdk, SdkOptions } from "./sdks.ts";
 /** What a client of the farm saw: the text, the status of an error, or that the stream broke or had an error in it. */
 export type Seen =
   | { readonly text: string }
-  | { readonly status: number; readonly message: string }
+  | {
+      readonly status: number;
+      readonly message: string;
+      /** Read from where the vendor's SDK finds them. */
+      readonly type: string | undefined;
+      readonly code: string | undefined;
+    }
   | { readonly broken: string };
 
 /**
@@ -31,6 +37,17 @@ export interface Farm extends AsyncDisposable {
   see(sdk: Sdk, streamed: boolean, options?: SdkOptions): Promise<Seen>;
   /** The next exchange that ended, as it is read back from the ledger. */
   recorded(): Promise<LedgerRecord>;
+}
+
+/** What the two SDKs throw: Anthropic's has the body as it came, OpenAI's has its `error` taken apart. */
+interface VendorError {
+  readonly status?: number;
+  readonly message: string;
+  readonly type?: string;
+  readonly code?: string;
+  readonly error?: {
+    readonly error?: { readonly type?: string; readonly details?: { readonly error_code?: string } };
+  };
 }
 
 export async function startFarm(): Promise<Farm> {
@@ -112,8 +129,10 @@ ${providers.join("\n")}`,
           : await sdk.ask(tokenman.proxy, options);
         return { text: whole };
       } catch (cause) {
-        const { status, message } = cause as { readonly status?: number; readonly message: string };
-        return status === undefined ? { broken: text } : { status, message };
+        const { status, message, error, code, type } = cause as VendorError;
+        if (status === undefined) return { broken: text };
+        const inner = error?.error;
+        return { status, message, type: inner?.type ?? type, code: inner?.details?.error_code ?? code };
       }
     },
     async recorded() {
