@@ -48,6 +48,7 @@ export class Listener {
   readonly #answers = new WeakMap<Duplex, ServerResponse>();
   #dropped = 0;
   #accepts = true;
+  #address = "";
 
   constructor(options: ListenerOptions) {
     this.#options = options;
@@ -91,6 +92,7 @@ export class Listener {
         reject(listenError(cause, name, port, server.bind_address)),
       );
       const opened = (): void => {
+        this.#address = this.#reachable();
         this.#server.removeAllListeners("error");
         this.#server.on("error", (cause) =>
           this.#options.log.error({ err: cause, port: name }, "a listening socket failed"),
@@ -108,12 +110,9 @@ export class Listener {
     const { _handle: handle } = this.#server as Server & { readonly _handle?: SocketHandle | null };
     return handle ? { handle, address: server.bind_address, port } : undefined;
   }
-  /** "http://127.0.0.1:7677": how this machine reaches the port. */
+  /** "http://127.0.0.1:7677": how this machine reaches the port, or reached it while it was open. "" before. */
   get address(): string {
-    const { port, address, family } = this.#server.address() as AddressInfo;
-    const any = address === "0.0.0.0" || address === "::";
-    const host = any ? "127.0.0.1" : family === "IPv6" ? `[${address}]` : address;
-    return `${this.#options.server.tls_enabled ? "https" : "http"}://${host}:${port}`;
+    return this.#address;
   }
   /**
    * Accepts no further connections. Those there are stay: a request that comes on one is served, and told that it was
@@ -132,6 +131,13 @@ export class Listener {
   destroy(): void {
     this.#server.closeAllConnections();
     this.#server.close();
+  }
+
+  #reachable(): string {
+    const { port, address, family } = this.#server.address() as AddressInfo;
+    const any = address === "0.0.0.0" || address === "::";
+    const host = any ? "127.0.0.1" : family === "IPv6" ? `[${address}]` : address;
+    return `${this.#options.server.tls_enabled ? "https" : "http"}://${host}:${port}`;
   }
 
   #take(message: IncomingMessage, response: ServerResponse, expects: boolean): void {

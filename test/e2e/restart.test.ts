@@ -17,7 +17,7 @@ import { processIdentity } from "../../cli/process-identity.ts";
 import { Sandbox } from "../cli/support/instance.ts";
 import { MESSAGE, STOP } from "../support/faulty.ts";
 import { outcomesByProcess } from "../support/ledger-file.ts";
-import { rawClient, requestBytes } from "../support/raw-client.ts";
+import { isWholeChunked, rawClient, requestBytes } from "../support/raw-client.ts";
 import { traffic } from "../support/traffic.ts";
 
 const limits = { timeout: 90_000 };
@@ -188,3 +188,24 @@ test("stop ends the processes that still finish requests, too, within the same t
   assert.deepEqual(outcomesByProcess(box.dataDir), [{ answered: 1, failed: 1 }, {}]);
   never.open();
 });
+
+test(
+  "--drain bounds what the old process waits for: then what is left is broken off, visibly",
+  limits,
+  async () => {
+    await using w = await world();
+    const { box, upstream } = w;
+    const never = gate();
+    upstream.next(streamUntil(never));
+    const { proxy, pid } = record(box);
+    const client = await rawClient(proxy as string);
+    await client.send(message("never"));
+    await client.until("event: a");
+    assert.equal((await box.run("restart", "--drain", "0.5")).status, 0);
+    await client.ended;
+    assert.ok(!isWholeChunked(client.text), "a broken stream looks broken");
+    await gone(pid);
+    assert.deepEqual(outcomesByProcess(box.dataDir), [{ failed: 1 }, {}]);
+    never.open();
+  },
+);
