@@ -8,6 +8,21 @@ import type { Reply, ReplyInit, SharedReply } from "./reply.ts";
 /** What TokenMan refuses with when a provider fails: those who wait would fare no better, one after the other. */
 const UPSTREAM = /^TM_UPSTREAM_/;
 
+/** What a flight has for an exchange with the same request. */
+export interface Joined {
+  readonly reply: ReplyInit;
+  /** Whose reply it is; undefined for an error of TokenMan's own. */
+  readonly attempt: Attempt | undefined;
+}
+
+/** How a flight landed: with a reply to share, an error for all, or nothing for others. */
+interface Landed {
+  readonly shared?: SharedReply;
+  readonly attempt?: Attempt;
+  readonly refusal?: NonNullable<Reply["refusal"]>;
+}
+const NOTHING: Landed = Object.freeze({});
+
 /** A request on its way upstream, and those who wait for its reply. */
 export class Flight {
   readonly key: string;
@@ -16,11 +31,8 @@ export class Flight {
   #leader: Exchange | undefined;
   #release: (() => void) | undefined;
   #waiting = 0;
-  #wake: (() => void)[] | undefined;
-  #shared: SharedReply | undefined;
-  #attempt: Attempt | undefined;
-  #refusal: Reply["refusal"];
-  #over = false;
+  #wake: ((landed: Landed) => void)[] | undefined;
+  #landed: Landed | undefined;
 
   constructor(key: string, leader: Exchange) {
     this.key = key;
@@ -29,10 +41,10 @@ export class Flight {
 
   /** The reply as it is shared, and the attempt that it comes from; undefined before it came, and where it is not shared. */
   get shared(): SharedReply | undefined {
-    return this.#shared;
+    return this.#landed?.shared;
   }
   get attempt(): Attempt | undefined {
-    return this.#attempt;
+    return this.#landed?.attempt;
   }
 
   /**
@@ -41,81 +53,78 @@ export class Flight {
    * something about the leader alone, they are on their own.
    */
   land(reply: Reply, maxBytes: number): void {
-    if (this.#over || this.#shared !== undefined) return;
+    if (this.#landed !== undefined) return;
+    const { refusal, attempt } = reply;
     const isWanted = this.#waiting > 0 || reply.status === 200;
-    if (reply.origin === "provider" && reply.attempt !== undefined && isWanted) {
-      this.#shared = reply.share({ maxBytes });
-      this.#attempt = reply.attempt;
-    } else if (reply.refusal !== undefined && UPSTREAM.test(reply.refusal.code))
-      this.#refusal = reply.refusal;
-    else this.#over = true;
-    this.#wakeAll();
+    if (reply.origin === "provider" && attempt !== undefined && isWanted)
+      this.#land({ shared: reply.share({ maxBytes }), attempt });
+    else if (refusal !== undefined && UPSTREAM.test(refusal.code)) this.#land({ refusal });
+    else this.#land(NOTHING);
   }
   /**
-   * The leader has settled. Whoever still waits is on its own. Nothing is held any more: a flight that was long under way
+   * The leader has settled. Whoever comes now is on its own. Nothing is held any more: a flight that was long under way
    * has come into the old generation of the heap, and would keep all of its exchange there.
    */
   end(): void {
-    this.#over = true;
-    this.#shared = undefined;
-    this.#attempt = undefined;
-    this.#refusal = undefined;
+    this.#land(NOTHING);
     this.#leader = undefined;
-    this.#wakeAll();
   }
 
   /**
    * The reply for another exchange with the same request: at once where the leader's has begun, else as soon as it does.
    * Undefined where there is none to be had here (any more).
    */
-  follow(exchange: Exchange): ReplyInit | Promise<ReplyInit | undefined> | undefined {
-    if (this.#over) return undefined;
-    if (this.#shared !== undefined) return this.#isGood(this.#shared) ? this.#shared.join() : undefined;
-    if (this.#refusal !== undefined) return exchange.refuse(this.#refusal);
-    return this.#wait(exchange);
+  follow(exchange: Exchange): Joined | Promise<Joined | undefined> | undefined {
+    const landed = this.#landed;
+    if (landed === undefined) return this.#wait(exchange);
+    return this.#isGood(landed) ? join(landed, exchange) : undefined;
   }
-  async #wait(exchange: Exchange): Promise<ReplyInit | undefined> {
+  async #wait(exchange: Exchange): Promise<Joined | undefined> {
     const { signal } = exchange;
     this.#waiting++;
     // The leader's client may leave: its request goes on for those who wait.
     this.#release ??= this.#leader?.retain();
     try {
-      await exchange.wait(this.#landed(signal));
+      const landed = await exchange.wait(this.#whenLanded(signal));
+      // Whoever waited gets it, whatever it is, and even where the leader has settled meanwhile.
+      return signal.aborted ? undefined : join(landed, exchange);
     } finally {
       this.#waiting--;
       if (this.#waiting === 0) this.#letGo();
     }
-    if (signal.aborted) return undefined;
-    // Whoever waited for it gets it, whatever it is.
-    return this.#shared?.join() ?? this.follow(exchange);
   }
   /** Whether those who come now are given it: an error, or a stream that turned out one, is only for those who waited. */
-  #isGood({ status }: SharedReply): boolean {
-    const attempt = this.#attempt;
-    if (status !== 200 || attempt === undefined || this.#leader === undefined) return false;
-    if (attempt.result === undefined) return attempt.streamError === undefined;
-    return isWhole(this.#leader, attempt);
+  #isGood({ shared, attempt }: Landed): boolean {
+    if (shared?.status !== 200 || attempt === undefined || this.#leader === undefined) return false;
+    return attempt.result === undefined ? attempt.streamError === undefined : isWhole(this.#leader, attempt);
   }
-  #landed(signal: AbortSignal): Promise<void> {
+  #whenLanded(signal: AbortSignal): Promise<Landed> {
     return new Promise((resolve) => {
       this.#wake ??= [];
       this.#wake.push(resolve);
-      signal.addEventListener("abort", () => resolve(), { once: true });
+      signal.addEventListener("abort", () => resolve(NOTHING), { once: true });
     });
   }
-  #wakeAll(): void {
+  #land(landed: Landed): void {
+    this.#landed = landed;
     const waiting = this.#wake;
     this.#wake = undefined;
-    if (waiting !== undefined) for (const wake of waiting) wake();
+    if (waiting !== undefined) for (const wake of waiting) wake(landed);
   }
   #letGo(): void {
     const release = this.#release;
     this.#release = undefined;
     if (release === undefined) return;
     // Once landed, those who waited begin to follow in the microtasks of this turn; before that, they have all left.
-    if (this.#shared === undefined) release();
+    if (this.#landed === undefined) release();
     else setImmediate(release);
   }
+}
+
+function join({ shared, attempt, refusal }: Landed, exchange: Exchange): Joined | undefined {
+  if (refusal !== undefined) return { reply: exchange.refuse(refusal), attempt: undefined };
+  const reply = shared?.join();
+  return reply === undefined ? undefined : { reply, attempt };
 }
 
 /**

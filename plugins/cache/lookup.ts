@@ -7,6 +7,7 @@ import {
   type Exchange,
   Flight,
   followed,
+  type Joined,
   type Pricing,
   type Reply,
   type ReplyInit,
@@ -123,17 +124,17 @@ export class Lookup {
       return exchange.refuse({ code: "TM_NOT_CACHED", message: "No stored answer fits the request." });
     const { flights } = this.#cache;
     const flight = this.#config.coalesce && !asked.refresh ? flights.find(key) : undefined;
-    const reply = flight?.follow(exchange);
-    if (reply instanceof Promise) {
-      return reply.then((init) => {
-        if (init !== undefined) return this.#follow(exchange, flight!, init);
+    const joined = flight?.follow(exchange);
+    if (joined instanceof Promise) {
+      return joined.then((late) => {
+        if (late !== undefined) return this.#follow(exchange, late);
         if (exchange.signal.aborted) return undefined;
         return waits + 1 < MAX_WAITS
           ? this.#look(exchange, key, asked, waits + 1)
           : this.#lead(exchange, key, false);
       });
     }
-    if (reply !== undefined) return this.#follow(exchange, flight!, reply);
+    if (joined !== undefined) return this.#follow(exchange, joined);
     const isShared = this.#config.coalesce && (!asked.refresh || flights.find(key) === undefined);
     return this.#lead(exchange, key, isShared);
   }
@@ -145,8 +146,7 @@ export class Lookup {
     return replayOf(stored, ["Age", age, HEADER, "HIT", "X-Tokenman-Provider", stored.provider]);
   }
   /** Another request's reply, or what that one's provider was at fault for. */
-  #follow(exchange: Exchange, flight: Flight, reply: ReplyInit): ReplyInit {
-    const { attempt } = flight;
+  #follow(exchange: Exchange, { reply, attempt }: Joined): ReplyInit {
     if (attempt === undefined) return reply;
     this.#cache.coalesced++;
     addSharedSaving(exchange, "cache", attempt, this.#pricing);

@@ -10,6 +10,7 @@ import {
   type Flight,
   type Flights,
   followed,
+  type Joined,
   type LedgerSaving,
   type Pricing,
   type Reply,
@@ -105,20 +106,20 @@ export class Sharer {
       return replayOf(stored, ["Age", age, HEADER, "HIT", "X-Tokenman-Provider", stored.provider]);
     }
     const flight = refresh ? undefined : flights.find(key);
-    const reply = flight?.follow(exchange);
-    if (reply instanceof Promise) {
-      return reply.then((init) => {
-        if (init !== undefined) return this.#follow(exchange, flight!, init);
+    const joined = flight?.follow(exchange);
+    if (joined instanceof Promise) {
+      return joined.then((late) => {
+        if (late !== undefined) return this.#follow(exchange, late);
         if (exchange.signal.aborted) return undefined;
         return waits + 1 < MAX_WAITS
           ? this.#answer(exchange, key, refresh, waits + 1)
           : this.#goOut(exchange, key, false);
       });
     }
-    if (reply !== undefined) return this.#follow(exchange, flight!, reply);
+    if (joined !== undefined) return this.#follow(exchange, joined);
     return this.#goOut(exchange, key, !refresh || flights.find(key) === undefined);
   }
-  #follow(exchange: Exchange, { attempt }: Flight, reply: ReplyInit): ReplyInit {
+  #follow(exchange: Exchange, { reply, attempt }: Joined): ReplyInit {
     if (attempt === undefined) return reply;
     addSharedSaving(exchange, "heartbeat", attempt, this.#options.pricing);
     return followed(reply, [HEADER, "COALESCED", "X-Tokenman-Provider", attempt.provider.name]);
