@@ -88,6 +88,8 @@ export interface LedgerBodies {
 /** An exchange as it ends. */
 export interface LedgerEnd {
   readonly exchangeId: string;
+  /** How it began, for those who watch and did not see that. */
+  readonly begin?: LedgerBegin | undefined;
   readonly at: number;
   readonly outcome: Outcome;
   readonly provider: string | undefined;

@@ -2,8 +2,6 @@ import type { ServerResponse } from "node:http";
 import type { Alert, Ledger, LedgerBegin, LedgerEnd, LedgerEvent } from "@tokenman/plugin-sdk";
 import { usd } from "./figures.ts";
 
-/** Begun requests that are remembered until they end; the oldest are forgotten first. */
-const MAX_OPEN = 10_000;
 const MAX_TEXT = 500;
 /** What may wait in one client's socket before it is left behind. */
 const MAX_WAITING_BYTES = 64 * 1024;
@@ -39,7 +37,6 @@ export class Feed {
   readonly #ring: FeedEvent[] = [];
   readonly #size: number;
   readonly #clients = new Set<Client>();
-  readonly #open = new Map<string, LedgerBegin>();
   /** `stop` is there while it is listened to. */
   readonly #sources = new Map<Ledger, { users: number; stop: (() => void) | undefined }>();
   #isListening = false;
@@ -92,7 +89,6 @@ export class Feed {
         source.stop?.();
         source.stop = undefined;
       }
-      this.#open.clear();
     }, RETURN_MS);
     this.#leaving.unref();
   }
@@ -139,16 +135,8 @@ export class Feed {
   }
 
   #heard(event: LedgerEvent): void {
-    if (event.kind === "begin") {
-      const { row } = event;
-      this.#open.set(row.exchangeId, row);
-      if (this.#open.size > MAX_OPEN) this.#open.delete(this.#open.keys().next().value!);
-      this.#push("begin", beginOf(row));
-    } else {
-      const begin = this.#open.get(event.row.exchangeId);
-      this.#open.delete(event.row.exchangeId);
-      this.#push("end", endOf(event.row, begin));
-    }
+    if (event.kind === "begin") this.#push("begin", beginOf(event.row));
+    else this.#push("end", endOf(event.row));
   }
   #push(kind: FeedEvent["kind"], data: object): void {
     this.#ring.push({ number: ++this.#last, kind, data, text: undefined });
@@ -203,8 +191,8 @@ function beginOf(row: LedgerBegin) {
 }
 
 /** What an "end" event says. Nothing of the bodies: the ring must not hold them. */
-function endOf(row: LedgerEnd, begin: LedgerBegin | undefined) {
-  const { outcome, attempts } = row;
+function endOf(row: LedgerEnd) {
+  const { begin, outcome, attempts } = row;
   const priced = attempts.filter(({ cost }) => cost !== undefined);
   const sum = (of: (usage: NonNullable<(typeof attempts)[number]["usage"]>) => number): number =>
     attempts.reduce((total, { usage }) => total + (usage === undefined ? 0 : of(usage)), 0);

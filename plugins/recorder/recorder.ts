@@ -29,7 +29,7 @@ const MAX_TIMINGS = 200;
 
 /** What is kept of an exchange until it ends. */
 interface Recording {
-  begun: boolean;
+  begin: LedgerBegin | undefined;
   readonly timings: LedgerTiming[];
   cache: LedgerEnd["cache"];
   error: BodyCopy | undefined;
@@ -121,9 +121,9 @@ export class Recorder {
 
   #begin(exchange: Exchange): void {
     const recording = recordingOf(exchange);
-    if (recording.begun) return;
-    recording.begun = true;
-    this.#ledger.begin(beginOf(exchange));
+    if (recording.begin !== undefined) return;
+    recording.begin = beginOf(exchange);
+    this.#ledger.begin(recording.begin);
   }
   #bill(exchange: Exchange, attempt: Attempt): LedgerBill | Promise<LedgerBill> {
     const { sample } = recordingOf(exchange);
@@ -148,6 +148,7 @@ export class Recorder {
     const { message } = outcome;
     this.#ledger.end({
       exchangeId: exchange.id,
+      begin: recording.begin,
       at: Date.now(),
       outcome: message === undefined ? outcome : { ...outcome, message: redact(message) },
       provider: (attempts.findLast(({ result }) => result?.kind === "reply") ?? attempts.at(-1))?.provider
@@ -166,7 +167,7 @@ function recordingOf(exchange: Exchange): Recording {
   let recording = exchange.get(Recorded);
   if (recording === undefined) {
     recording = {
-      begun: false,
+      begin: undefined,
       timings: [],
       cache: undefined,
       error: undefined,

@@ -266,6 +266,7 @@ describe("the live feed", () => {
     assert.equal(typeof begin.data["id"], "string");
     assert.equal(begin.data["id"], end.data["id"]);
     assert.equal(end.data["outcome"], "answered");
+    for (const name of ["project", "method", "path", "model"]) assert.equal(end.data[name], begin.data[name]);
     const [row] = await tokenman.ended();
     assert.equal(end.data["costUsd"], row!.attempts[0]!.cost!.total / 1e9);
     await using again = await feed(tokenman, { "last-event-id": begin.id! });
