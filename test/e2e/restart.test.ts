@@ -108,7 +108,10 @@ test(
     const [end, none] = [gate(), gate()];
     none.open();
     upstream.next(streamUntil(end), streamUntil(none), streamUntil(none));
-    const { proxy, pid } = record(box);
+    const { proxy, dashboard, pid } = record(box);
+    const page = await rawClient(dashboard as string);
+    await page.send(requestBytes({ method: "GET", target: "/health" }));
+    await page.until("ok");
     const idle = await rawClient(proxy as string);
     await idle.send(requestBytes({ method: "GET", target: "/health" }));
     assert.doesNotMatch(await idle.until("ok"), /connection: close/i);
@@ -127,6 +130,9 @@ test(
       "what goes on there is not interrupted",
     );
 
+    await page.send(requestBytes({ method: "GET", target: "/api/status" }));
+    assert.equal(await page.ended, "end");
+    assert.match(page.text, new RegExp(`"pid":${pid},[\\s\\S]*"draining":true`));
     await idle.send(message("two"));
     assert.equal(await idle.ended, "end");
     assert.match(idle.text, /ok[\s\S]*HTTP\/1\.1 200 [\s\S]*connection: close[\s\S]*message_stop/i);
