@@ -15,6 +15,12 @@ import type { Fingerprint, PromptParts } from "./prompt.ts";
 /** Too many tokens to a byte for prose, and so a mark too few rather than a useless one: JSON's own bytes count, too. */
 const BYTES_PER_TOKEN = 4;
 
+/**
+ * In a longer conversation texts stay texts, but for those that are marked: to the provider they are the same, and to make
+ * blocks of so many would take the loop's time at each turn.
+ */
+const MAX_BLOCKS = 1_000;
+
 /** What is to be marked in a request, and what will be known once it was answered. */
 export interface Marks {
   /** Of tools and system, and of messages. Undefined: they are not marked. */
@@ -126,12 +132,13 @@ export function patchesFor(
 ): JsonPatch[] {
   const stands = (pointer: string): boolean => !exchange.edited || exchange.stands(pointer);
   const patches: JsonPatch[] = [];
+  const currentText = currentTexts(exchange);
   const mark = (pointer: string, lifetime: Lifetime): void => {
     if (stands(pointer))
       patches.push({ op: "add", pointer: `${pointer}/cache_control`, value: markOf(lifetime, takesHour) });
   };
   const asBlock = (pointer: string, node: JsonNode, lifetime: Lifetime | undefined): void => {
-    const text = stands(pointer) ? currentText(exchange, pointer, node) : undefined;
+    const text = stands(pointer) ? currentText(pointer, node) : undefined;
     if (text === undefined) return;
     const block = { type: "text", text };
     const value = lifetime === undefined ? block : { ...block, cache_control: markOf(lifetime, takesHour) };
@@ -145,13 +152,15 @@ export function patchesFor(
   } else if (marks.system >= 0) mark(`/system/${marks.system}`, head!);
   const marked = new Map(marks.places.map(({ message, block }) => [message, block]));
   if (from < 0) return patches;
-  for (let message = Math.min(from, ...marked.keys()); message < turns.length; message++) {
+  const first = turns.length - from > MAX_BLOCKS ? turns.length : from;
+  for (let message = Math.min(first, ...marked.keys()); message < turns.length; message++) {
     const turn = turns[message]!;
     const content = turn.get("content");
     const pointer = `/messages/${message}/content`;
     const block = marked.get(message);
     if (content?.kind === "string") {
-      if (textOf(turn.get("role")) === "user" && markable(turns, message) !== undefined)
+      const isBlock = block !== undefined || (message >= first && textOf(turn.get("role")) === "user");
+      if (isBlock && markable(turns, message) !== undefined)
         asBlock(pointer, content, block === undefined ? undefined : messages);
     } else if (block !== undefined) mark(`${pointer}/${block}`, messages!);
   }
@@ -162,8 +171,9 @@ function markOf(lifetime: Lifetime, takesHour: boolean): object {
   return lifetime === "1h" && takesHour ? { type: "ephemeral", ttl: "1h" } : { type: "ephemeral" };
 }
 
-/** A text as the plugins left it. */
-function currentText(exchange: Exchange, pointer: string, node: JsonNode): string | undefined {
-  if (!exchange.edited) return textOf(node);
-  return exchange.segments.find((segment) => segment.pointer === pointer)?.text;
+/** Texts as the plugins left them, by their pointers. */
+function currentTexts(exchange: Exchange): (pointer: string, node: JsonNode) => string | undefined {
+  if (!exchange.edited) return (_pointer, node) => textOf(node);
+  const texts = new Map(exchange.segments.map((segment) => [segment.pointer, segment]));
+  return (pointer) => texts.get(pointer)?.text;
 }
