@@ -102,8 +102,8 @@ export function rowsOf(dialect: ReplayDialect): readonly Row[] {
   if (dialect === "anthropic-messages") rows.push(...baselines(true), row("defaults", true, defaults));
   rows.push(
     ...all
-      // It answers what was asked before: a session asks nothing twice, and nothing is to be seen of it.
-      .filter(({ plugin }) => plugin !== "cache")
+      // They answer what was asked before: a session asks nothing twice, and nothing is to be seen of them alone.
+      .filter(({ plugin }) => plugin !== "cache" && plugin !== "heartbeat")
       .map((feature) => row(`${feature.name} alone`, false, configWith([feature]))),
     row("defaults", false, defaults),
     row("everything", false, everything),
