@@ -7,7 +7,9 @@ import { withoutAnsi, withoutProgress, withRunsCounted } from "./terminal.ts";
 import { minifyXml } from "./xml-text.ts";
 
 /** A longer text is left alone: to look through it would take the loop's time. */
-export const MAX_CHARACTERS = 262_144;
+const MAX_CHARACTERS = 262_144;
+/** … line by line, and with more than one pattern for each. */
+const MAX_LINED_CHARACTERS = 65_536;
 
 /** Whether the rules can concern a segment of `body` at all; told without reading its text. */
 export function isConcerned(segment: Segment, rules: Ruleset, body: Buffer): boolean {
@@ -48,7 +50,7 @@ function rewriteText(
   system: ReadonlySet<string>,
 ): string {
   const pure = pureData(text, rules);
-  if (pure !== text || quotesFile(text)) return pure;
+  if (pure !== text || text.length > MAX_LINED_CHARACTERS || quotesFile(text)) return pure;
   let result = text;
   if (rules.instructions && kind !== "system") result = referToInstructions(result, system);
   if (rules.markdown) result = stripMarkdown(result);
@@ -67,6 +69,7 @@ function rewriteResult(text: string, tool: string | undefined, rules: Ruleset): 
     const pure = pureData(text, rules);
     if (pure !== text) return pure;
   }
+  if (text.length > MAX_LINED_CHARACTERS) return text;
   const plain = withoutAnsi(text);
   if (looksLikeCode(plain)) return text;
   return withRunsCounted(withoutProgress(plain));
