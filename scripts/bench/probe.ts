@@ -1,5 +1,5 @@
 /**
- * Preloaded into a subject (`NODE_OPTIONS=--import`): on SIGUSR2 it writes how long the main event loop has been
+ * Preloaded into a subject (`NODE_OPTIONS=--import`): on SIGWINCH, which nobody else uses, it writes how long the main event loop has been
  * busy since the start, as a JSON file that appears whole. Costs nothing between signals.
  */
 import { renameSync, writeFileSync } from "node:fs";
@@ -18,7 +18,7 @@ export interface ProbeAnswer {
 const folder = process.env[PROBE_FOLDER];
 if (folder !== undefined && isMainThread) {
   let answers = 0;
-  process.on("SIGUSR2", () => {
+  process.on("SIGWINCH", () => {
     const answer: ProbeAnswer = { activeMs: performance.eventLoopUtilization().active };
     const file = join(folder, `${process.pid}-${answers++}.json`);
     writeFileSync(`${file}.part`, JSON.stringify(answer));

@@ -161,7 +161,7 @@ function subjectOf(
 }
 
 async function busyUs(pid: number, answer: string): Promise<number | undefined> {
-  process.kill(pid, "SIGUSR2");
+  process.kill(pid, "SIGWINCH");
   for (let waited = 0; waited < 1_000; waited += 2) {
     if (existsSync(answer)) {
       const { activeMs } = JSON.parse(readFileSync(answer, "utf8")) as ProbeAnswer;
