@@ -1,6 +1,6 @@
 import type { Kernel } from "../kernel/kernel.ts";
 import { describeFailure } from "./failure.ts";
-import { trimHeapOnce, tuneHeap } from "./heap.ts";
+import { tuneHeap } from "./heap.ts";
 import { RunningInstance } from "./instance.ts";
 import { Line } from "./line.ts";
 import { atLevelOf, createLog } from "./log.ts";
@@ -95,8 +95,6 @@ async function run({ config, plugins }: ForegroundOptions): Promise<number> {
     else await predecessor.installed();
     void manager?.ready(`serving ${proxyAddress}`);
     manager?.watch();
-    const serving = kernel;
-    trimHeapOnce(() => serving.status().activeExchanges === 0);
     const code = await signals.ended;
     if (!restarter.handedOver) line?.say({ exit: code });
     return code;

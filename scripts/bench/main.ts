@@ -21,7 +21,7 @@ import { renderReport, renderUnavailable } from "./table.ts";
 import type { UpstreamStats } from "./upstream.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
-/** How long a started subject is left alone before its idle memory is read: what starting took is given back by then. */
+/** How long a started subject is left alone before its idle memory is read. */
 const SETTLE_MS = 6_000;
 
 function progress(text: string): void {
