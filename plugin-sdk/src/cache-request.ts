@@ -5,6 +5,7 @@
 import crypto from "node:crypto";
 import type { Exchange } from "./exchange.ts";
 import type { RawHeaders } from "./headers.ts";
+import { requestBodies } from "./json-memo.ts";
 
 export interface CacheRequest {
   /** The headers that may change the answer, as they came. */
@@ -98,20 +99,21 @@ function secondsIn(text: string): number | undefined {
 /**
  * A key that two requests have in common only where the same answer may be given to both: one project, one credential, one
  * dialect, path and query, the same headers of interest and the same body. `scope` is whatever else must be equal.
- * The body is hashed as it is given: nothing is parsed. 43 characters of base64url.
+ * The body's bytes count as they are; of a turn of a known conversation only what is new is hashed. 43 characters of base64url.
  */
 export function answerKey(exchange: Exchange, variant: string, scope: string, body: Buffer): string {
   const { dialect, project, credentialHash, request } = exchange;
   // Lengths, so that no part can pretend to be the beginning of the next one.
   const head = `${scope.length} ${project.length} ${request.target.length} ${variant.length}\n${scope}${project}${request.target}${variant}${credentialHash}\n${dialect?.name ?? ""}\n`;
-  // One call on bytes side by side costs less than a hash object.
-  if (head.length * 3 + body.length > SCRATCH_BYTES)
-    return crypto.createHash("sha256").update(head).update(body).digest("base64url");
+  if (3 * (head.length + 5) + body.length > SCRATCH_BYTES)
+    return crypto.hash("sha256", `${head}digest\n${requestBodies.digestOf(body)}`, "base64url");
+  // Of a short body one call on bytes side by side costs less than two.
   scratch ??= Buffer.allocUnsafeSlow(SCRATCH_BYTES);
-  const written = scratch.write(head, 0, "utf8");
+  const written = scratch.write(`${head}body\n`, 0, "utf8");
   body.copy(scratch, written);
   return crypto.hash("sha256", scratch.subarray(0, written + body.length), "base64url");
 }
+
 /** Nothing of it is needed after the call that fills it. */
 let scratch: Buffer | undefined;
-const SCRATCH_BYTES = 32_768;
+const SCRATCH_BYTES = 16_384;

@@ -1,8 +1,13 @@
+import crypto from "node:crypto";
 import { type Outline, type Outlined, outlineOf } from "./json-outline.ts";
+import { documentStart, JsonSyntaxError, OPEN_OBJECT } from "./json-text.ts";
 
 /** Two documents are told apart to within so many bytes. */
 const GRAIN_BYTES = 512;
 const STRIDE_BYTES = 65_536;
+
+/** A digest is made of those of pieces of this size, so that a new turn costs the hash of its last pieces. */
+const PIECE_BYTES = 16_384;
 
 /** Bounds of a {@link DocumentMemo}. */
 export interface DocumentMemoBounds {
@@ -34,6 +39,8 @@ export class KnownDocument implements Outlined {
   /** One note is enough: a document is of one dialect. */
   #note: Note<unknown> | undefined;
   #noteOf: symbol | undefined;
+  /** The digests of the first pieces, as far as they were asked for and still stand. */
+  #pieces: string[] = [];
 
   constructor(buf: Buffer, outline: Outline) {
     this.bytes = Buffer.allocUnsafeSlow(buf.length + (buf.length >> 2));
@@ -61,10 +68,30 @@ export class KnownDocument implements Outlined {
     buf.copy(this.bytes, prefix, prefix);
     this.length = buf.length;
     this.outline = outline;
+    this.#pieces.length = Math.min(this.#pieces.length, Math.floor(prefix / PIECE_BYTES));
     if (this.#note === undefined) return;
     this.#note.prefix = Math.min(this.#note.prefix, prefix);
     this.#note.suffix = Math.min(this.#note.suffix, suffix);
   }
+  /** See {@link DocumentMemo.digestOf}. */
+  digest(): string {
+    addPieces(this.bytes, this.length, this.#pieces);
+    return digestOfPieces(this.#pieces);
+  }
+}
+
+/** Adds the digests of the pieces that `pieces` does not have yet. */
+function addPieces(bytes: Buffer, length: number, pieces: string[]): void {
+  for (let from = PIECE_BYTES * pieces.length; from < length; from += PIECE_BYTES) {
+    const piece = bytes.subarray(from, Math.min(from + PIECE_BYTES, length));
+    pieces.push(crypto.hash("sha256", piece, "base64url"));
+  }
+}
+
+/** The number of pieces is told, too: what is hashed here might itself be some document's only piece. */
+function digestOfPieces(pieces: readonly string[]): string {
+  const whole = pieces.length === 1 ? pieces[0]! : crypto.hash("sha256", pieces.join("\n"), "base64url");
+  return `${pieces.length}.${whole}`;
 }
 
 /** Remembers the last documents it was asked about, to scan of a new turn of one of them only what is new. */
@@ -108,6 +135,28 @@ export class DocumentMemo {
     this.#putFirst(document);
     this.#latest = new WeakRef(buf);
     return document;
+  }
+
+  /**
+   * A hash that tells documents apart, byte for byte (SHA-256 of the SHA-256 of its pieces). Of a new turn
+   * of a known document only what is new is hashed.
+   */
+  digestOf(buf: Buffer): string {
+    const known = this.#documentOf(buf);
+    if (known !== undefined) return known.digest();
+    const pieces: string[] = [];
+    addPieces(buf, Math.max(1, buf.length), pieces);
+    return digestOfPieces(pieces);
+  }
+  #documentOf(buf: Buffer): KnownDocument | undefined {
+    const open = documentStart(buf);
+    if (buf[open] !== OPEN_OBJECT) return undefined;
+    try {
+      return this.lookUp(buf, open);
+    } catch (error) {
+      if (error instanceof JsonSyntaxError) return undefined;
+      throw error;
+    }
   }
 
   /** Forgets all documents. */
