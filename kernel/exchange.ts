@@ -7,6 +7,7 @@ import {
   type Dialect,
   ERRORS,
   type Exchange,
+  type ExchangeOrigin,
   type Format,
   headerValue,
   type JsonNode,
@@ -17,6 +18,7 @@ import {
   type Segment,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
+import type { Asker } from "./asker.ts";
 import type { AttemptState } from "./attempt.ts";
 import { Cancellation } from "./cancellation.ts";
 import { Edits, SegmentState } from "./edits.ts";
@@ -52,6 +54,9 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   readonly dialect: Dialect | undefined;
   readonly format: Format | undefined;
   readonly home: ExchangeHome;
+  /** The plugin that began it, and the plugin's end of it; undefined for a client's. */
+  madeBy: ExchangeOrigin | undefined;
+  asker: Asker | undefined;
   candidates: readonly Candidate[] = [];
   ruledOut: Exchange["ruledOut"] = [];
   readonly attempts: AttemptState[] = [];
@@ -123,6 +128,10 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   get noCompress(): boolean {
     const value = this.request.header("x-tokenman-nocompress");
     return value !== undefined && !/^(0|false|no)$/i.test(value.trim());
+  }
+  /** Sets what {@link session} says, before anybody asks. */
+  named(session: string): void {
+    this.#session = session;
   }
   get session(): string {
     this.#session ??= this.format?.sessionId(this.request.headers) ?? this.#derivedSession();

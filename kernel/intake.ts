@@ -1,13 +1,20 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import {
   type ErrorCode,
+  headerValue,
+  type InnerExchange,
+  type InnerReply,
+  type InnerRequest,
   type Logger,
+  MAX_NESTED,
   type Outcome,
   type ReplyInit,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
 import { checkHead, hasToken, withoutToken } from "./access.ts";
+import { Asker } from "./asker.ts";
 import { Bag } from "./bag.ts";
+import { contentCoding, isKnownCoding } from "./codec.ts";
 import type { Connections } from "./connections.ts";
 import { drive } from "./driver.ts";
 import { ExchangeState, tokenmanHeader } from "./exchange.ts";
@@ -16,7 +23,7 @@ import { uuidv7 } from "./id.ts";
 import { type Launch, makeLaunch } from "./launch.ts";
 import { relayedHeaders } from "./outgoing.ts";
 import { KernelReply } from "./reply.ts";
-import { announcesBody, destination, ReceivedRequest, readBody } from "./request.ts";
+import { announcesBody, destination, ReceivedRequest, readBody, tooLarge } from "./request.ts";
 import { type ClientLink, respond, type Sent } from "./respond.ts";
 import { sendError, serveRoute } from "./route-table.ts";
 import type { Serving } from "./serving.ts";
@@ -71,6 +78,7 @@ export class Intake {
     for (const exchange of this.#active.values()) {
       this.#cutBy.set(exchange, "TM_SHUTTING_DOWN");
       exchange.link?.response.destroy();
+      exchange.asker?.leave(new TokenmanError("TM_SHUTTING_DOWN"));
     }
   }
   readonly #cutBy = new WeakMap<ExchangeState, ErrorCode>();
@@ -99,9 +107,9 @@ export class Intake {
         if (expects) response.writeContinue();
         serving.generation.lease();
         response.once("close", () => serving.generation.release());
-        void serveRoute(route, message, response, (cause) =>
-          this.#host.log.error({ err: cause, path: place.path }, "a route failed"),
-        );
+        const failed = (cause: unknown): void =>
+          this.#host.log.error({ err: cause, path: place.path }, "a route failed");
+        void serveRoute(route, message, response, failed, place.project);
         return;
       }
       const classified = serving.dialects.classify(message.method ?? "GET", place.path, headers);
@@ -120,6 +128,70 @@ export class Intake {
     } catch (cause) {
       this.#refuseEarly(message, response, headers, serving, cause);
     }
+  }
+
+  /** Begins an exchange for a plugin; see `HostInfo.exchange`. */
+  exchange(asked: InnerRequest): InnerExchange {
+    const { plugin, method = "POST", parent } = asked;
+    const depth = (parent?.madeBy?.depth ?? 0) + 1;
+    if (depth > MAX_NESTED)
+      throw new TokenmanError("TM_INTERNAL", `exchanges nest ${depth} deep, the last one by ${plugin}`);
+    const serving = this.#host.serving();
+    const { access, dialects } = serving;
+    const place = destination(asked.path, asked.project ?? parent?.project);
+    const headers =
+      access.token === undefined
+        ? asked.headers
+        : withoutToken(asked.headers, access.token, dialects.formats);
+    const { dialect, format, path } = dialects.classify(method, place.path, headers);
+    const socket = { remoteAddress: parent?.request.remoteAddress };
+    const request = new ReceivedRequest({ method, socket }, place, path, headers);
+    const project = place.project ?? DEFAULT_PROJECT;
+    const home = serving.home(project);
+    serving.generation.lease();
+    const exchange = new ExchangeState({ project, request, dialect, format, home });
+    exchange.madeBy = Object.freeze({ plugin, parent: parent?.id, depth });
+    if (asked.session !== undefined) exchange.named(asked.session);
+    const asker = new Asker(exchange);
+    exchange.asker = asker;
+    const reply = Promise.withResolvers<InnerReply>();
+    // Whoever gives up may not look at it any more.
+    reply.promise.catch(() => {});
+    asker.onLeave(reply.reject);
+    void this.#runInner(exchange, request, serving, asked.body, asker, reply);
+    return { id: exchange.id, reply: reply.promise, abort: () => asker.leave() };
+  }
+  async #runInner(
+    exchange: ExchangeState,
+    request: ReceivedRequest,
+    serving: Serving,
+    body: Buffer,
+    asker: Asker,
+    asked: PromiseWithResolvers<InnerReply>,
+  ): Promise<void> {
+    const held = this.#active.add(exchange);
+    let outcome: Outcome;
+    try {
+      exchange.home.pipeline.started(exchange);
+      const reply = await plainReply(
+        exchange,
+        await this.#answer(exchange, request, serving, body, undefined),
+      );
+      const { status } = reply;
+      const sending = asker.take(reply);
+      const isHeard = !asker.left;
+      asked.resolve({ status, headers: relayedHeaders(reply.finalHeaders()), body: asker });
+      outcome = this.#outcome(exchange, reply, await sending, isHeard);
+    } catch (cause) {
+      this.#host.log.error({ err: cause, exchange: exchange.id }, "an exchange failed inside the kernel");
+      const error = new TokenmanError("TM_INTERNAL", undefined, { cause });
+      asked.reject(error);
+      asker.leave(error);
+      outcome = this.#failed(exchange, "TM_INTERNAL", cause instanceof Error ? cause.message : String(cause));
+    }
+    this.#active.remove(held);
+    if (this.#active.size === 0) this.#idle?.();
+    await exchange.settle(outcome);
   }
 
   async #run(
@@ -174,12 +246,13 @@ export class Intake {
     exchange: ExchangeState,
     request: ReceivedRequest,
     serving: Serving,
-    message: IncomingMessage,
+    message: IncomingMessage | Buffer,
     ready: (() => void) | undefined,
   ): Promise<KernelReply> {
     const { pipeline } = exchange.home;
     const { limits } = serving;
-    if (this.#host.draining())
+    // What is a part of a request that may still end goes on with it.
+    if (this.#host.draining() && exchange.madeBy?.parent === undefined)
       return KernelReply.refusal(exchange, {
         code: "TM_SHUTTING_DOWN",
         message: "TokenMan is shutting down.",
@@ -187,7 +260,12 @@ export class Intake {
       });
     let reply: KernelReply | undefined;
     try {
-      if (exchange.dialect !== undefined || !announcesBody(message)) {
+      if (Buffer.isBuffer(message)) {
+        if (limits.maxBodyBytes > 0 && message.length > limits.maxBodyBytes)
+          throw tooLarge(limits.maxBodyBytes);
+        const decoding = request.take(message, limits.maxBodyBytes || MAX_DECODED_BYTES);
+        if (decoding !== undefined) await decoding;
+      } else if (exchange.dialect !== undefined || !announcesBody(message)) {
         const body = await readBody(
           message,
           { maxBytes: limits.maxBodyBytes, stallMs: limits.readMs },
@@ -317,6 +395,23 @@ export class Intake {
     } catch {
       return undefined;
     }
+  }
+}
+
+/** A reply whose body comes without a Content-Encoding, where that is known. */
+async function plainReply(exchange: ExchangeState, reply: KernelReply): Promise<KernelReply> {
+  const coding = contentCoding(headerValue(reply.headers, "content-encoding"));
+  if (coding === undefined || !isKnownCoding(coding)) return reply;
+  if (reply.streaming) {
+    reply.mapEvents({ event: (event) => event });
+    return reply;
+  }
+  try {
+    reply.replaceBody(await reply.read());
+    return reply;
+  } catch (cause) {
+    reply.discard();
+    return refusalOf(exchange, cause);
   }
 }
 

@@ -211,6 +211,7 @@ export class Kernel {
       { reason, activeExchanges: this.#intake.active },
       "leaving the ports to another process",
     );
+    void this.#manager.drain();
     void this.#dashboard?.stopAccepting();
     const gone = this.#proxy?.stopAccepting() ?? Promise.resolve();
     const inTime = await within(drainMs, Promise.race([gone, this.#shutdownBegun.promise]));
@@ -229,10 +230,11 @@ export class Kernel {
     const { log } = this.#options;
     log.info({ reason, activeExchanges: this.#intake.active }, "shutting down");
     this.#shutdownBegun.resolve();
+    const drained = this.#leaving ? Promise.resolve() : this.#manager.drain();
     if (!this.#leaving) void this.#proxy?.stopAccepting();
     this.#draining = true;
     this.#proxy?.closeIdle();
-    if (!(await within(drainMs, this.#intake.whenIdle()))) {
+    if (!(await within(drainMs, Promise.all([drained, this.#intake.whenIdle()])))) {
       log.warn({ activeExchanges: this.#intake.active }, "requests did not end in time and are broken off");
       this.#intake.abortAll();
       await within(LAST_MOMENT_MS, this.#intake.whenIdle());
@@ -303,6 +305,7 @@ export class Kernel {
             provider,
             question,
           ),
+        exchange: (request) => this.#intake.exchange(request),
         config: () => config.redacted(),
       },
       log,
@@ -398,7 +401,7 @@ function watchedBy(raw: RawConfig, config: Config, load: LoadResult): string[] {
 }
 
 /** Whether the promise settled within `ms`. */
-async function within(ms: number, promise: Promise<void>): Promise<boolean> {
+async function within(ms: number, promise: Promise<unknown>): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<boolean>((resolve) => {
     timer = setTimeout(() => resolve(false), ms);

@@ -45,6 +45,12 @@ function fromAbsolute(url: string): string {
   return rest.startsWith("/") ? rest : `/${rest}`;
 }
 
+/** Who sent a request, and how. */
+export interface Sender {
+  readonly method?: string | undefined;
+  readonly socket: { readonly remoteAddress?: string | undefined };
+}
+
 /** The request as the client sent it. */
 export class ReceivedRequest implements ClientRequest {
   readonly method: string;
@@ -55,7 +61,7 @@ export class ReceivedRequest implements ClientRequest {
   rawBody: Buffer | undefined;
   body: Buffer | undefined;
 
-  constructor(message: IncomingMessage, place: Destination, path: string, headers: RawHeaders) {
+  constructor(message: Sender, place: Destination, path: string, headers: RawHeaders) {
     this.method = message.method ?? "GET";
     this.target = place.target;
     this.path = path;
@@ -205,7 +211,8 @@ class BodyReading implements Watched {
 
 function ignore(): void {}
 
-function tooLarge(maxBytes: number): TokenmanError {
+/** The error of a body over `server.max_body_size`. */
+export function tooLarge(maxBytes: number): TokenmanError {
   return new TokenmanError(
     "TM_BODY_TOO_LARGE",
     `The request body is over server.max_body_size (${maxBytes} bytes).`,

@@ -5,6 +5,9 @@ import { readBody } from "./request.ts";
 const DEFAULT_BODY_BYTES = 1024 * 1024;
 const BODY_STALL_MS = 10_000;
 
+/** Where a route's path has its first parameter. */
+const OPEN = /\/[:*]/;
+
 interface Compiled {
   readonly route: Route;
   readonly matches: RegExp;
@@ -18,8 +21,9 @@ export interface RouteMatch {
 /** The endpoints that plugins contributed to one port of a generation. */
 export class RouteTable {
   readonly #routes: readonly Compiled[];
-  /** Where all the routes are without parameters, a path that is none of them costs one look-up. */
-  readonly #fixed: ReadonlySet<string> | undefined;
+  /** A path that is none of these, and begins with none of those, is no route: most are told by that. */
+  readonly #fixed: ReadonlySet<string>;
+  readonly #prefixes: readonly string[];
 
   constructor(registry: RegistryView, port: "proxy" | "dashboard") {
     this.#routes = registry
@@ -30,11 +34,13 @@ export class RouteTable {
         (left, right) => Number(left.route.path.endsWith("/*")) - Number(right.route.path.endsWith("/*")),
       );
     const paths = this.#routes.map(({ route }) => route.path);
-    if (!paths.some((path) => /\/[:*]/.test(path))) this.#fixed = new Set(paths);
+    this.#fixed = new Set(paths);
+    const open = paths.filter((path) => OPEN.test(path)).map((path) => path.slice(0, path.search(OPEN) + 1));
+    this.#prefixes = [...new Set(open)];
   }
   /** The route of a method and path; "method" where the path is known with other methods only. */
   match(method: string, path: string): RouteMatch | "method" | undefined {
-    if (this.#fixed?.has(path) === false) return undefined;
+    if (!this.#fixed.has(path) && !this.#prefixes.some((prefix) => path.startsWith(prefix))) return undefined;
     let known = false;
     for (const { route, matches, names } of this.#routes) {
       const found = matches.exec(path);
@@ -61,6 +67,7 @@ export async function serveRoute(
   request: IncomingMessage,
   response: ServerResponse,
   failed: (cause: unknown) => void,
+  project?: string,
 ): Promise<void> {
   const url = request.url ?? "/";
   const query = url.indexOf("?");
@@ -70,6 +77,7 @@ export async function serveRoute(
       request,
       response,
       params: match.params,
+      project,
       query: new URLSearchParams(query < 0 ? "" : url.slice(query + 1)),
       body: (maxBytes = DEFAULT_BODY_BYTES) => readBody(request, { maxBytes, stallMs: BODY_STALL_MS }),
       json,

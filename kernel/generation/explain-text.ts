@@ -83,6 +83,7 @@ const MOMENTS: Readonly<Record<keyof ExplainedHooks["lifecycle"], string>> = {
   ready: "this generation is about to serve",
   reload: "a reload has ended, well or badly",
   retire: "another generation serves in its place",
+  drain: "TokenMan is about to end",
 };
 
 function observers(lifecycle: ExplainedHooks["lifecycle"]): string[] {

@@ -114,6 +114,11 @@ export class Generation {
     }
   }
 
+  /** Runs the `drain` taps; their failures are logged and counted. Never rejects. */
+  async drain(): Promise<void> {
+    await this.#observe("drain");
+  }
+
   /** Runs the `reload` taps; their failures are logged and counted. Never rejects. */
   async reloaded(event: ReloadEvent): Promise<void> {
     await this.#observe("reload", event);
@@ -191,7 +196,10 @@ export class Generation {
     return this.compiled.get(project) ?? this.compiled.get(DEFAULT_PROJECT)!;
   }
 
-  async #observe<K extends "retire" | "reload">(name: K, ...args: Parameters<Lifecycle[K]>): Promise<void> {
+  async #observe<K extends "retire" | "drain" | "reload">(
+    name: K,
+    ...args: Parameters<Lifecycle[K]>
+  ): Promise<void> {
     for (const { member, fn } of this.#generationTaps(name)) {
       const { handle } = member;
       if (handle.quarantined !== undefined) continue;
@@ -209,7 +217,9 @@ export class Generation {
    * What happens to the generation as a whole happens once to each plugin: its taps are those of the first project
    * for which it is on, the default one if it can be.
    */
-  #generationTaps<K extends "ready" | "retire" | "reload">(name: K): { member: Member; fn: Lifecycle[K] }[] {
+  #generationTaps<K extends "ready" | "retire" | "drain" | "reload">(
+    name: K,
+  ): { member: Member; fn: Lifecycle[K] }[] {
     return this.#parts.plan.active.flatMap(({ plugin }) => {
       const member = this.#parts.members.find((each) => each.name === plugin.name)!;
       for (const { taps } of this.compiled.values()) {

@@ -67,6 +67,11 @@ export class GenerationManager {
     return this.#queued;
   }
 
+  /** Tells the generation that serves, if any, that TokenMan is about to end. */
+  async drain(): Promise<void> {
+    await this.#current?.drain();
+  }
+
   /** Retires the serving generation and resolves when all are disposed of; by force where exchanges hold on. */
   async close(): Promise<void> {
     if (this.#closed) return;

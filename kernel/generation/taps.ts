@@ -7,6 +7,7 @@ export type PipelineBuild = (config: unknown, hooks: Hooks) => unknown;
 const LIFECYCLE: readonly (keyof Lifecycle)[] = [
   "ready",
   "retire",
+  "drain",
   "start",
   "attemptEnd",
   "settled",

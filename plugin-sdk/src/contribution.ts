@@ -34,6 +34,8 @@ export interface RouteContext {
   readonly response: ServerResponse;
   readonly params: Readonly<Record<string, string>>;
   readonly query: URLSearchParams;
+  /** Named by the request's header or path; undefined on the dashboard's port, and where the request names none. */
+  readonly project: string | undefined;
   /** The body, at most `maxBytes` (default 1 MiB). Throws TM_BODY_TOO_LARGE. */
   body(maxBytes?: number): Promise<Buffer>;
   json(status: number, value: unknown): void;

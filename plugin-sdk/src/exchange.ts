@@ -2,6 +2,7 @@ import type { Dialect, EventVerdict, RequestDescription, Segment, Usage } from "
 import type { ErrorCode } from "./errors.ts";
 import type { ClientCredential, Format, PublicError } from "./format.ts";
 import type { RawHeaders } from "./headers.ts";
+import type { ExchangeOrigin } from "./inner-exchange.ts";
 import type { JsonNode } from "./json-index.ts";
 import type { Provider, Secret } from "./provider.ts";
 import type { BodyEnd, ReplyInit } from "./reply.ts";
@@ -157,6 +158,8 @@ export interface Exchange {
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
   readonly project: string;
+  /** Undefined for a client's. A plugin that makes exchanges of its own tells them by it from those it is to act on. */
+  readonly madeBy?: ExchangeOrigin | undefined;
   readonly request: ClientRequest;
   /** Undefined for an opaque passthrough. */
   readonly dialect: Dialect | undefined;

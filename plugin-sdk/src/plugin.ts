@@ -3,6 +3,7 @@ import type { Answer, Question } from "./ask.ts";
 import type { Command } from "./command.ts";
 import type { ContributionKind, Contributions } from "./contribution.ts";
 import type { Attempt, Exchange, Outcome, Verdict } from "./exchange.ts";
+import type { InnerExchange, InnerRequest } from "./inner-exchange.ts";
 import type { Logger } from "./log.ts";
 import type { Provider } from "./provider.ts";
 import type { Reply, ReplyInit } from "./reply.ts";
@@ -65,6 +66,8 @@ export interface Lifecycle {
   attemptEnd: (exchange: Exchange, attempt: Attempt) => void | Promise<void>;
   /** An exchange ended. Exactly once, always. */
   settled: (exchange: Exchange, outcome: Outcome) => void | Promise<void>;
+  /** TokenMan is about to end: it takes no more requests, and those in flight are given a while. Once, or not at all. */
+  drain: () => void | Promise<void>;
   /** A reload ended, well or badly. Runs on the generation that serves. */
   reload: (event: ReloadEvent) => void | Promise<void>;
 }
@@ -152,6 +155,12 @@ export interface HostInfo {
    * with TM_UPSTREAM_*, TM_REPLY_TOO_LARGE; any status is an answer.
    */
   ask(provider: Provider, question: Question): Promise<Answer>;
+  /**
+   * Begins an exchange as if a client had sent this request: with all hooks, limits, attempts and its row in the ledger, on
+   * the generation that serves. Not before `ready`. Throws TM_BAD_REQUEST for a project that has no proper name, and
+   * TM_INTERNAL where it would nest too deep.
+   */
+  exchange(request: InnerRequest): InnerExchange;
   /** The whole config of this generation, with its defaults, without the secrets in it. A fresh object each time. */
   config(): Readonly<Record<string, unknown>>;
 }

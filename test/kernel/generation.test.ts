@@ -485,7 +485,7 @@ describe("pipelines", () => {
     [
       "asks for an unknown lifecycle",
       (hooks: Hooks) => hooks.lifecycle.for("begin" as never),
-      'plugin "a" asked for lifecycle "begin"; there are ready, retire, start, attemptEnd, settled, reload',
+      'plugin "a" asked for lifecycle "begin"; there are ready, retire, drain, start, attemptEnd, settled, reload',
     ],
     [
       "has an async pipeline function",

@@ -150,6 +150,7 @@ export const host: HostBase = {
   reload: async () => ({ ok: true, generation: 1, error: undefined }),
   status: () => assert.fail("not asked"),
   ask: () => assert.fail("not asked"),
+  exchange: () => assert.fail("not asked"),
   config: () => ({}),
 };
 
