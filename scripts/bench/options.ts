@@ -4,7 +4,9 @@ import type { BenchDialect } from "./replies.ts";
 import { SUBJECTS, type SubjectName } from "./subjects.ts";
 
 /** Measured where nobody names others. */
-const USUAL: readonly SubjectName[] = SUBJECTS.filter((name) => name !== "cache");
+const USUAL: readonly SubjectName[] = ["floor", "kernel", "default", "portkey"];
+/** What each part of the features adds to the one before. */
+export const COLUMNS: readonly SubjectName[] = ["floor", "kernel", "ledger", "resilience", "saving"];
 
 export interface BenchOptions {
   subjects: SubjectName[];
@@ -27,7 +29,8 @@ export interface BenchOptions {
 export const USAGE = `Usage: node scripts/bench/main.ts [options]
 
   --quick            one round of short cells: a first impression in under a minute
-  --subjects LIST    of ${SUBJECTS.join(",")} (default: all but cache)
+  --subjects LIST    of ${SUBJECTS.join(",")} (default: ${USUAL.join(",")})
+  --columns          what each part adds: --subjects ${COLUMNS.join(",")}
   --sizes LIST       request bodies, e.g. 2k,60k,520k (default; k = 1,024 bytes)
   --seconds N        how long one cell is measured (default 0.8, quick 0.4)
   --rounds N         how often every cell is measured, subjects interleaved (default 5, quick 1)
@@ -46,6 +49,7 @@ export function parseOptions(argv: readonly string[]): BenchOptions | "help" {
     options: {
       quick: { type: "boolean", default: false },
       subjects: { type: "string", default: USUAL.join(",") },
+      columns: { type: "boolean", default: false },
       sizes: { type: "string", default: "2k,60k,520k" },
       seconds: { type: "string" },
       rounds: { type: "string" },
@@ -62,7 +66,8 @@ export function parseOptions(argv: readonly string[]): BenchOptions | "help" {
   const { dialect, quick } = values;
   if (dialect !== "openai" && dialect !== "anthropic")
     throw new Error(`--dialect: expected openai or anthropic, found ${dialect}`);
-  const subjects = values.subjects.split(",").map((name) => {
+  const named = values.columns ? COLUMNS : values.subjects.split(",");
+  const subjects = named.map((name) => {
     const known = SUBJECTS.find((subject) => subject === name.trim());
     if (known === undefined)
       throw new Error(`--subjects: expected some of ${SUBJECTS.join(",")}, found ${name}`);

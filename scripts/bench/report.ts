@@ -69,7 +69,61 @@ export function buildReport(
     const own = values(events?.get(subject), "cpuUs");
     return { subject, eventCpuUs: median(own), eventCpuRatio: medianRatio(own, floor), ...footprint };
   });
-  return { rows, processes, unavailable, verdicts: verdicts(rows, processes) };
+  const made = [...verdicts(rows, processes), ...addedBy(result, sizes)];
+  return { rows, processes, unavailable, verdicts: made };
+}
+
+/** What each part of the features may add to the one before it, in floors (the design's columns). */
+const PARTS: readonly {
+  readonly part: SubjectName;
+  readonly over: SubjectName;
+  readonly smallCpu: number;
+  readonly largeLoop: number;
+  readonly eventCpu: number;
+}[] = [
+  { part: "ledger", over: "kernel", smallCpu: 0.25, largeLoop: 0.4, eventCpu: 0.1 },
+  { part: "resilience", over: "ledger", smallCpu: 0.1, largeLoop: 0, eventCpu: 0 },
+  { part: "saving", over: "resilience", smallCpu: 0.15, largeLoop: 0.5, eventCpu: 0.1 },
+];
+/** What "nothing" may come out as: two runs of the same proxy differ by so much. */
+const NOISE: Record<"cpuUs" | "loopUs", number> = { cpuUs: 0.03, loopUs: 0.1 };
+
+function addedBy(result: GridResult, sizes: readonly number[]): Verdict[] {
+  const made: Verdict[] = [];
+  const compare = (
+    what: string,
+    cell: string,
+    key: "cpuUs" | "loopUs",
+    part: (typeof PARTS)[number],
+    most: number,
+  ) => {
+    const samples = result.get(cell);
+    const floor = values(samples?.get("floor"), key);
+    const before = values(samples?.get(part.over), key);
+    const added = values(samples?.get(part.part), key).map(
+      (value, round) => value - (before[round] ?? Number.NaN),
+    );
+    const ratio = medianRatio(added, floor);
+    if (Number.isNaN(ratio)) return;
+    const met = ratio <= Math.max(most, NOISE[key]);
+    made.push({
+      what: `${part.part} adds, ${what}`,
+      target: `≤ ${most.toFixed(2)}×`,
+      found: `${ratio.toFixed(2)}×`,
+      met,
+    });
+  };
+  for (const part of PARTS) {
+    for (const bytes of sizes) {
+      const size = `${Math.round(bytes / 1_024)} KB buffered`;
+      if (bytes <= SMALL_BYTES)
+        compare(`${size}: CPU`, cellName(bytes, false, CONCURRENT), "cpuUs", part, part.smallCpu);
+      if (bytes >= LARGE_BYTES)
+        compare(`${size}: loop time`, cellName(bytes, false, 1), "loopUs", part, part.largeLoop);
+    }
+    compare("streamed event: CPU", EVENTS_CELL, "cpuUs", part, part.eventCpu);
+  }
+  return made;
 }
 
 function rowsOf(result: GridResult, bodyBytes: number, streamed: boolean): Row[] {

@@ -12,7 +12,16 @@ import { cpuTime, listenerPid, type Memory, memory, resetPeak } from "./proc.ts"
 import type { BenchDialect } from "./replies.ts";
 import { startTokenman } from "./tokenman.ts";
 
-export const SUBJECTS = ["floor", "kernel", "cache", "default", "portkey"] as const;
+export const SUBJECTS = [
+  "floor",
+  "kernel",
+  "ledger",
+  "resilience",
+  "saving",
+  "cache",
+  "default",
+  "portkey",
+] as const;
 export type SubjectName = (typeof SUBJECTS)[number];
 
 export interface Place {

@@ -4,21 +4,37 @@ import { join } from "node:path";
 import { type Child, freePort, spawnChild } from "./children.ts";
 import type { BenchDialect } from "./replies.ts";
 
-export type TokenmanVariant = "kernel" | "cache" | "default";
+/** `kernel` loads no feature, only dialects, router and health; each of the next three adds one part of the features. */
+export type TokenmanVariant = "kernel" | "ledger" | "resilience" | "saving" | "cache" | "default";
 
-/** What each variant adds to the configuration file; `kernel` loads no feature, only dialects, router and health. */
+const LEDGER = ["tokenizer", "pricing", "store", "recorder", "metrics", "api", "budget", "rate-limit"];
+const RESILIENCE = ["breaker", "retry"];
+const SAVING = ["savings", "cache", "dedup", "rules"];
+
+/** Limits that are asked for every request and never reached. */
+const LIMITS = `
+[security.budget]
+enabled = true
+monthly_limit = 1e9
+[security.rate_limit]
+enabled = true
+default_rate = 1e6
+default_burst = 1e6
+`;
+
+/** What each variant adds to the configuration file. */
 const CONFIG: Record<TokenmanVariant, string> = {
-  kernel: "[plugins]\norder = []\n",
-  cache: '[plugins]\norder = ["cache"]\n',
+  kernel: orderOf([]),
+  ledger: orderOf(LEDGER) + LIMITS,
+  resilience: orderOf([...LEDGER, ...RESILIENCE]) + LIMITS,
+  saving: orderOf([...SAVING, ...LEDGER, ...RESILIENCE]) + LIMITS,
+  cache: orderOf(["cache"]),
   default: "",
 };
 
-/** What each variant adds to `start --foreground --config FILE`. */
-const FLAGS: Record<TokenmanVariant, readonly string[]> = {
-  kernel: [],
-  cache: [],
-  default: [],
-};
+function orderOf(plugins: readonly string[]): string {
+  return `[plugins]\norder = ${JSON.stringify(plugins)}\n`;
+}
 
 /** The built program where there is one, else the sources as they are. */
 function commandLine(root: string): [command: string, args: string[]] {
@@ -64,10 +80,9 @@ export async function startTokenman(start: TokenmanStart): Promise<{ child: Chil
     CONFIG[start.variant],
   ].join("\n");
   writeFileSync(config, text);
-  const child = spawnChild(
-    command,
-    [...args, "start", "--foreground", "--config", config, ...FLAGS[start.variant]],
-    { env: start.env, ...(start.maxFiles === undefined ? {} : { maxFiles: start.maxFiles }) },
-  );
+  const child = spawnChild(command, [...args, "start", "--foreground", "--config", config], {
+    env: start.env,
+    ...(start.maxFiles === undefined ? {} : { maxFiles: start.maxFiles }),
+  });
   return { child, port };
 }

@@ -97,3 +97,23 @@ test("a subject that did not finish a cell has no number there, and no verdict",
   assert.ok(Number.isNaN(rows.find((row) => row.subject === "kernel")?.cpuRatio));
   assert.ok(!verdicts.some((verdict) => verdict.what.includes("CPU")));
 });
+
+test("what a part adds is told in floors, over the part before it", () => {
+  const rounds = (cpuUs: number): Sample[] => [sample({ cpuUs }), sample({ cpuUs: cpuUs * 3 })];
+  const cell = new Map<Subject["name"], Sample[]>([
+    ["floor", rounds(50)],
+    ["kernel", rounds(60)],
+    ["ledger", rounds(70)],
+    ["resilience", rounds(76)],
+  ]);
+  const result: GridResult = new Map([
+    [cellName(SIZE, false, 1), cell],
+    [cellName(SIZE, false, CONCURRENT), cell],
+  ]);
+  const { verdicts } = buildReport(result, [SIZE], new Map(), []);
+  const added = verdicts.filter(({ what }) => what.includes(" adds, "));
+  assert.deepEqual(added, [
+    { what: "ledger adds, 2 KB buffered: CPU", target: "≤ 0.25×", found: "0.20×", met: true },
+    { what: "resilience adds, 2 KB buffered: CPU", target: "≤ 0.10×", found: "0.12×", met: false },
+  ]);
+});
