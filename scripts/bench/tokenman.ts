@@ -15,7 +15,7 @@ const SAVING = ["savings", "cache", "dedup", "rules"];
 const LIMITS = `
 [security.budget]
 enabled = true
-monthly_limit = 1e9
+monthly_limit = 1e6
 [security.rate_limit]
 enabled = true
 default_rate = 1e6
