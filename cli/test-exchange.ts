@@ -1,14 +1,14 @@
 import { type Exchange, headerValue, type Outcome, type RawHeaders } from "@tokenman/plugin-sdk";
 import type { CollectedReply, HostedRequest, HostedResult } from "@tokenman/plugin-sdk/testkit";
-import { Connections } from "../kernel/connections.ts";
 import { drive } from "../kernel/driver.ts";
 import { ExchangeState } from "../kernel/exchange.ts";
 import { DEFAULT_PROJECT } from "../kernel/generation/index.ts";
 import type { Kernel } from "../kernel/kernel.ts";
-import { makeLaunch } from "../kernel/launch.ts";
-import type { KernelReply } from "../kernel/reply.ts";
+import type { KernelReply } from "../kernel/reply/reply.ts";
 import { destination } from "../kernel/request.ts";
 import { servingOf } from "../kernel/serving.ts";
+import { Connections } from "../kernel/upstream/connections.ts";
+import { makeLaunch } from "../kernel/upstream/launch.ts";
 
 const launch = makeLaunch({
   connections: new Connections(),

@@ -1,9 +1,9 @@
 import { type BodyEnd, TokenmanError } from "@tokenman/plugin-sdk";
 import type { ExchangeState } from "./exchange.ts";
-import type { Flow } from "./flow.ts";
-import type { KernelReply } from "./reply.ts";
+import type { Flow } from "./reply/flow.ts";
+import type { KernelReply } from "./reply/reply.ts";
+import type { BodySink } from "./reply/source.ts";
 import type { Sent } from "./respond.ts";
-import type { BodySink } from "./source.ts";
 
 /** How far a plugin may lag behind the reply that it reads before the provider is slowed. */
 const LAG_BYTES = 256 * 1024;

@@ -12,7 +12,7 @@ import {
   spliceJson,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
-import type { PluginHandle } from "./plugin-handle.ts";
+import type { PluginHandle } from "./hooks/plugin-handle.ts";
 
 /** An edit with the plugin that made it. */
 interface Owned {

@@ -22,13 +22,13 @@ import type { Asker } from "./asker.ts";
 import type { AttemptState } from "./attempt.ts";
 import { Cancellation } from "./cancellation.ts";
 import { Edits, SegmentState } from "./edits.ts";
+import type { Pipeline } from "./hooks/pipeline.ts";
+import type { PluginHandle } from "./hooks/plugin-handle.ts";
+import { type CallOwner, currentCall, type TapCall } from "./hooks/tap-call.ts";
 import { uuidv7 } from "./id.ts";
-import type { Pipeline } from "./pipeline.ts";
-import type { PluginHandle } from "./plugin-handle.ts";
-import { markRefusal, type RefusalError } from "./reply-init.ts";
+import { markRefusal, type RefusalError } from "./reply/reply-init.ts";
 import type { ClientLink } from "./respond.ts";
 import { Slots } from "./slots.ts";
-import { type CallOwner, currentCall, type TapCall } from "./tap-call.ts";
 
 /** What an exchange needs of the generation it began with; held until it is settled. */
 export interface ExchangeHome {

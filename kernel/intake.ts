@@ -8,33 +8,31 @@ import {
   type Logger,
   MAX_NESTED,
   type Outcome,
-  type ReplyInit,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
 import { checkHead, hasToken, withoutToken } from "./access.ts";
 import { Asker } from "./asker.ts";
-import { Bag } from "./bag.ts";
-import { contentCoding, isKnownCoding } from "./codec.ts";
-import type { Connections } from "./connections.ts";
+import { Bag, type Held } from "./bag.ts";
 import { drive } from "./driver.ts";
 import { ExchangeState, tokenmanHeader } from "./exchange.ts";
 import { DEFAULT_PROJECT } from "./generation/index.ts";
-import { uuidv7 } from "./id.ts";
-import { type Launch, makeLaunch } from "./launch.ts";
-import { relayedHeaders } from "./outgoing.ts";
-import { KernelReply } from "./reply.ts";
+import { failureOf, outcomeOf } from "./outcome.ts";
+import { refusalOf, refuseEarly } from "./refusal.ts";
+import { contentCoding, isKnownCoding } from "./reply/codec.ts";
+import { KernelReply } from "./reply/reply.ts";
 import { announcesBody, destination, ReceivedRequest, readBody, tooLarge } from "./request.ts";
-import { type ClientLink, respond, type Sent } from "./respond.ts";
-import { sendError, serveRoute } from "./route-table.ts";
+import { type ClientLink, respond } from "./respond.ts";
+import { serveRoute } from "./route-table.ts";
 import type { Serving } from "./serving.ts";
 import { Upload } from "./upload.ts";
+import type { Connections } from "./upstream/connections.ts";
+import { type Launch, makeLaunch } from "./upstream/launch.ts";
+import { relayedHeaders } from "./upstream/outgoing.ts";
 
 /** The bound of a decoded copy where `max_body_size` sets none. */
 const MAX_DECODED_BYTES = 256 * 1024 * 1024;
 /** How long a client that has its reply may go on sending the rest of its request. */
 const REST_MS = 5_000;
-
-const EMPTY = Buffer.alloc(0);
 
 export interface IntakeHost {
   readonly connections: Connections;
@@ -126,7 +124,7 @@ export class Intake {
       });
       void this.#run(exchange, request, serving, message, response, expects);
     } catch (cause) {
-      this.#refuseEarly(message, response, headers, serving, cause);
+      refuseEarly(message, response, headers, serving, cause, this.#host.log);
     }
   }
 
@@ -181,17 +179,15 @@ export class Intake {
       const sending = asker.take(reply);
       const isHeard = !asker.left;
       asked.resolve({ status, headers: relayedHeaders(reply.finalHeaders()), body: asker });
-      outcome = this.#outcome(exchange, reply, await sending, isHeard);
+      outcome = outcomeOf(exchange, reply, await sending, isHeard, this.#cutBy.get(exchange));
     } catch (cause) {
       this.#host.log.error({ err: cause, exchange: exchange.id }, "an exchange failed inside the kernel");
       const error = new TokenmanError("TM_INTERNAL", undefined, { cause });
       asked.reject(error);
       asker.leave(error);
-      outcome = this.#failed(exchange, "TM_INTERNAL", cause instanceof Error ? cause.message : String(cause));
+      outcome = failureOf(exchange, cause);
     }
-    this.#active.remove(held);
-    if (this.#active.size === 0) this.#idle?.();
-    await exchange.settle(outcome);
+    await this.#settle(exchange, held, outcome);
   }
 
   async #run(
@@ -229,13 +225,17 @@ export class Intake {
       if (unread) readRest(message, this.#uploads.get(exchange));
       const close = this.#host.closing() || (unread && (expects || reply.status === 408));
       const sent = await respond(exchange, reply, link, { writeTimeoutMs: serving.limits.writeMs, close });
-      outcome = this.#outcome(exchange, reply, sent, response.headersSent);
+      outcome = outcomeOf(exchange, reply, sent, response.headersSent, this.#cutBy.get(exchange));
       if (!message.complete && !message.destroyed) boundRest(message);
     } catch (cause) {
       this.#host.log.error({ err: cause, exchange: exchange.id }, "an exchange failed inside the kernel");
       response.destroy();
-      outcome = this.#failed(exchange, "TM_INTERNAL", cause instanceof Error ? cause.message : String(cause));
+      outcome = failureOf(exchange, cause);
     }
+    await this.#settle(exchange, held, outcome);
+  }
+
+  async #settle(exchange: ExchangeState, held: Held<ExchangeState>, outcome: Outcome): Promise<void> {
     this.#active.remove(held);
     if (this.#active.size === 0) this.#idle?.();
     await exchange.settle(outcome);
@@ -296,106 +296,6 @@ export class Intake {
     const answered = pipeline.response(reply, exchange);
     return answered instanceof Promise ? await answered : answered;
   }
-
-  #outcome(exchange: ExchangeState, reply: KernelReply, sent: Sent, headSent: boolean): Outcome {
-    const base = {
-      status: reply.status,
-      origin: reply.origin,
-      bytesSent: sent.bytes,
-      durationMs: exchange.elapsedMs(),
-      firstByteMs: sent.firstByteMs,
-    };
-    const cutBy = this.#cutBy.get(exchange);
-    if (cutBy !== undefined && sent.end !== "whole")
-      return { ...base, kind: "failed", code: cutBy, message: undefined };
-    if (sent.end === "aborted") {
-      return {
-        ...base,
-        kind: "aborted",
-        status: headSent ? reply.status : 499,
-        code: "TM_CLIENT_GONE",
-        message: undefined,
-      };
-    }
-    if (sent.end === "cut") {
-      const stalled = sent.error?.code === "TM_CLIENT_STALLED";
-      return {
-        ...base,
-        kind: stalled ? "aborted" : "partial",
-        code: sent.error?.code,
-        message: sent.error?.message,
-      };
-    }
-    if (reply.refusal !== undefined)
-      return { ...base, kind: "refused", code: reply.refusal.code, message: reply.refusal.message };
-    // The provider closed a stream without its regular end: relayed as it came, but not whole.
-    if (reply.attempt?.terminal === false && reply.status < 400) {
-      return {
-        ...base,
-        kind: "partial",
-        code: "TM_UPSTREAM_CUT",
-        message: "the stream ended without its terminal event",
-      };
-    }
-    return { ...base, kind: "answered", code: undefined, message: undefined };
-  }
-  #failed(exchange: ExchangeState, code: ErrorCode, message: string): Outcome {
-    return {
-      kind: "failed",
-      status: 500,
-      origin: undefined,
-      code,
-      message,
-      bytesSent: 0,
-      durationMs: exchange.elapsedMs(),
-      firstByteMs: undefined,
-    };
-  }
-
-  /** Refuses a request that never became an exchange, in the shape of the vendor whose path or marks it bears. */
-  #refuseEarly(
-    message: IncomingMessage,
-    response: ServerResponse,
-    headers: readonly string[],
-    serving: Serving,
-    cause: unknown,
-  ): void {
-    const error =
-      cause instanceof TokenmanError ? cause : new TokenmanError("TM_INTERNAL", undefined, { cause });
-    if (!(cause instanceof TokenmanError))
-      this.#host.log.error({ err: cause }, "a request failed at the door");
-    response.setHeader("Connection", "close");
-    const path = (message.url ?? "/").split("?", 1)[0]!.replace(/^\/p\/[^/]*/, "");
-    const format = this.#formatOf(message, path, headers, serving);
-    if (format === undefined) {
-      sendError(response, error);
-      return;
-    }
-    const id = uuidv7();
-    let shaped: ReplyInit;
-    try {
-      shaped = format.errorReply({ code: error.code, status: error.status, message: error.message }, id);
-    } catch (failure) {
-      // A format is a plugin's. An error must come out all the same.
-      this.#host.log.error({ err: failure, format: format.name }, "a format failed to word an error");
-      sendError(response, error);
-      return;
-    }
-    const { status, headers: fields = [], body } = shaped;
-    // An error's body is text at hand; were it ever a stream, there would be no exchange to send it in.
-    const bytes = typeof body === "string" || Buffer.isBuffer(body) ? Buffer.from(body as string) : EMPTY;
-    const length = String(bytes.length);
-    response.writeHead(status, [...fields, "Content-Length", length, "X-Tokenman-Request-Id", id]);
-    response.end(bytes);
-  }
-  /** A dialect that fails over a request is the reason why some come here: it is not asked twice. */
-  #formatOf(message: IncomingMessage, path: string, headers: readonly string[], serving: Serving) {
-    try {
-      return serving.dialects.classify(message.method ?? "GET", path, headers).format;
-    } catch {
-      return undefined;
-    }
-  }
 }
 
 /** A reply whose body comes without a Content-Encoding, where that is known. */
@@ -443,18 +343,4 @@ function relayInformation(link: ClientLink | undefined, status: number, headers:
   } catch {
     // A 1xx that cannot be written is dropped: the final reply is what counts.
   }
-}
-
-function refusalOf(exchange: ExchangeState, cause: unknown): KernelReply {
-  if (cause instanceof TokenmanError && cause.status < 500)
-    return KernelReply.refusal(exchange, { code: cause.code, message: cause.message });
-  if (cause instanceof TokenmanError)
-    return KernelReply.refusal(exchange, {
-      code: cause.code,
-      message: "This request failed inside TokenMan.",
-    });
-  return KernelReply.refusal(exchange, {
-    code: "TM_INTERNAL",
-    message: "This request failed inside TokenMan.",
-  });
 }

@@ -9,7 +9,6 @@ import {
   TokenmanError,
   TokenmanErrors,
 } from "@tokenman/plugin-sdk";
-import { ask } from "./ask.ts";
 import {
   type Config,
   coreFromRaw,
@@ -20,7 +19,6 @@ import {
   type Validation,
   validateConfig,
 } from "./config/index.ts";
-import { Connections } from "./connections.ts";
 import { handleDashboard } from "./dashboard.ts";
 import {
   buildGeneration,
@@ -42,6 +40,8 @@ import {
   sectionSpecs,
 } from "./load/index.ts";
 import { remember, servingOf } from "./serving.ts";
+import { ask } from "./upstream/ask.ts";
+import { Connections } from "./upstream/connections.ts";
 
 export interface KernelOptions {
   /** Version of TokenMan, as shown to plugins and clients. */

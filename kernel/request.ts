@@ -1,8 +1,8 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { type ClientRequest, headerValue, type RawHeaders, TokenmanError } from "@tokenman/plugin-sdk";
-import { contentCoding, decodeBody, isKnownCoding } from "./codec.ts";
 import { isProjectName } from "./config/index.ts";
+import { contentCoding, decodeBody, isKnownCoding } from "./reply/codec.ts";
 import { Watchdog, type Watched } from "./watchdog.ts";
 
 const EMPTY = Buffer.alloc(0);

@@ -2,9 +2,9 @@ import { type ServerResponse, STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
 import { type BodyEnd, headerValue, type RawHeaders, TokenmanError } from "@tokenman/plugin-sdk";
 import type { ExchangeState } from "./exchange.ts";
-import type { Flow } from "./flow.ts";
-import type { KernelReply } from "./reply.ts";
-import type { BodySink } from "./source.ts";
+import type { Flow } from "./reply/flow.ts";
+import type { KernelReply } from "./reply/reply.ts";
+import type { BodySink } from "./reply/source.ts";
 
 /** What a socket buffers without anybody waiting for it. */
 const SOCKET_BUFFER_BYTES = 64 * 1024;

@@ -5,7 +5,7 @@ import { DialectTable } from "./dialect-table.ts";
 import { singleAttempt } from "./driver.ts";
 import type { ExchangeHome } from "./exchange.ts";
 import type { Generation } from "./generation/index.ts";
-import type { Pipeline } from "./pipeline.ts";
+import type { Pipeline } from "./hooks/pipeline.ts";
 import { RouteTable } from "./route-table.ts";
 
 /** What the request's way needs of a generation, worked out once for it. */

@@ -5,9 +5,9 @@ import {
   TokenmanError,
   TokenmanErrors,
 } from "@tokenman/plugin-sdk";
+import { compilePipeline, type PluginTaps } from "../hooks/pipeline.ts";
+import type { PluginHandle } from "../hooks/plugin-handle.ts";
 import type { LoadResult } from "../load/index.ts";
-import { compilePipeline, type PluginTaps } from "../pipeline.ts";
-import type { PluginHandle } from "../plugin-handle.ts";
 import { ContributionRegistry } from "./contributions.ts";
 import { type Compiled, disposeMembers, Generation } from "./generation.ts";
 import type { KeepStore } from "./keep.ts";

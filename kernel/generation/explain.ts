@@ -1,6 +1,6 @@
 import { type Lifecycle, serviceKey } from "@tokenman/plugin-sdk";
+import type { PluginTaps } from "../hooks/pipeline.ts";
 import type { LoadedPlugin } from "../load/index.ts";
-import type { PluginTaps } from "../pipeline.ts";
 import { readNeed } from "./dependencies.ts";
 import type { Generation } from "./generation.ts";
 import { sectionOf } from "./member.ts";

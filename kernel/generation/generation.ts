@@ -7,9 +7,9 @@ import {
   serviceKey,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
+import type { Pipeline, PluginTaps } from "../hooks/pipeline.ts";
+import type { PluginHandle } from "../hooks/plugin-handle.ts";
 import { framesOf } from "../load/stack.ts";
-import type { Pipeline, PluginTaps } from "../pipeline.ts";
-import type { PluginHandle } from "../plugin-handle.ts";
 import type { ContributionRegistry } from "./contributions.ts";
 import { within } from "./deadline.ts";
 import type { Member } from "./member.ts";

@@ -9,9 +9,9 @@ import {
   TokenmanError,
   TokenmanErrors,
 } from "@tokenman/plugin-sdk";
+import { PluginHandle } from "../hooks/plugin-handle.ts";
 import type { LoadedPlugin } from "../load/index.ts";
 import { throwPlace } from "../load/stack.ts";
-import { PluginHandle } from "../plugin-handle.ts";
 import type { ContributionRegistry } from "./contributions.ts";
 import { within } from "./deadline.ts";
 import { readNeed } from "./dependencies.ts";

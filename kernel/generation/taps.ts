@@ -1,6 +1,6 @@
 import { type Hooks, type Lifecycle, TokenmanError } from "@tokenman/plugin-sdk";
-import type { BeforeUpstreamTap, PluginTaps, RequestTap, ResponseTap } from "../pipeline.ts";
-import type { PluginHandle } from "../plugin-handle.ts";
+import type { BeforeUpstreamTap, PluginTaps, RequestTap, ResponseTap } from "../hooks/pipeline.ts";
+import type { PluginHandle } from "../hooks/plugin-handle.ts";
 
 export type PipelineBuild = (config: unknown, hooks: Hooks) => unknown;
 

@@ -1,6 +1,6 @@
 /**
  * HTTP/2 against HTTP/1.1 towards a provider, over TLS on loopback: what undici's `dispatch` costs the calling process,
- * as kernel/dispatch.ts calls it. Usage: node scripts/bench/http2.ts [rounds]
+ * as kernel/upstream/dispatch.ts calls it. Usage: node scripts/bench/http2.ts [rounds]
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";

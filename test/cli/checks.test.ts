@@ -61,9 +61,12 @@ describe("the import rule", () => {
     ["plugins/a/deep/c.ts", ["../../ab/x.ts"]],
     ["examples/x/index.ts", ["../../kernel/kernel.ts", "../../plugins/a/index.ts", "../y/index.ts", "pino"]],
     ["kernel/x.ts", ["../plugins/a/index.ts", "../cli/main.ts", "../plugin-sdk/src/sse.ts", "left-pad"]],
-    ["plugin-sdk/src/x.ts", ["../testkit/index.ts", "../../kernel/flow.ts", "pino", "@tokenman/plugin-sdk"]],
+    [
+      "plugin-sdk/src/x.ts",
+      ["../testkit/index.ts", "../../kernel/reply/flow.ts", "pino", "@tokenman/plugin-sdk"],
+    ],
     ["plugin-sdk/testkit/x.ts", ["../../kernel/kernel.ts", "../../cli/test-host.ts", "undici"]],
-    ["web/app.ts", ["../kernel/flow.ts", "@tokenman/plugin-sdk", "pino"]],
+    ["web/app.ts", ["../kernel/reply/flow.ts", "@tokenman/plugin-sdk", "pino"]],
     ["cli/x.ts", ["../test/support/x.ts", "../scripts/build.ts"]],
   ];
   for (const [file, imports] of refused) {

@@ -17,8 +17,8 @@ import {
   steps,
   wholeReply,
 } from "@tokenman/plugin-sdk/testkit";
-import { Connections, type ConnectionsOptions } from "../../kernel/connections.ts";
-import { type DispatchCall, dispatch } from "../../kernel/dispatch.ts";
+import { Connections, type ConnectionsOptions } from "../../kernel/upstream/connections.ts";
+import { type DispatchCall, dispatch } from "../../kernel/upstream/dispatch.ts";
 
 const limits = { timeout: 20_000 };
 const OK = wholeReply({ status: 200, body: "ok" });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it, type TestContext } from "node:test";
 import type { ErrorCode, TokenmanError } from "@tokenman/plugin-sdk";
-import { QUARANTINE_AFTER } from "../../kernel/plugin-handle.ts";
+import { QUARANTINE_AFTER } from "../../kernel/hooks/plugin-handle.ts";
 import {
   attemptOf,
   exchangeOn,

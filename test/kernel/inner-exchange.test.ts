@@ -21,8 +21,8 @@ import {
 } from "@tokenman/plugin-sdk/testkit";
 import { Asker } from "../../kernel/asker.ts";
 import type { ExchangeState } from "../../kernel/exchange.ts";
-import { KernelReply } from "../../kernel/reply.ts";
-import type { BodySink, BodySource } from "../../kernel/source.ts";
+import { KernelReply } from "../../kernel/reply/reply.ts";
+import type { BodySink, BodySource } from "../../kernel/reply/source.ts";
 import { startTokenman, type Tokenman } from "../support/kernel.ts";
 
 const limits = { timeout: 20_000 };

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ProxyEnvironment, parseProxy, proxyAuthorization } from "../../kernel/proxy.ts";
+import { ProxyEnvironment, parseProxy, proxyAuthorization } from "../../kernel/upstream/proxy.ts";
 
 function proxyOf(env: Record<string, string>, url: string): string | undefined {
   return new ProxyEnvironment(env).proxyFor(new URL(url))?.address.host ?? undefined;

@@ -19,9 +19,9 @@ import { AttemptState } from "../../../kernel/attempt.ts";
 import { singleAttempt } from "../../../kernel/driver.ts";
 import { ExchangeState } from "../../../kernel/exchange.ts";
 import { recordTaps } from "../../../kernel/generation/taps.ts";
-import { compilePipeline, type Pipeline, type PluginTaps } from "../../../kernel/pipeline.ts";
-import { PluginHandle } from "../../../kernel/plugin-handle.ts";
-import { KernelReply } from "../../../kernel/reply.ts";
+import { compilePipeline, type Pipeline, type PluginTaps } from "../../../kernel/hooks/pipeline.ts";
+import { PluginHandle } from "../../../kernel/hooks/plugin-handle.ts";
+import { KernelReply } from "../../../kernel/reply/reply.ts";
 import { memoryLog } from "./generations.ts";
 
 /** A plugin of a pipeline under test: what it taps, and what it does about failures. */

@@ -1,0 +1,267 @@
+import type { Readable } from "node:stream";
+import { type Dialect, type ReplyInit, type ReplyObserver, TokenmanError } from "@tokenman/plugin-sdk";
+import type { AttemptState } from "../attempt.ts";
+import type { ExchangeState } from "../exchange.ts";
+import { KernelReply } from "../reply/reply.ts";
+import { isReplyInit } from "../reply/reply-init.ts";
+import type { PushSource } from "../reply/source.ts";
+import type { Connections } from "./connections.ts";
+import { dispatch } from "./dispatch.ts";
+import { relayedHeaders, withCredential } from "./outgoing.ts";
+
+/** How much of a body that would stream through is read in for a provider in this process. */
+const MAX_COLLECTED_BYTES = 32 * 1024 * 1024;
+
+/** What becomes of a launched attempt: a reply, or a failure before there was one. Exactly one of them, once. */
+export interface LaunchEvents {
+  /** `source` is the held body where it can be looked at before it is passed on. */
+  reply(reply: KernelReply, source: PushSource | undefined): void;
+  failed(error: TokenmanError, bytesSent: boolean): void;
+}
+export type Launch = (exchange: ExchangeState, attempt: AttemptState, events: LaunchEvents) => void;
+
+export interface LaunchHost {
+  readonly connections: Connections;
+  /** Relays a 1xx reply to the client, where it can be. */
+  informational(exchange: ExchangeState, status: number, headers: readonly string[]): void;
+  /** The request's body as a stream, for an exchange whose body was not read. */
+  upload(exchange: ExchangeState): Readable | undefined;
+}
+
+/** Sends attempts on their way: over HTTP, or to a provider in this process. */
+export function makeLaunch(host: LaunchHost): Launch {
+  return (exchange, attempt, events) => {
+    let settled = false;
+    const once: LaunchEvents = {
+      reply(reply, source) {
+        if (settled) reply.discard();
+        else {
+          settled = true;
+          follow(exchange, attempt, reply);
+          events.reply(reply, source);
+        }
+      },
+      failed(error, bytesSent) {
+        if (settled) return;
+        settled = true;
+        events.failed(error, bytesSent);
+      },
+    };
+    try {
+      attempt.headers = withCredential(
+        attempt.headers,
+        attempt.candidate,
+        exchange.home.formats,
+        exchange.format,
+      );
+      if (attempt.provider.answer !== undefined) void answerHere(host, exchange, attempt, once);
+      else sendOut(host, exchange, attempt, once);
+    } catch (cause) {
+      once.failed(asError(cause), false);
+    }
+  };
+}
+
+function sendOut(
+  host: LaunchHost,
+  exchange: ExchangeState,
+  attempt: AttemptState,
+  events: LaunchEvents,
+): void {
+  const target = host.connections.to(attempt.provider, exchange.home.streamIdleMs);
+  const upload = exchange.request.rawBody === undefined ? host.upload(exchange) : undefined;
+  if (upload === undefined && exchange.request.rawBody === undefined)
+    throw new TokenmanError("TM_INTERNAL", "a body that streams through was to be sent twice");
+  const outgoing = upload === undefined ? exchange.outgoingBody(attempt) : undefined;
+  if (outgoing?.edited === true) attempt.headers = withoutCoding(attempt.headers);
+  const call = dispatch(
+    target.origin,
+    {
+      method: exchange.request.method,
+      path: joinPath(target.prefix, exchange.request),
+      headers: framed(attempt.headers, exchange, outgoing?.body, upload),
+      body: upload ?? (outgoing!.body.length === 0 ? undefined : outgoing!.body),
+      timeouts: target.timeouts,
+    },
+    {
+      head(status, statusText, headers, body) {
+        const relayed = relayedHeaders(headers);
+        attempt.headCame(status, relayed);
+        const head = { status, statusText, headers: relayed };
+        events.reply(
+          new KernelReply(head, body, {
+            origin: "provider",
+            attempt,
+            maxBytes: exchange.maxResponseBytes,
+            unwanted: exchange.cancellation,
+          }),
+          body,
+        );
+      },
+      error: (error, bytesSent) => events.failed(error, bytesSent),
+      informational: (status, headers) => host.informational(exchange, status, headers),
+      firstByte() {
+        attempt.firstByteMs = attempt.elapsedMs();
+      },
+    },
+  );
+  attempt.cancellation.onCancel(() => call.abort());
+}
+
+/** Like `answer`, but a provider that does not come to its reply's head in time is called off. */
+async function answerInTime(
+  attempt: AttemptState,
+  answer: Promise<ReplyInit> | ReplyInit,
+): Promise<ReplyInit> {
+  const { headMs } = attempt.provider.timeouts;
+  if (headMs <= 0 || !(answer instanceof Promise)) return answer;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new TokenmanError("TM_UPSTREAM_TIMEOUT", `no reply's head within ${headMs} ms`));
+      attempt.cancel();
+    }, headMs);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function answerHere(
+  host: LaunchHost,
+  exchange: ExchangeState,
+  attempt: AttemptState,
+  events: LaunchEvents,
+): Promise<void> {
+  try {
+    const upload = exchange.request.rawBody === undefined ? host.upload(exchange) : undefined;
+    const { body, edited } =
+      upload === undefined
+        ? exchange.outgoingBody(attempt)
+        : { body: await collected(upload), edited: false };
+    if (edited) attempt.headers = withoutCoding(attempt.headers);
+    // A provider in this process reads JSON, not codings.
+    const readable = edited ? body : (exchange.request.body ?? body);
+    const { method, target } = exchange.request;
+    const request = { method, path: target, headers: attempt.headers, body: readable };
+    const init = await answerInTime(attempt, attempt.provider.answer!(request, exchange, attempt));
+    if (!isReplyInit(init))
+      throw new TokenmanError(
+        "TM_PLUGIN_RESULT",
+        `provider ${attempt.provider.name} did not answer with a reply`,
+      );
+    const reply = KernelReply.answered(init, attempt, exchange.maxResponseBytes, exchange.cancellation);
+    attempt.headCame(reply.status, reply.headers);
+    events.reply(reply, undefined);
+  } catch (cause) {
+    events.failed(
+      attempt.cancellation.cancelled &&
+        !(cause instanceof TokenmanError && cause.code === "TM_UPSTREAM_TIMEOUT")
+        ? new TokenmanError("TM_CLIENT_GONE", undefined, { cause })
+        : asError(cause),
+      true,
+    );
+  }
+}
+
+/** All of an upload, for a provider that takes requests whole. Throws TM_BODY_TOO_LARGE. */
+async function collected(upload: Readable): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of upload) {
+    bytes += (chunk as Buffer).length;
+    if (bytes > MAX_COLLECTED_BYTES) throw new TokenmanError("TM_BODY_TOO_LARGE");
+    chunks.push(chunk as Buffer);
+  }
+  return Buffer.concat(chunks, bytes);
+}
+
+/** Follows the reply's body for its usage, where somebody asked for it; else nothing is parsed. */
+function follow(exchange: ExchangeState, attempt: AttemptState, reply: KernelReply): void {
+  const { dialect } = exchange;
+  if (dialect === undefined || !exchange.usageTracked) return;
+  try {
+    reply.observe(usageObserver(dialect, attempt, reply));
+  } catch {
+    // A dialect is a plugin's: where it fails the usage is not known, and the client has its reply all the same.
+  }
+}
+
+function usageObserver(dialect: Dialect, attempt: AttemptState, reply: KernelReply): ReplyObserver {
+  const reader = dialect.usageReader();
+  attempt.reader = reader;
+  if (reply.streaming) {
+    attempt.terminal = false;
+    return {
+      event(event) {
+        reader.event(event);
+        if (attempt.terminal === true) return;
+        const verdict = dialect.judgeEvent(event);
+        if (verdict.kind === "terminal") attempt.terminal = true;
+        else if (verdict.kind === "error") attempt.streamError ??= verdict;
+      },
+      end: (_end, truncated) => {
+        // Nobody saw the end of a copy that stopped at its cap.
+        if (truncated) attempt.terminal = undefined;
+      },
+    };
+  }
+  const chunks: Buffer[] = [];
+  return {
+    data: (chunk) => void chunks.push(chunk),
+    end: (end, truncated) => {
+      if (end === "complete" && !truncated) reader.body(Buffer.concat(chunks), reply.status);
+    },
+  };
+}
+
+/**
+ * The provider's base before the client's path. A base that ends in `/v1` takes the place of the path's own. Throws
+ * TM_BAD_REQUEST for a path that would leave the folder of the base.
+ */
+export function joinPath(
+  prefix: string,
+  request: { readonly target: string; readonly path: string },
+): string {
+  const query = request.target.indexOf("?");
+  const path = query < 0 ? request.path : request.path + request.target.slice(query);
+  if (prefix === "") return path;
+  if (DOTS.test(request.path))
+    throw new TokenmanError(
+      "TM_BAD_REQUEST",
+      "the path has a dot segment, and leads out of the provider's base",
+    );
+  return prefix.endsWith("/v1") && path.startsWith("/v1/") ? prefix + path.slice(3) : prefix + path;
+}
+/** A "." or ".." between slashes, in any of the spellings that servers read as one. */
+const DOTS = /[/\\](?:\.|%2e){1,2}(?:[/\\]|%2f|%5c|$)|%(?:2f|5c)(?:\.|%2e){1,2}(?:[/\\]|%2f|%5c|$)/i;
+
+const CODED = new Set(["content-encoding", "content-md5", "digest", "repr-digest", "content-digest"]);
+function withoutCoding(headers: readonly string[]): readonly string[] {
+  return headers.filter((_, index) => !CODED.has(headers[index - (index % 2)]!.toLowerCase()));
+}
+
+/** Content-Length for an upload of known length; a body at hand is measured by the HTTP client. */
+function framed(
+  headers: readonly string[],
+  exchange: ExchangeState,
+  body: Buffer | undefined,
+  upload: Readable | undefined,
+): readonly string[] {
+  if (upload !== undefined) {
+    const length = exchange.request.header("content-length");
+    return length === undefined ? headers : [...headers, "content-length", length];
+  }
+  // A request that had an empty body keeps saying so.
+  if (body !== undefined && body.length === 0 && exchange.request.header("content-length") === "0")
+    return [...headers, "content-length", "0"];
+  return headers;
+}
+
+function asError(cause: unknown): TokenmanError {
+  if (cause instanceof TokenmanError) return cause;
+  const said = cause instanceof Error ? cause.message : String(cause);
+  return new TokenmanError("TM_INTERNAL", said, { cause });
+}
