@@ -6,13 +6,6 @@ import type { SectionSpec } from "../kernel/config/index.ts";
  * them cannot be switched on. When a feature's plugin lands, its entry here goes.
  */
 export const plannedSections: readonly SectionSpec[] = [
-  plan("compression.history", "history", {
-    about: "Sends only the newest turns of a conversation.",
-    enabledByDefault: false,
-    schema: z.strictObject({
-      window_size: z.int().min(1).default(10).describe("How many turns."),
-    }),
-  }),
   plan("compression.summarization", "summarize", {
     about: "Replaces the older part of a long conversation by a summary.",
     enabledByDefault: false,

@@ -21,11 +21,13 @@ const MODULES: Readonly<Record<string, () => Promise<{ readonly default: Plugin 
   "rate-limit": () => import("../plugins/rate-limit/index.ts"),
   dedup: () => import("../plugins/dedup/index.ts"),
   rules: () => import("../plugins/rules/index.ts"),
+  history: () => import("../plugins/history/index.ts"),
   breaker: () => import("../plugins/breaker/index.ts"),
   hedge: () => import("../plugins/hedge/index.ts"),
   retry: () => import("../plugins/retry/index.ts"),
   cache: () => import("../plugins/cache/index.ts"),
   heartbeat: () => import("../plugins/heartbeat/index.ts"),
+  "stream-sessions": () => import("../plugins/stream-sessions/index.ts"),
 };
 
 /** What TokenMan brings along. */
@@ -46,6 +48,7 @@ export const firstParty: FirstPartyRegistry = {
     "api",
     "access-log",
     "watch",
+    "stream-sessions",
     "cache",
     "breaker",
     "budget",
@@ -53,6 +56,7 @@ export const firstParty: FirstPartyRegistry = {
     "heartbeat",
     "dedup",
     "rules",
+    "history",
     "hedge",
     "retry",
   ],

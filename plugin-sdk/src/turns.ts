@@ -30,15 +30,24 @@ const LISTS: ReadonlyMap<string, Turns["list"]> = new Map([
 ]);
 
 /**
- * The turns of a request of one of the known dialects; undefined where it does not open with a user's message, or nothing
- * can be read of it. It costs a look at each segment, and reads no text.
+ * The turns of a request of one of the known dialects; undefined where it does not open with a user's message, where the
+ * provider has its beginning, or where nothing can be read of it. It costs a look at each segment, and reads no text.
  */
-export function turnsOf({ dialect, segments }: Pick<Exchange, "dialect" | "segments">): Turns | undefined {
-  const list = LISTS.get(dialect?.name ?? "");
+export function turnsOf(exchange: Exchange): Turns | undefined {
+  const list = LISTS.get(exchange.dialect?.name ?? "");
   if (list === undefined) return undefined;
   const reader = new TurnReader();
-  for (const segment of segments) if (segment.message >= 0) reader.segment(segment);
-  return reader.turns(list);
+  for (const segment of exchange.segments) if (segment.message >= 0) reader.segment(segment);
+  const turns = reader.turns(list);
+  return turns !== undefined && list === "input" && continuesElsewhere(exchange) ? undefined : turns;
+}
+
+/** Whether the provider has the beginning of the conversation, and the request only what follows it. */
+function continuesElsewhere(exchange: Exchange): boolean {
+  return ["/previous_response_id", "/conversation"].some((pointer) => {
+    const node = exchange.node(pointer);
+    return node !== undefined && node.kind !== "null";
+  });
 }
 
 class TurnReader {
@@ -234,9 +243,24 @@ function idsOf(holders: readonly JsonNode[], key: string): readonly string[] {
   return holders.map((holder) => textOf(holder.get(key)) ?? "");
 }
 
+/** Parts of content in Chat and in Responses. */
+const PARTS: ReadonlySet<string> = new Set([
+  "text",
+  "refusal",
+  "image_url",
+  "input_audio",
+  "file",
+  "input_text",
+  "output_text",
+  "input_image",
+  "input_file",
+]);
+
 function hasContent(message: JsonNode): boolean {
   const content = message.get("content");
-  return content?.kind === "string" ? !isEmpty(content) : (content?.items().length ?? 0) > 0;
+  if (content?.kind === "string") return !isEmpty(content);
+  const parts = content?.items() ?? [];
+  return parts.length > 0 && parts.every((part) => PARTS.has(textOf(part.get("type")) ?? ""));
 }
 
 function isEmpty({ start, end }: JsonNode): boolean {
