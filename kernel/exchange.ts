@@ -1,4 +1,3 @@
-import crypto from "node:crypto";
 import {
   type AttemptPolicy,
   type Candidate,
@@ -26,6 +25,7 @@ import type { Pipeline } from "./hooks/pipeline.ts";
 import type { PluginHandle } from "./hooks/plugin-handle.ts";
 import { type CallOwner, currentCall, type TapCall } from "./hooks/tap-call.ts";
 import { uuidv7 } from "./id.ts";
+import type { KeyedHash } from "./keyed-hash.ts";
 import { markRefusal, type RefusalError } from "./reply/reply-init.ts";
 import type { ClientLink } from "./respond.ts";
 import { Slots } from "./slots.ts";
@@ -39,7 +39,7 @@ export interface ExchangeHome {
   readonly streamIdleMs: number;
   readonly formats: readonly Format[];
   /** Keys the hash that tells credentials apart. */
-  hashKey(): Buffer;
+  readonly hash: KeyedHash;
   release(): void;
   /** Tells that a dialect threw, which it must not. */
   dialectFailed(dialect: Dialect, what: string, cause: unknown): void;
@@ -118,7 +118,7 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   get credentialHash(): string {
     if (this.#credentialHash === undefined) {
       const secret = this.credential?.secret;
-      this.#credentialHash = secret === undefined ? "" : this.#keyedHash(secret);
+      this.#credentialHash = secret === undefined ? "" : this.home.hash.ofSecret(secret);
     }
     return this.#credentialHash;
   }
@@ -335,11 +335,8 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   }
   #derivedSession(): string {
     const opening = this.#ofDialect("opening", () => this.description?.opening);
-    // One call for each request: a keyed prefix costs half of an HMAC, and a part of the hash, which is all that is told, cannot be continued.
-    if (opening !== undefined) {
-      const text = `${this.home.hashKey().toString("hex")}${this.credential?.secret ?? ""}\n${opening}`;
-      return crypto.hash("sha256", text, "base64url").slice(0, 22);
-    }
+    if (opening !== undefined)
+      return this.home.hash.ofBeginning(`${this.credential?.secret ?? ""}\n${opening}`);
     const parts = [this.credentialHash];
     for (const segment of this.segments) {
       if (segment.role === "system") parts.push(segment.hash);
@@ -348,10 +345,7 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
         break;
       }
     }
-    return this.#keyedHash(parts.join("\n"));
-  }
-  #keyedHash(text: string): string {
-    return crypto.createHmac("sha256", this.home.hashKey()).update(text).digest("base64url").slice(0, 22);
+    return this.home.hash.of(parts.join("\n"));
   }
 }
 

@@ -30,6 +30,7 @@ import {
   KeepStore,
 } from "./generation/index.ts";
 import { Intake } from "./intake.ts";
+import { KeyedHash } from "./keyed-hash.ts";
 import { type HandedSocket, Listener } from "./listener.ts";
 import {
   type FirstPartyRegistry,
@@ -313,7 +314,7 @@ export class Kernel {
       throw await placed(error, validation);
     });
     this.#config = config;
-    remember(generation, config, log, () => this.#hashKey());
+    remember(generation, config, log, this.#hash);
     return generation;
   }
   /** Addresses, ports and the data folder stay as they were at the start. */
@@ -329,12 +330,8 @@ export class Kernel {
     return config.keepFixed(old);
   }
 
-  /** A secret of this data folder, made at first use: hashes made with it cannot be looked up elsewhere. */
-  #hashKey(): Buffer {
-    this.#key ??= readOrMakeKey(path.join(this.config.server.data_dir, "instance.key"));
-    return this.#key;
-  }
-  #key: Buffer | undefined;
+  /** Its key is made at first use. */
+  readonly #hash = new KeyedHash(() => readOrMakeKey(path.join(this.config.server.data_dir, "instance.key")));
 }
 
 const LAST_MOMENT_MS = 2_000;

@@ -6,6 +6,7 @@ import { singleAttempt } from "./driver.ts";
 import type { ExchangeHome } from "./exchange.ts";
 import type { Generation } from "./generation/index.ts";
 import type { Pipeline } from "./hooks/pipeline.ts";
+import type { KeyedHash } from "./keyed-hash.ts";
 import { RouteTable } from "./route-table.ts";
 
 /** What the request's way needs of a generation, worked out once for it. */
@@ -30,16 +31,16 @@ export interface Limits {
 
 const made = new WeakMap<Generation, Serving>();
 
-/** Works out what a generation's exchanges need. `hashKey` is asked for at the first hash. */
-export function remember(generation: Generation, config: Config, log: Logger, hashKey: () => Buffer): void {
-  made.set(generation, build(generation, config, log, hashKey));
+/** Works out what a generation's exchanges need. */
+export function remember(generation: Generation, config: Config, log: Logger, hash: KeyedHash): void {
+  made.set(generation, build(generation, config, log, hash));
 }
 /** What {@link remember} worked out. */
 export function servingOf(generation: Generation): Serving {
   return made.get(generation)!;
 }
 
-function build(generation: Generation, config: Config, log: Logger, hashKey: () => Buffer): Serving {
+function build(generation: Generation, config: Config, log: Logger, hash: KeyedHash): Serving {
   const { server, auth } = config;
   const { registry } = generation;
   const dialects = new DialectTable(registry);
@@ -73,7 +74,7 @@ function build(generation: Generation, config: Config, log: Logger, hashKey: () 
           maxResponseBytes: server.max_response_size,
           streamIdleMs: server.stream_timeout * 1000,
           formats: dialects.formats,
-          hashKey,
+          hash,
           release: () => generation.release(),
           dialectFailed: (dialect, what, cause) =>
             log.error({ err: cause, dialect: dialect.name, what }, "a dialect threw, which it must not"),

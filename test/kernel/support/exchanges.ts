@@ -21,6 +21,7 @@ import { ExchangeState } from "../../../kernel/exchange.ts";
 import { recordTaps } from "../../../kernel/generation/taps.ts";
 import { compilePipeline, type Pipeline, type PluginTaps } from "../../../kernel/hooks/pipeline.ts";
 import { PluginHandle } from "../../../kernel/hooks/plugin-handle.ts";
+import { KeyedHash } from "../../../kernel/keyed-hash.ts";
 import { KernelReply } from "../../../kernel/reply/reply.ts";
 import { memoryLog } from "./generations.ts";
 
@@ -111,7 +112,7 @@ export function exchangeOn(
       maxResponseBytes: 0,
       streamIdleMs: 0,
       formats: [],
-      hashKey: () => Buffer.alloc(32),
+      hash: new KeyedHash(() => Buffer.alloc(32)),
       dialectFailed: () => {},
       release: () => {
         released++;
