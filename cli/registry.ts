@@ -27,6 +27,7 @@ const MODULES: Readonly<Record<string, () => Promise<{ readonly default: Plugin 
   retry: () => import("../plugins/retry/index.ts"),
   cache: () => import("../plugins/cache/index.ts"),
   heartbeat: () => import("../plugins/heartbeat/index.ts"),
+  "stream-sessions": () => import("../plugins/stream-sessions/index.ts"),
 };
 
 /** What TokenMan brings along. */
@@ -47,6 +48,7 @@ export const firstParty: FirstPartyRegistry = {
     "api",
     "access-log",
     "watch",
+    "stream-sessions",
     "cache",
     "breaker",
     "budget",

@@ -51,6 +51,22 @@ export const ERRORS = {
   TM_CLIENT_STALLED: { status: 499, exit: 70, says: "the client stopped reading" },
   TM_CLIENT_GONE: { status: 499, exit: 70, says: "the client left" },
   TM_NOT_CACHED: { status: 504, exit: 70, says: "no stored answer, and the client wants no other" },
+  TM_SESSION_UNKNOWN: {
+    status: 404,
+    exit: 70,
+    says: "no open stream session has that id, or another credential's has",
+  },
+  TM_SESSION_BUSY: { status: 409, exit: 70, says: "the stream session's reply is still on its way" },
+  TM_SESSION_LIMIT: {
+    status: 429,
+    exit: 70,
+    says: "as many stream sessions are open as server.max_stream_sessions allows",
+  },
+  TM_SESSION_REPLY: {
+    status: 502,
+    exit: 70,
+    says: "the provider's reply cannot be kept in a stream session's conversation",
+  },
   TM_INTERNAL: { status: 500, exit: 70, says: "an error inside TokenMan" },
   // Plugins at run time.
   TM_PLUGIN_FAILED: { status: 500, exit: 70, says: "a plugin that must not fail did" },
