@@ -19,6 +19,7 @@ export function ownerOf(headers: RawHeaders, formats: readonly Format[]): Buffer
 const OWN: ReadonlySet<string> = new Set([
   "accept",
   "accept-encoding",
+  "baggage",
   "content-encoding",
   "content-length",
   "content-type",
@@ -28,6 +29,11 @@ const OWN: ReadonlySet<string> = new Set([
   "last-event-id",
   "origin",
   "referer",
+  "traceparent",
+  "tracestate",
+  "x-client-request-id",
+  "x-request-id",
+  "x-stainless-retry-count",
   "x-tokenman-project",
 ]);
 

@@ -79,12 +79,18 @@ export class EventLog {
     for (const wake of waiting) wake();
   }
   /**
-   * Resolves when there is room: when the fastest reader has all but half of what is kept. At once where nobody reads, for
-   * then nobody's pace counts. `called` off, it waits for none.
+   * Resolves when an event of so many bytes pushes nothing out that the fastest reader has not taken. At once where nobody
+   * reads, for then nobody's pace counts. `called` off, it waits for none.
    */
-  async room(called: () => boolean): Promise<void> {
-    while (!this.#closed && !called() && this.#readers.size > 0 && this.#behind() > this.#maxBytes / 2)
+  async room(bytes: number, called: () => boolean): Promise<void> {
+    while (!this.#closed && !called() && !this.#fits(bytes))
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+  #fits(bytes: number): boolean {
+    if (this.#readers.size === 0) return true;
+    const behind = this.#behind();
+    // Less than is left after room was made, so that a session's own few events find room besides.
+    return behind === 0 || behind + bytes <= 0.5 * this.#maxBytes;
   }
   /** Bytes that the fastest reader has not taken. */
   #behind(): number {

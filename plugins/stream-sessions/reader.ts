@@ -2,6 +2,13 @@ import type { ServerResponse } from "node:http";
 import { encodeSse } from "@tokenman/plugin-sdk";
 import type { EventLog, LogReader } from "./event-log.ts";
 
+/** Headers of a stream of events. */
+export const EVENT_STREAM = Object.freeze({
+  "Content-Type": "text/event-stream; charset=utf-8",
+  "Cache-Control": "no-store",
+  "X-Accel-Buffering": "no",
+  "X-Content-Type-Options": "nosniff",
+});
 const KEEP_ALIVE = encodeSse({ comment: "keep-alive" });
 
 /**
@@ -28,12 +35,7 @@ export class Reader implements LogReader {
     this.#response = response;
     this.#isIdle = options.isIdle;
     this.at = options.after;
-    response.writeHead(200, {
-      "Content-Type": "text/event-stream; charset=utf-8",
-      "Cache-Control": "no-store",
-      "X-Accel-Buffering": "no",
-      "X-Content-Type-Options": "nosniff",
-    });
+    response.writeHead(200, EVENT_STREAM);
     response.on("drain", () => {
       this.#isFull = false;
       this.advance();

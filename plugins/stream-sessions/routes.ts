@@ -10,7 +10,7 @@ import {
   TokenmanError,
 } from "@tokenman/plugin-sdk";
 import { lastingHeaders, ownerOf } from "./credential.ts";
-import type { Reader } from "./reader.ts";
+import { EVENT_STREAM, type Reader } from "./reader.ts";
 import type { SessionLimits } from "./schema.ts";
 import type { Session, TurnWorld } from "./session.ts";
 import type { Sessions } from "./sessions.ts";
@@ -86,6 +86,11 @@ function events(endpoints: Endpoints, context: RouteContext): void {
   if (!(after <= session.lastEventId)) {
     const message = `Last-Event-ID is the number of an event of this session, at most ${session.lastEventId}.`;
     throw new TokenmanError("TM_BAD_REQUEST", message);
+  }
+  if (request.method === "HEAD") {
+    response.writeHead(200, EVENT_STREAM);
+    response.end();
+    return;
   }
   endpoints.reading(session.read(response, after, endpoints.limits.cancelUnread));
 }

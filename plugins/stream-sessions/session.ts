@@ -122,7 +122,9 @@ export class Session {
       this.#tell("tokenman.turn.completed", { ...facts, messages: this.#messages.length });
     } else {
       const code = end.kind === "failed" ? end.code : "interrupted";
-      this.#tell("tokenman.turn.failed", { ...facts, code, messages: this.#messages.length });
+      const { status, retryAfter } = end.kind === "failed" ? end : {};
+      const why = { code, status, retry_after: retryAfter };
+      this.#tell("tokenman.turn.failed", { ...facts, ...why, messages: this.#messages.length });
     }
     if (this.#ending !== undefined) this.end(this.#ending);
     else for (const reader of this.#readers) reader.advance();

@@ -9,6 +9,7 @@ import {
   recordOf,
   type SseEvent,
   SseSplitter,
+  stringOf,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
 import { type Assembler, UnkeepableError } from "./assembler.ts";
@@ -22,7 +23,13 @@ const MAX_ERROR_BYTES = 256 * 1024;
 /** How a turn ended. "complete": the reply is whole, and `added` belongs to the conversation. */
 export type TurnEnd =
   | { readonly kind: "complete"; readonly added: readonly Buffer[] }
-  | { readonly kind: "failed"; readonly code: string }
+  | {
+      readonly kind: "failed";
+      readonly code: string;
+      /** Of the reply that refused, with what it says of another try. */
+      readonly status?: number;
+      readonly retryAfter?: string | undefined;
+    }
   | { readonly kind: "interrupted" };
 
 export interface TurnParts {
@@ -80,12 +87,22 @@ export class Turn {
 
   async #pass(reply: InnerReply): Promise<void> {
     const splitter = new SseSplitter({ maxEventBytes: MAX_EVENT_BYTES });
-    const take = (event: SseEvent): void => this.#event(event);
+    let events: SseEvent[] = [];
+    const take = (event: SseEvent): void => void events.push(event);
+    const called = (): boolean => this.#interrupted;
+    const pass = async (): Promise<void> => {
+      for (const event of events) {
+        await this.#parts.log.room(event.raw.length, called);
+        this.#event(event);
+      }
+      events = [];
+    };
     for await (const chunk of reply.body) {
       splitter.push(chunk, take);
-      await this.#parts.log.room(() => this.#interrupted);
+      await pass();
     }
     splitter.flush(take);
+    await pass();
   }
   #event(event: SseEvent): void {
     const { log, dialect, assembler } = this.#parts;
@@ -125,13 +142,14 @@ export class Turn {
       chunks.push(chunk);
     }
     const body = Buffer.concat(chunks).toString();
-    const code = `status_${reply.status}`;
+    const { status } = reply;
+    const retryAfter = headerValue(reply.headers, "retry-after");
     if (bytes <= MAX_ERROR_BYTES && isObject(body)) {
       this.#parts.log.push(encodeSse({ event: "error", data: body.trim() }));
-      return { kind: "failed", code };
+      return { kind: "failed", code: codeIn(body) ?? `status_${status}`, status, retryAfter };
     }
-    const message = `The provider answered with status ${reply.status}, and no error that can be passed on.`;
-    return this.#fail(code, reply.status, message);
+    const message = `The provider answered with status ${status}, and no error that can be passed on.`;
+    return { ...this.#fail(`status_${status}`, status, message), status, retryAfter };
   }
   #broken(cause: unknown): TurnEnd {
     const code = cause instanceof TokenmanError ? cause.code : "TM_UPSTREAM_CUT";
@@ -140,7 +158,7 @@ export class Turn {
     const status = cause instanceof TokenmanError ? cause.status : 502;
     return this.#fail(code, status, `The answer is not whole: ${why}. The conversation is as before.`);
   }
-  #fail(code: string, status: number, message: string): TurnEnd {
+  #fail(code: string, status: number, message: string): { readonly kind: "failed"; readonly code: string } {
     this.#parts.log.push(errorBlock(this.#parts.format, { code, status, message }, this.id));
     return { kind: "failed", code };
   }
@@ -166,6 +184,12 @@ function blockOf(event: SseEvent): Buffer {
 
 function reasonOf(cause: unknown): string {
   return cause instanceof UnkeepableError ? cause.message : "the reply could not be read";
+}
+
+/** What an error of either vendor's shape calls itself. */
+function codeIn(body: string): string | undefined {
+  const error = recordOf(recordOf(JSON.parse(body))?.["error"]);
+  return stringOf(error?.["code"]) ?? stringOf(error?.["type"]);
 }
 
 function isObject(text: string): boolean {

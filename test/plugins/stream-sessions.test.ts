@@ -10,6 +10,7 @@ import {
   providersAt,
   type RecordingUpstream,
   recordingUpstream,
+  sendRequest,
   steps,
   streamReply,
   textEvents,
@@ -278,7 +279,7 @@ describe("what a stream session keeps of a reply", () => {
         "TM_UPSTREAM_CUT",
         "overloaded_error",
         "TM_SESSION_REPLY",
-        "status_400",
+        "invalid_request_error",
         "status_500",
         "TM_SESSION_REPLY",
       ]);
@@ -362,6 +363,44 @@ describe("a stream session's events", () => {
       );
       assert.equal(names(seen).includes("tokenman.gap"), false);
     }, "[stream_sessions]\nreplay_bytes = 65536\n");
+  });
+
+  it("give a reader up that takes nothing for server.write_timeout, and go on", limits, async () => {
+    await world(async ({ proxy }, upstream) => {
+      using clock = new FakeClock();
+      upstream.next(
+        wholeReply(
+          streamReply(
+            "openai-chat",
+            Array.from({ length: 400 }, () => "x".repeat(50_000)),
+          ),
+        ),
+      );
+      const session = await SessionClient.create(proxy, CHAT, { model: "m" });
+      await using stuck = session.events();
+      await stuck.status();
+      await stuck.pause();
+      await session.send({ content: "hi" });
+      let sent = await session.send({ content: "more" });
+      for (; sent.status === 409; sent = await session.send({ content: "more" })) await clock.advance(5_000);
+      assert.equal(sent.status, 202);
+      await using again = session.events();
+      await again.until("tokenman.turn.completed");
+      // What waits for a timer of this clock would wait for ever once it is put back.
+      await clock.advance(10_000);
+    }, "[server]\nwrite_timeout = 20\n[stream_sessions]\nreplay_bytes = 65536\n");
+  });
+
+  it("have a head of their own", limits, async () => {
+    await world(async ({ proxy }) => {
+      const session = await SessionClient.create(proxy, CHAT, { model: "m" });
+      const reply = await sendRequest(`${proxy}/stream/${session.id}/events`, {
+        method: "HEAD",
+        headers: CHAT,
+      });
+      assert.equal(reply.status, 200);
+      assert.ok(reply.headers.includes("text/event-stream; charset=utf-8"));
+    });
   });
 
   it("are not held up by one of several readers who does not read", limits, async () => {
@@ -558,13 +597,35 @@ describe("stream sessions", () => {
       await reader.status();
       await clock.advance(120_000);
       assert.equal((await session.delete("/turn")).status, 200, "one that is read does not expire");
-      const left = gate();
       reader.close();
-      void left;
       while ((await post(`${proxy}/stream/create`, CHAT, { model: "m" })).status === 429)
         await clock.advance(20_000);
       assert.equal((await session.send({ content: "hi" })).status, 404);
     }, "[server]\nmax_stream_sessions = 1\nsession_ttl = 60\n");
+  });
+
+  it("need TokenMan's token where it is on, and never take it along", limits, async () => {
+    await using upstream = await recordingUpstream();
+    const config = `[auth]\nenabled = true\nproxy = true\ntoken = "own-token"\n${providersAt(upstream.url, { auth: "none" })}`;
+    await using tokenman = await startTokenman({ config });
+    const refused = await post(`${tokenman.proxy}/stream/create`, CHAT, { model: "m" });
+    assert.equal(refused.status, 401);
+    const headers = ["Authorization", "Bearer own-token", "X-Tokenman-Token", "own-token"];
+    const session = await SessionClient.create(tokenman.proxy, headers, { model: "m" });
+    assert.equal((await turn(session, { content: "hi" })).at(-1)?.event, "tokenman.turn.completed");
+    assert.equal((await upstream.request(1)).head.includes("own-token"), false);
+  });
+
+  it("are told when to come back by what refuses their turn", limits, async () => {
+    await world(async ({ proxy }, upstream) => {
+      const session = await SessionClient.create(proxy, CHAT, { model: "m" });
+      const [, events] = [await turn(session, { content: "hi" }), await turn(session, { content: "again" })];
+      const failed = json(events.at(-1));
+      assert.equal(failed["code"], "TM_RATE_LIMITED");
+      assert.equal(failed["status"], 429);
+      assert.ok(Number(failed["retry_after"]) >= 1);
+      assert.equal(upstream.requests.length, 1);
+    }, "[security.rate_limit]\nenabled = true\ndefault_rate = 0.001\ndefault_burst = 1\n");
   });
 
   it("outlive a reload, with their readers and what is under way", limits, async () => {
