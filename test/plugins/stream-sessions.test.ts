@@ -366,8 +366,8 @@ describe("a stream session's events", () => {
   });
 
   it("give a reader up that takes nothing for server.write_timeout, and go on", limits, async () => {
+    using clock = new FakeClock();
     await world(async ({ proxy }, upstream) => {
-      using clock = new FakeClock();
       upstream.next(
         wholeReply(
           streamReply(
@@ -386,8 +386,6 @@ describe("a stream session's events", () => {
       assert.equal(sent.status, 202);
       await using again = session.events();
       await again.until("tokenman.turn.completed");
-      // What waits for a timer of this clock would wait for ever once it is put back.
-      await clock.advance(10_000);
     }, "[server]\nwrite_timeout = 20\n[stream_sessions]\nreplay_bytes = 65536\n");
   });
 
@@ -588,8 +586,8 @@ describe("stream sessions", () => {
   });
 
   it("expire when nobody uses them, and make room", limits, async () => {
+    using clock = new FakeClock();
     await world(async ({ proxy }) => {
-      using clock = new FakeClock();
       const session = await SessionClient.create(proxy, CHAT, { model: "m" });
       await clock.advance(59_000);
       assert.equal((await session.delete("/turn")).status, 200);
@@ -669,6 +667,17 @@ describe("stream sessions", () => {
       const rest = await busyReader.rest();
       assert.deepEqual(names(rest).slice(-2), ["tokenman.turn.completed", "tokenman.closed"]);
       await ending;
+    });
+  });
+
+  it("do not hold a process that another one takes over from", limits, async () => {
+    await world(async ({ proxy, kernel }) => {
+      const session = await SessionClient.create(proxy, CHAT, { model: "m" });
+      await using reader = session.events();
+      await reader.status();
+      const leaving = kernel.leave({ drainMs: 600_000, reason: "test" });
+      assert.deepEqual((await reader.rest()).map(json), [{ reason: "shutdown" }]);
+      await leaving;
     });
   });
 
