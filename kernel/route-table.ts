@@ -38,9 +38,13 @@ export class RouteTable {
     const open = paths.filter((path) => OPEN.test(path)).map((path) => path.slice(0, path.search(OPEN) + 1));
     this.#prefixes = [...new Set(open)];
   }
+  #mayBeOpen(path: string): boolean {
+    for (const prefix of this.#prefixes) if (path.startsWith(prefix)) return true;
+    return false;
+  }
   /** The route of a method and path; "method" where the path is known with other methods only. */
   match(method: string, path: string): RouteMatch | "method" | undefined {
-    if (!this.#fixed.has(path) && !this.#prefixes.some((prefix) => path.startsWith(prefix))) return undefined;
+    if (!this.#fixed.has(path) && !this.#mayBeOpen(path)) return undefined;
     let known = false;
     for (const { route, matches, names } of this.#routes) {
       const found = matches.exec(path);
