@@ -219,6 +219,9 @@ export class SegmentState implements Segment {
     this.#node ??= nodeAt(this.#body, this.#span.start, this.#span.end);
     return this.#node;
   }
+  get byteLength(): number {
+    return this.#span.end - this.#span.start;
+  }
   get text(): string {
     const edited = this.#edits.textOf(this.pointer);
     if (edited !== undefined) return edited;

@@ -60,14 +60,16 @@ export interface Segment {
   /** The tool's name for calls, results and definitions, where known. */
   readonly tool?: string;
   readonly node: JsonNode;
+  /** Bytes of its JSON in the original body. */
+  readonly byteLength: number;
   /** The current text, with the edits made so far. For non-string nodes the raw JSON. */
   readonly text: string;
   /** A content hash of the original bytes: the key for whatever is worked out once per segment. */
   readonly hash: string;
 }
 
-/** A segment as a dialect lists it: the value in the bytes [start, end). The kernel adds `node`, `text` and `hash`. */
-export interface SegmentSpan extends Omit<Segment, "node" | "text" | "hash"> {
+/** A segment as a dialect lists it: the value in the bytes [start, end). The kernel adds the rest. */
+export interface SegmentSpan extends Omit<Segment, "node" | "byteLength" | "text" | "hash"> {
   readonly start: number;
   readonly end: number;
   /** The content hash once it was worked out: a span may be listed again in the next turn. */

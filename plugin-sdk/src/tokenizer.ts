@@ -18,9 +18,10 @@ export interface TokenEstimate {
 export interface Tokenizer {
   /**
    * Whole input: segments, tool definitions, images and framing. `model` is the one it will be sent to, where that is
-   * not the one the client asked for. Never rejects.
+   * not the one the client asked for. Up to `uncountedBytes` (default 0) of what is not remembered yet may be guessed from
+   * its length, which costs next to nothing. Never rejects.
    */
-  estimate(exchange: Exchange, model?: string): Promise<TokenEstimate>;
+  estimate(exchange: Exchange, model?: string, uncountedBytes?: number): Promise<TokenEstimate>;
   /** Tokens of pieces of text, in order. `hash` (of a segment) makes the count memorable. */
   count(
     model: string,

@@ -41,7 +41,8 @@ export class Estimator {
   async guess(exchange: Exchange, model: string): Promise<TokenGuess> {
     const { tokenizer, outputs, config } = this.#parts;
     const bytes = exchange.request.body?.length ?? exchange.request.rawBody?.length ?? 0;
-    const counted = bytes <= SHORT_BYTES ? undefined : await tokenizer?.estimate(exchange, model);
+    const counted =
+      bytes <= SHORT_BYTES ? undefined : await tokenizer?.estimate(exchange, model, SHORT_BYTES);
     const asked = exchange.description?.maxOutputTokens;
     const usual = outputs.expected(model);
     const output = usual ?? config.assumed_output_tokens;
@@ -77,6 +78,8 @@ function asksFor(exchange: Exchange, words: string): boolean {
 
 /** How many answers are asked for at once: each may be as long as the maximum. */
 function choices(exchange: Exchange): number {
-  const n = exchange.request.body?.includes('"n"') === true ? exchange.read("/n") : 1;
+  const { body } = exchange.request;
+  const mayAsk = body === undefined || body.length > SHORT_BYTES || body.includes('"n"');
+  const n = mayAsk ? exchange.read("/n") : 1;
   return typeof n === "number" && Number.isInteger(n) && n > 1 ? Math.min(n, 1_000) : 1;
 }

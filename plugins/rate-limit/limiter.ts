@@ -212,7 +212,9 @@ export class Limiter {
     const bytes = exchange.request.body?.length ?? 0;
     const { tokenizer } = this.#parts;
     const counted =
-      bytes <= SHORT_BYTES ? undefined : await tokenizer?.estimate(exchange, modelOf(exchange, attempt));
+      bytes <= SHORT_BYTES
+        ? undefined
+        : await tokenizer?.estimate(exchange, modelOf(exchange, attempt), SHORT_BYTES);
     return Math.max(1, counted?.tokens ?? Math.ceil(bytes / BYTES_PER_TOKEN));
   }
 

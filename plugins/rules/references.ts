@@ -31,7 +31,7 @@ export class References {
     const blobs = new Map<string, Segment>();
     for (const segment of exchange.segments) {
       if (segment.kind !== "tool-result" || segment.sealed || segment.node.kind !== "string") continue;
-      if (segment.node.end - segment.node.start < MIN_RESULT) continue;
+      if (segment.byteLength < MIN_RESULT) continue;
       if (!exchange.stands(segment.pointer)) continue;
       const first = results.get(segment.hash);
       const { isReplaceable, blobs: own } = this.#of(segment);

@@ -84,6 +84,21 @@ export class Counter {
     return complete(items, counts);
   }
 
+  /**
+   * Tokens of each as far as they are remembered, and of the others from their lengths, at the rate of those; undefined
+   * where the others have more than `most` characters, or nothing is remembered.
+   */
+  guess(encoding: Encoding, items: readonly Countable[], most: number): readonly number[] | undefined {
+    const memories = { text: this.#memory(encoding, "text"), tool: this.#memory(encoding, "tool") };
+    let unknown = 0;
+    const counts = items.map(({ key, form, length }) => {
+      const count = length === 0 ? 0 : key === undefined ? undefined : memories[form].known.get(key);
+      if (count === undefined) unknown += length;
+      return count;
+    });
+    return unknown > most || unknown === sumOf(items) ? undefined : complete(items, counts);
+  }
+
   /** How many counts are remembered. */
   get size(): number {
     return [...this.#memories.values()].reduce((sum, { known }) => sum + known.size, 0);
@@ -117,6 +132,10 @@ function remember(
   });
   pending.set(key, remembered);
   return remembered;
+}
+
+function sumOf(items: readonly Countable[]): number {
+  return items.reduce((sum, { length }) => sum + length, 0);
 }
 
 /** Fills in what was not counted, at the rate of what was. */

@@ -37,11 +37,16 @@ export class TokenCounter implements Tokenizer {
     this.#note = note;
   }
 
-  async estimate(exchange: Exchange, model = exchange.description?.model ?? ""): Promise<TokenEstimate> {
+  async estimate(
+    exchange: Exchange,
+    model = exchange.description?.model ?? "",
+    uncountedBytes = 0,
+  ): Promise<TokenEstimate> {
     const encoding = encodingOf(model);
     const { edited } = exchange;
-    const uncorrected = await this.#uncorrected(exchange, model, encoding);
-    this.#note(exchange, { encoding, uncorrected, edited });
+    const { uncorrected, isCounted } = await this.#uncorrected(exchange, model, encoding, uncountedBytes);
+    // A guess teaches nothing of the encoding.
+    if (isCounted) this.#note(exchange, { encoding, uncorrected, edited });
     return {
       uncorrected,
       tokens: Math.round(uncorrected * this.#corrections.ratio(model)),
@@ -63,10 +68,16 @@ export class TokenCounter implements Tokenizer {
     this.#corrections.learn(model, uncorrected, billed);
   }
 
-  async #uncorrected(exchange: Exchange, model: string, encoding: Encoding): Promise<number> {
+  async #uncorrected(
+    exchange: Exchange,
+    model: string,
+    encoding: Encoding,
+    uncountedBytes: number,
+  ): Promise<{ readonly uncorrected: number; readonly isCounted: boolean }> {
     const { segments } = exchange;
     if (segments.length === 0) {
-      return Math.ceil((exchange.request.body?.length ?? 0) / OPAQUE_BYTES_PER_TOKEN);
+      const bytes = exchange.request.body?.length ?? 0;
+      return { uncorrected: Math.ceil(bytes / OPAQUE_BYTES_PER_TOKEN), isCounted: true };
     }
     const rule = imageRuleOf(model);
     let fixed = framing(exchange);
@@ -75,12 +86,15 @@ export class TokenCounter implements Tokenizer {
       if (segment.kind === "attachment" && segment.node.kind === "object") {
         fixed += attachmentOf(exchange, segment, rule, this.#corrections.ratio(model));
       } else if (isSecret(segment)) {
-        fixed += Math.ceil((segment.node.end - segment.node.start) / ENCRYPTED_PER_TOKEN);
+        fixed += Math.ceil(segment.byteLength / ENCRYPTED_PER_TOKEN);
       } else if (!segment.pointer.endsWith("/signature"))
         countables.push(countableSegment(exchange, segment));
     }
-    const counts = await this.#counter.count(encoding, countables);
-    return counts.reduce((sum, count) => sum + count, fixed);
+    const guessed =
+      uncountedBytes > 0 ? this.#counter.guess(encoding, countables, uncountedBytes) : undefined;
+    const counts = guessed ?? (await this.#counter.count(encoding, countables));
+    const uncorrected = counts.reduce((sum, count) => sum + count, fixed);
+    return { uncorrected, isCounted: guessed === undefined };
   }
 }
 
@@ -114,7 +128,7 @@ class SegmentText implements Countable {
   constructor(exchange: Exchange, segment: Segment, isTool: boolean) {
     this.#exchange = exchange;
     this.#segment = segment;
-    this.length = segment.node.end - segment.node.start;
+    this.length = segment.byteLength;
     this.form = isTool && this.length <= MAX_TOOL ? "tool" : "text";
   }
 

@@ -208,6 +208,25 @@ describe("tokenizer: memory", () => {
     assert.deepEqual(fake.asked, ["one", "two", "three"]);
   });
 
+  it("guesses what is new where it is short, and then counts it with what comes", async () => {
+    const fake = new FakePool();
+    let learnt = 0;
+    const counting = new TokenCounter(counterOf(fake), new Corrections(), () => learnt++);
+    const one = "one ".repeat(25);
+    assert.ok((await counting.estimate(turn([one]), undefined, 300)).tokens > 0);
+    assert.deepEqual(fake.asked, [one], "of nothing known there is no guess");
+    const whole = (await counting.estimate(turn([one, one]))).uncorrected;
+    assert.equal(learnt, 2);
+    const two = "two ".repeat(25);
+    const guessed = await counting.estimate(turn([one, two]), undefined, 300);
+    assert.deepEqual(fake.asked, [one]);
+    assert.ok(Math.abs(guessed.uncorrected - whole) <= 1, `${guessed.uncorrected} is not about ${whole}`);
+    assert.equal(learnt, 2, "a guess teaches nothing");
+    const three = "three ".repeat(40);
+    await counting.estimate(turn([one, two, three]), undefined, 300);
+    assert.deepEqual(fake.asked, [one, two, three]);
+  });
+
   it("counts once what is asked for twice at the same time", async () => {
     const fake = new FakePool();
     const counting = new TokenCounter(counterOf(fake), new Corrections(), () => {});

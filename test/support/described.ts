@@ -15,6 +15,7 @@ export function describedExchange(
     return {
       ...span,
       node,
+      byteLength: span.end - span.start,
       get text() {
         text ??= edited[span.pointer] ?? (node.kind === "string" ? node.text() : node.raw());
         return text;
