@@ -96,8 +96,12 @@ export const serverSchema = z
       0,
       "Bytes of each body that the debug log shows and the database keeps. With store_body, 0 is 1 MiB, and that is the most.",
     ),
-    max_stream_sessions: z.int().min(0).default(100).describe("Two-way stream sessions open at once."),
-    session_ttl: seconds(3600, "Seconds after which an unused stream session is closed."),
+    max_stream_sessions: z
+      .int()
+      .min(0)
+      .default(100)
+      .describe("Two-way stream sessions open at once; 0 is none."),
+    session_ttl: seconds(3600, "Seconds after which an unused stream session is closed; 0 is never."),
     store_body: z.boolean().default(false).describe("Keep request and response bodies in the database."),
   })
   .describe("Listening sockets, limits and time-outs.");

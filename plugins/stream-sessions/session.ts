@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { hash, randomBytes } from "node:crypto";
 import type { ServerResponse } from "node:http";
 import {
   type Dialect,
@@ -43,6 +43,8 @@ export class Session {
   readonly id = `sess_${randomBytes(18).toString("base64url")}`;
   readonly owner: Buffer;
   readonly template: Template;
+  /** What its exchanges call it. Not the id, which may be all that guards it: the ledger shows this. */
+  readonly #name = hash("sha256", this.id, "base64url").slice(0, 22);
   readonly #parts: SessionParts;
   readonly #log: EventLog;
   readonly #readers = new Set<Reader>();
@@ -78,12 +80,14 @@ export class Session {
   }
 
   /**
-   * Begins a turn with these messages: the exchange's id. Throws TM_SESSION_BUSY while a reply is on its way, and
-   * TM_BODY_TOO_LARGE where the conversation is over `server.max_body_size`.
+   * Begins a turn with these messages: the exchange's id. Throws TM_SESSION_BUSY while a reply is on its way,
+   * TM_BAD_REQUEST where there is nothing to send, and TM_BODY_TOO_LARGE where the conversation is over `server.max_body_size`.
    */
   send(messages: readonly Buffer[], world: TurnWorld): string {
     if (this.busy) throw new TokenmanError("TM_SESSION_BUSY", "The session's reply is still on its way.");
     const asked = [...this.#messages, ...messages];
+    if (asked.length === 0)
+      throw new TokenmanError("TM_BAD_REQUEST", "There is no conversation yet that could be continued.");
     const body = requestBody(this.template, asked);
     if (world.maxBodyBytes > 0 && body.length > world.maxBodyBytes) {
       throw new TokenmanError(
@@ -98,7 +102,7 @@ export class Session {
       headers,
       body,
       project,
-      session: this.id,
+      session: this.#name,
     });
     const turn = new Turn({
       exchange,

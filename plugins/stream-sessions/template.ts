@@ -39,7 +39,8 @@ export function readTemplate(body: Buffer, headers: RawHeaders): Template {
 
 /**
  * The messages of a `send`: `{"content"}` is the user's, an object with a `role` (or, among Responses' items, a `type`)
- * is a message itself, and `{"messages": […]}` (`input`) are several. Throws TM_BAD_REQUEST.
+ * is a message itself, `{"messages": […]}` (`input`) are several, and `{"continue": true}` is none: the conversation goes
+ * out as it is. Throws TM_BAD_REQUEST.
  */
 export function readMessages(body: Buffer, wire: Wire): readonly Buffer[] {
   const root = objectIn(body);
@@ -51,6 +52,7 @@ export function readMessages(body: Buffer, wire: Wire): readonly Buffer[] {
   }
   if (root.get("role") !== undefined || (wire.list === "input" && root.get("type") !== undefined))
     return [Buffer.from(root.raw())];
+  if (root.get("continue")?.kind === "true") return [];
   const content = root.get("content");
   if (content === undefined || (content.kind !== "string" && content.kind !== "array"))
     throw bad(`Send {"content": …}, one message with its "role", or {"${wire.list}": […]}.`);

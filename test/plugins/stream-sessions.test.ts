@@ -124,33 +124,29 @@ describe("a stream session's requests", () => {
         assert.equal(request.header("anthropic-beta"), "a,b");
         assert.equal(request.header("x-api-key"), "sk-ant-api-mine");
         assert.equal(request.header("x-tokenman-project"), undefined);
-        const row = await (await fetch(`${dashboard}/api/requests/${id}`)).json();
-        assert.match(JSON.stringify(row), /"project":"mine"/);
-        assert.match(JSON.stringify(row), new RegExp(`"session":"${session.id}"`));
+        const more = json((await turn(session, { content: "more" })).at(-1));
+        const rows: string[] = [];
+        for (const each of [id, more["request_id"]])
+          rows.push(await (await fetch(`${dashboard}/api/requests/${each}`)).text());
+        const names = rows.map((row) => /"session":"([^"]+)"/.exec(row)?.[1]);
+        assert.ok(names[0] !== undefined && names[0] === names[1], "both are of one conversation");
+        for (const row of rows) {
+          assert.match(row, /"project":"mine"/);
+          // The id may be all that guards a session.
+          assert.equal(row.includes(session.id), false);
+        }
       });
     },
   );
 
-  it("begin with the messages of the template, and take several at a time", limits, async () => {
+  it("are the conversation as it is where it is only to be continued", limits, async () => {
     await world(async ({ proxy }, upstream) => {
-      const opening = { role: "system", content: "be brief" };
-      const session = await SessionClient.create(proxy, CHAT, {
-        model: "m",
-        messages: [opening],
-        stream: false,
-        stream_options: { include_usage: true },
-      });
-      const results = [
-        { role: "tool", tool_call_id: "a", content: "1" },
-        { role: "tool", tool_call_id: "b", content: "2" },
-      ];
-      await turn(session, { messages: results });
-      assert.deepEqual((await upstream.request(1)).json(), {
-        model: "m",
-        stream_options: { include_usage: true },
-        messages: [opening, ...results],
-        stream: true,
-      });
+      const opening = { role: "user", content: "hi" };
+      const session = await SessionClient.create(proxy, ANTHROPIC, { model: "m", messages: [opening] });
+      await turn(session, { continue: true });
+      assert.deepEqual((await upstream.request(1)).json(), { model: "m", messages: [opening], stream: true });
+      const empty = await SessionClient.create(proxy, ANTHROPIC, { model: "m" });
+      assert.equal((await empty.send({ continue: true })).status, 400);
     });
   });
 
