@@ -1,3 +1,4 @@
+import { setTimeout as setRealTimeout } from "node:timers";
 import { Worker } from "node:worker_threads";
 import {
   type BudgetWindow,
@@ -199,7 +200,8 @@ export class WriterThread {
    */
   #handOverSoon(): void {
     if (this.#sharing !== undefined) return;
-    this.#sharing = setTimeout(() => {
+    // Not the global's, which a test's clock may hold: requests would wait for time that does not pass.
+    this.#sharing = setRealTimeout(() => {
       this.#sharing = undefined;
       if (this.#operations.length > 0) this.#handOver();
     }, SHARE_MS);
