@@ -32,9 +32,6 @@ export class EventLog {
   get closed(): boolean {
     return this.#closed;
   }
-  get readers(): ReadonlySet<LogReader> {
-    return this.#readers;
-  }
   at(number: number): Buffer | undefined {
     return this.#events[number - this.#first]?.bytes;
   }

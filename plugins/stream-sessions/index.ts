@@ -34,9 +34,11 @@ export default definePlugin({
       ctx.contribute("route", route);
     ctx.every("idle sessions", CHECK_MS, () => {
       sessions.expire(limits.ttlMs);
-      sessions.each((session) => session.check(limits));
+      for (const reader of readers) reader.check(limits.stallMs);
     });
-    ctx.every("keep-alive", KEEP_ALIVE_MS, () => sessions.each((session) => session.keepAlive()));
+    ctx.every("keep-alive", KEEP_ALIVE_MS, () => {
+      for (const reader of readers) reader.keepAlive();
+    });
     ctx.pipeline((_config, hooks) => {
       hooks.lifecycle.for("retire").tap(() => {
         for (const reader of readers) reader.leave();

@@ -75,8 +75,9 @@ export class Reader implements LogReader {
     this.advance();
   }
   /** Gives a client up that has taken nothing for `stallMs`. */
-  check(nowMs: number, stallMs: number): void {
-    if (stallMs > 0 && this.#isFull && nowMs - this.#fullSinceMs >= stallMs) this.#response.destroy();
+  check(stallMs: number): void {
+    if (stallMs > 0 && this.#isFull && performance.now() - this.#fullSinceMs >= stallMs)
+      this.#response.destroy();
   }
 
   #write(bytes: Buffer): void {

@@ -11,7 +11,6 @@ import {
 } from "@tokenman/plugin-sdk";
 import { EventLog } from "./event-log.ts";
 import { Reader } from "./reader.ts";
-import type { SessionLimits } from "./schema.ts";
 import { requestBody, type Template } from "./template.ts";
 import { Turn, type TurnEnd } from "./turn.ts";
 
@@ -150,14 +149,6 @@ export class Session {
     reader = new Reader(this.#log, response, { after, isIdle: () => !this.busy, left });
     this.#readers.add(reader);
     return reader;
-  }
-  keepAlive(): void {
-    for (const reader of this.#readers) reader.keepAlive();
-  }
-  /** Gives up readers that take nothing. */
-  check(limits: SessionLimits): void {
-    const now = performance.now();
-    for (const reader of this.#readers) reader.check(now, limits.stallMs);
   }
 
   /** Ends it: its turn is called off, and its readers are told. Once. */

@@ -41,9 +41,6 @@ export class Sessions {
   expire(ttlMs: number): void {
     for (const session of this.#open.values()) if (session.expired(ttlMs)) session.end("expired");
   }
-  each(act: (session: Session) => void): void {
-    for (const session of this.#open.values()) act(session);
-  }
   /** No session is opened any more; each ends when its reply has. */
   drain(): void {
     this.#closing = true;

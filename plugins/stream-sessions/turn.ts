@@ -93,6 +93,7 @@ export class Turn {
     const pass = async (): Promise<void> => {
       for (const event of events) {
         await this.#parts.log.room(event.raw.length, called);
+        if (this.#interrupted) return;
         this.#event(event);
       }
       events = [];
@@ -166,10 +167,14 @@ export class Turn {
 
 /** An error as an event, in the vendor's shape. */
 function errorBlock(format: Format, error: PublicError, requestId: string): Buffer {
-  const { body } = format.errorReply(error, requestId);
-  const data =
-    typeof body === "string" || Buffer.isBuffer(body) ? body.toString() : JSON.stringify({ error });
-  return encodeSse({ event: "error", data: data.trim() });
+  let data = JSON.stringify({ error });
+  try {
+    const { body } = format.errorReply(error, requestId);
+    if (typeof body === "string" || Buffer.isBuffer(body)) data = body.toString().trim();
+  } catch {
+    // A format is a plugin's. An error must come out all the same.
+  }
+  return encodeSse({ event: "error", data });
 }
 
 /** The event's own bytes, less what would number it otherwise, or stand before the number. */

@@ -385,6 +385,17 @@ describe("a stream session's events", () => {
     }, "[server]\nwrite_timeout = 20\n[stream_sessions]\nreplay_bytes = 65536\n");
   });
 
+  it("show that their connection lives", limits, async () => {
+    using clock = new FakeClock();
+    await world(async ({ proxy }) => {
+      const session = await SessionClient.create(proxy, CHAT, { model: "m" });
+      await using reader = session.events();
+      await reader.status();
+      await clock.advance(15_000);
+      assert.equal(await reader.comment(), "keep-alive");
+    });
+  });
+
   it("have a head of their own", limits, async () => {
     await world(async ({ proxy }) => {
       const session = await SessionClient.create(proxy, CHAT, { model: "m" });

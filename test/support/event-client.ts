@@ -4,6 +4,7 @@ import { type SseEvent, SseSplitter } from "@tokenman/plugin-sdk";
 /** A client that follows an event stream, event by event. */
 export class EventClient implements AsyncDisposable {
   readonly events: SseEvent[] = [];
+  readonly #comments: string[] = [];
   readonly #request: http.ClientRequest;
   readonly #response: Promise<http.IncomingMessage>;
   #taken = 0;
@@ -19,6 +20,7 @@ export class EventClient implements AsyncDisposable {
         response.on("data", (chunk: Buffer) => {
           splitter.push(Buffer.from(chunk), (event) => {
             if (event.hasData) this.events.push(event);
+            else if (event.comment !== undefined) this.#comments.push(event.comment);
           });
           this.#wake?.();
         });
@@ -49,6 +51,14 @@ export class EventClient implements AsyncDisposable {
         this.#wake = resolve;
       });
     }
+  }
+  /** The next comment; undefined at the end. */
+  async comment(): Promise<string | undefined> {
+    while (this.#comments.length === 0 && !this.#closed)
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    return this.#comments.shift();
   }
   /** All events up to one of that name. Rejects where the stream ends before. */
   async until(name: string): Promise<SseEvent[]> {
