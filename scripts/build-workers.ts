@@ -1,6 +1,6 @@
-import { readFile } from "node:fs/promises";
-import { basename, dirname, join, relative } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { type BuildOptions, build, type Plugin } from "esbuild";
+import { places } from "./build-places.ts";
 
 /** How a plugin names the file of a worker thread: resolved from its own place, in the source and in the bundle. */
 const WORKER_URL = /new URL\("\.\/([a-z-]+-worker)\.ts", import\.meta\.url\)/g;
@@ -29,32 +29,14 @@ export function workers(folder: string, options: BuildOptions): Plugin {
     built.set(file, building);
     return building;
   };
-  return {
+  return places({
     name: "workers",
-    setup({ onLoad, onEnd, initialOptions }) {
-      const naming = new Set<string>();
-      const root = initialOptions.absWorkingDir!;
-      onLoad({ filter: /[\\/](plugins|kernel|cli)[\\/].*\.ts$/ }, async ({ path }) => {
-        const source = await readFile(path, "utf8");
-        const found = [...source.matchAll(WORKER_URL)];
-        if (found.length === 0) return undefined;
-        naming.add(relative(root, path));
-        let contents = source;
-        for (const [text, name] of found) {
-          const file = await bundle(join(dirname(path), `${name}.ts`));
-          contents = contents.replace(text, `new URL("./${file}", import.meta.url)`);
-        }
-        return { contents, loader: "ts" };
-      });
-      onEnd(({ metafile }) => {
-        for (const [output, { inputs }] of Object.entries(metafile?.outputs ?? {})) {
-          const stray = Object.keys(inputs).find((input) => naming.has(input));
-          if (stray !== undefined && !output.endsWith(".map") && join(root, dirname(output)) !== folder)
-            throw new Error(
-              `${stray} starts a worker and must be behind an import(), but is part of ${output}`,
-            );
-        }
-      });
+    pattern: WORKER_URL,
+    folder,
+    does: "starts a worker",
+    async replacement(path, name) {
+      const file = await bundle(join(dirname(path), `${name}.ts`));
+      return `new URL("./${file}", import.meta.url)`;
     },
-  };
+  });
 }

@@ -3,10 +3,9 @@ import {
   type JsonNode,
   type SegmentList,
   type SegmentPlace,
-  type SegmentRole,
   textOf,
 } from "@tokenman/plugin-sdk";
-import { call, content, result } from "./content-segments.ts";
+import { call, content, ROLES, result } from "./content-segments.ts";
 
 /** Members of an assistant's message in which compatible servers give reasoning, which some want back unchanged. */
 const REASONING = ["reasoning_content", "reasoning", "reasoning_details"];
@@ -30,13 +29,6 @@ function readMessage(node: JsonNode, message: number, into: SegmentList): void {
   into.member(node, at, "refusal", "text", place);
   readCalls(node, at, into, place);
 }
-
-const ROLES: ReadonlyMap<string, SegmentRole> = new Map([
-  ["system", "system"],
-  ["developer", "system"],
-  ["user", "user"],
-  ["assistant", "assistant"],
-]);
 
 function readCalls(message: JsonNode, at: string, into: SegmentList, place: SegmentPlace): void {
   for (const [index, made] of (message.get("tool_calls")?.items() ?? []).entries()) {

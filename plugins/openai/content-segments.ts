@@ -3,8 +3,17 @@ import {
   type SegmentKind,
   type SegmentList,
   type SegmentPlace,
+  type SegmentRole,
   textOf,
 } from "@tokenman/plugin-sdk";
+
+/** Roles as both APIs spell them; any other is "other". */
+export const ROLES: ReadonlyMap<string, SegmentRole> = new Map([
+  ["system", "system"],
+  ["developer", "system"],
+  ["user", "user"],
+  ["assistant", "assistant"],
+]);
 
 /** Members of content parts that hold text, by the part's type; in Chat Completions and in Responses. */
 const TEXT_PARTS: ReadonlyMap<string, string> = new Map([

@@ -3,17 +3,9 @@ import {
   type JsonNode,
   type SegmentList,
   type SegmentPlace,
-  type SegmentRole,
   textOf,
 } from "@tokenman/plugin-sdk";
-import { call, content, isSigned, result } from "./content-segments.ts";
-
-const ROLES: ReadonlyMap<string, SegmentRole> = new Map([
-  ["system", "system"],
-  ["developer", "system"],
-  ["user", "user"],
-  ["assistant", "assistant"],
-]);
+import { call, content, isSigned, ROLES, result } from "./content-segments.ts";
 
 /** Lists `instructions`, the prompt template's variables and the `input` of a Responses body. */
 export function readInput(reader: BodyReader): void {
