@@ -7,6 +7,8 @@ import { Sandbox } from "../cli/support/instance.ts";
 const PRICES = '[pricing."claude-test"]\ninput = 1\noutput = 10\n';
 const HELD = 10_000_000;
 const BUDGET = '[security.budget]\nenabled = true\nmonthly_limit = 0.101\nreserve = "max"\n';
+/** Identical requests would share one answer. */
+const NO_CACHE = "[cache]\nenabled = false\n";
 const HEADERS = [
   "Content-Type",
   "application/json",
@@ -72,7 +74,7 @@ test("a budget holds over kill -9: what was under way stays spent, and 200 reque
     await call.reply({ status: 200, headers: ["Content-Type", "application/json"], body: REPLY });
   };
   const hold: Script = async (call) => call.closed;
-  await using sandbox = new Sandbox(`${providersAt(upstream.url)}${PRICES}${BUDGET}`);
+  await using sandbox = new Sandbox(`${providersAt(upstream.url)}${PRICES}${BUDGET}${NO_CACHE}`);
 
   const first = await sandbox.serve();
   // Four of the ten that fit are answered, one after the other; six are under way when it dies.
@@ -114,7 +116,7 @@ test("after kill -9 there is room for what was settled before", async () => {
     await call.reply({ status: 200, headers: ["Content-Type", "application/json"], body: REPLY });
   };
   upstream.script(script);
-  await using sandbox = new Sandbox(`${providersAt(upstream.url)}${PRICES}${BUDGET}`);
+  await using sandbox = new Sandbox(`${providersAt(upstream.url)}${PRICES}${BUDGET}${NO_CACHE}`);
   const first = await sandbox.serve();
   const open = crowd(first.proxy);
   await open.refused(190);
