@@ -6,22 +6,6 @@ import type { SectionSpec } from "../kernel/config/index.ts";
  * them cannot be switched on. When a feature's plugin lands, its entry here goes.
  */
 export const plannedSections: readonly SectionSpec[] = [
-  plan("compression.summarization", "summarize", {
-    about: "Replaces the older part of a long conversation by a summary.",
-    enabledByDefault: false,
-    schema: z.strictObject({
-      max_messages: z
-        .int()
-        .min(2)
-        .default(50)
-        .describe("Conversations with more messages than this are summarised."),
-      summary_model: z
-        .string()
-        .default("")
-        .describe("The model that summarises. Empty: the conversation's own."),
-      summary_max_tokens: z.int().min(1).default(1024).describe("Tokens of the longest summary."),
-    }),
-  }),
   plan("security.pii", "pii", {
     about: "Finds personal data before it leaves this machine.",
     enabledByDefault: true,

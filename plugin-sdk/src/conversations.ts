@@ -16,6 +16,8 @@ export interface LastTurn {
   readonly format: string;
   /** How long the provider keeps what it has cached of it. */
   readonly ttlMs: number;
+  /** How often the conversation went on after that time was over. */
+  readonly pauses: number;
   /** The provider's own figures; undefined where it gave none. */
   readonly inputTokens: number | undefined;
   readonly cachedTokens: number | undefined;
@@ -30,6 +32,8 @@ export interface Cut {
   /** Tokens that each request is shorter by. */
   readonly tokens: number;
   readonly text: string;
+  /** Whether that text may be written down: what is not is forgotten with the process. */
+  readonly isKept: boolean;
 }
 
 export interface Conversation {
@@ -42,17 +46,14 @@ const NOTHING: Conversation = Object.freeze({ last: undefined, cut: undefined })
 
 /**
  * What a plugin that cuts knows of conversations: in memory, bounded, the least recently used forgotten first; of long
- * ones also among its decisions, so that a restart changes nothing. `keepsText`: whether the texts that stand for what was
- * cut may be written down; where not, a restart forgets the cut.
+ * ones also among its decisions, so that a restart changes nothing.
  */
 export class Conversations {
   readonly #book: DecisionBook;
-  readonly #keepsText: boolean;
   readonly #known = new Map<string, Conversation>();
 
-  constructor(book: DecisionBook, keepsText: boolean) {
+  constructor(book: DecisionBook) {
     this.#book = book;
-    this.#keepsText = keepsText;
   }
 
   /** A promise only where the disk must be asked. */
@@ -85,7 +86,7 @@ export class Conversations {
   }
   #keep(key: string, conversation: Conversation, writes: boolean): void {
     this.#remember(key, conversation);
-    if (writes) this.#book.set(key, written(conversation, this.#keepsText));
+    if (writes) this.#book.set(key, written(conversation));
   }
   #remember(key: string, conversation: Conversation): void {
     this.#known.delete(key);
@@ -110,20 +111,25 @@ const FIVE_MINUTES_MS = 300_000;
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 
-/** What is to be known of the last turn, from an attempt that answered it. `before`: what was known until then. */
+/**
+ * What is to be known of the last turn, from an attempt that answered it: asked and answered at these times. `before`: what
+ * was known until then.
+ */
 export function lastTurnOf(
   exchange: Exchange,
   attempt: Attempt,
   before: LastTurn | undefined,
-  now: number,
+  { askedAt, at }: { readonly askedAt: number; readonly at: number },
 ): LastTurn {
   const usage = attempt.usage?.source === "provider" ? attempt.usage : undefined;
+  const wasPaused = before !== undefined && askedAt - before.at >= before.ttlMs;
   return {
-    at: now,
+    at,
     model: exchange.description?.model ?? "",
     provider: attempt.provider.name,
     format: priceFormat(exchange, attempt.provider),
     ttlMs: lifetimeOf(exchange, usage, before),
+    pauses: (before?.pauses ?? 0) + (wasPaused ? 1 : 0),
     inputTokens: usage === undefined ? undefined : cachedOf(usage) + usage.inputTokens,
     cachedTokens: usage === undefined ? undefined : cachedOf(usage),
   };
@@ -148,6 +154,7 @@ function lifetimeOf(exchange: Exchange, usage: Usage | undefined, before: LastTu
 type Written = [
   at: number,
   ttlMs: number,
+  pauses: number,
   inputTokens: number,
   cachedTokens: number,
   model: string,
@@ -157,13 +164,14 @@ type Written = [
 type WrittenCut = [at: number, tokens: number, start: string, left: string, text: string];
 
 /** -1: unknown. */
-function written({ last, cut }: Conversation, keepsText: boolean): string {
+function written({ last, cut }: Conversation): string {
   const turn: Written | [] =
     last === undefined
       ? []
       : [
           last.at,
           last.ttlMs,
+          last.pauses,
           last.inputTokens ?? -1,
           last.cachedTokens ?? -1,
           last.model,
@@ -171,7 +179,7 @@ function written({ last, cut }: Conversation, keepsText: boolean): string {
           last.format,
         ];
   const made: WrittenCut | [] =
-    cut === undefined || !keepsText ? [] : [cut.at, cut.tokens, cut.start, cut.left, cut.text];
+    cut?.isKept !== true ? [] : [cut.at, cut.tokens, cut.start, cut.left, cut.text];
   return JSON.stringify([turn, made]);
 }
 
@@ -186,7 +194,7 @@ function parsed(text: string): Conversation {
   if (!Array.isArray(value) || value.length !== 2) return NOTHING;
   const [turn, made] = value as unknown[];
   return {
-    last: hasShape<Written>(turn, 4, 3) ? lastOf(turn) : undefined,
+    last: hasShape<Written>(turn, 5, 3) ? lastOf(turn) : undefined,
     cut: hasShape<WrittenCut>(made, 2, 3) ? cutOf(made) : undefined,
   };
 }
@@ -197,11 +205,12 @@ function hasShape<T>(value: unknown, numbers: number, texts: number): value is T
   return value.every((item, index) => typeof item === (index < numbers ? "number" : "string"));
 }
 
-function lastOf([at, ttlMs, input, cached, model, provider, format]: Written): LastTurn {
+function lastOf([at, ttlMs, pauses, input, cached, model, provider, format]: Written): LastTurn {
   const inputTokens = input < 0 ? undefined : input;
-  return { at, ttlMs, inputTokens, cachedTokens: cached < 0 ? undefined : cached, model, provider, format };
+  const cachedTokens = cached < 0 ? undefined : cached;
+  return { at, ttlMs, pauses, inputTokens, cachedTokens, model, provider, format };
 }
 
 function cutOf([at, tokens, start, left, text]: WrittenCut): Cut {
-  return { at, tokens, start, left, text };
+  return { at, tokens, start, left, text, isKept: true };
 }

@@ -41,40 +41,51 @@ export function isCounted({ kind, message }: Segment, { opening, developers }: T
  */
 export function isCold(last: LastTurn | undefined, model: string, now: number): boolean {
   if (last === undefined) return false;
-  if (last.model !== model || now - last.at >= last.ttlMs) return true;
-  // Where caching is automatic, a turn without it says nothing about the next.
-  return last.format === "anthropic" && last.cachedTokens === 0;
+  return last.model !== model || now - last.at >= last.ttlMs || isUncached(last);
 }
 
-/** Anthropic's ratios for five minutes, which no vendor's are worse than: plain input 1, to write 1.25, to read 0.1. */
-const USUAL = { write: 1.25, read: 0.1 };
+/** Where caching is automatic, a turn without it says nothing about the next. */
+function isUncached({ format, cachedTokens }: LastTurn): boolean {
+  return format === "anthropic" && cachedTokens === 0;
+}
+
+/** Prices of a token, all in the same unit: nano-dollars where they are known. */
+export interface CutPrices {
+  readonly input: number;
+  readonly read: number;
+  readonly write: number;
+  readonly output: number;
+}
+
+/** Anthropic's ratios for five minutes, which no vendor's are worse than. */
+const USUAL: CutPrices = { input: 1, read: 0.1, write: 1.25, output: 5 };
 const FIVE_MINUTES_MS = 300_000;
+
+/** What a conversation's tokens cost: by its last turn, or by the usual ratios. Where nothing is cached, all is plain input. */
+export function cutPrices(last: LastTurn | undefined, pricing: Pricing | undefined, now: number): CutPrices {
+  if (last === undefined) return USUAL;
+  const { model, provider, format, inputTokens, ttlMs } = last;
+  const rates = pricing?.rates({ model, provider, format, at: now }, { inputTokens });
+  const isPriced = rates !== undefined && rates.input > 0;
+  const input = isPriced ? rates.input : USUAL.input;
+  const output = isPriced ? rates.output : USUAL.output;
+  if (isUncached(last)) return { input, read: input, write: input, output };
+  if (!isPriced) return USUAL;
+  const written = ttlMs > FIVE_MINUTES_MS && format === "anthropic" ? rates.cacheWrite1h : rates.cacheWrite5m;
+  return { input, read: rates.cacheRead, write: Math.max(input, written), output };
+}
+
+/** About what bytes of text are in tokens. */
+export const BYTES_PER_TOKEN = 4;
 
 /**
  * The number of further turns after which a cut in a warm cache has paid: what is behind it is written anew once, for more
  * than it costs to read it, and what is left out need not be read at each turn. At Anthropic's prices 11.5 × kept / left.
+ * `spent`: what else the cut costs, in the unit of the prices.
  */
-export function turnsToPay(
-  { left, kept }: CutSizes,
-  last: LastTurn | undefined,
-  pricing: Pricing | undefined,
-  now: number,
-): number {
-  const { write, read } = pricesOf(last, pricing, now) ?? USUAL;
-  return (kept * Math.max(0, write - read)) / (left * read);
-}
-
-function pricesOf(
-  last: LastTurn | undefined,
-  pricing: Pricing | undefined,
-  now: number,
-): { readonly write: number; readonly read: number } | undefined {
-  if (last === undefined) return undefined;
-  const { model, provider, format, inputTokens, ttlMs } = last;
-  const rates = pricing?.rates({ model, provider, format, at: now }, { inputTokens });
-  if (rates === undefined || rates.input <= 0) return undefined;
-  const written = ttlMs > FIVE_MINUTES_MS && format === "anthropic" ? rates.cacheWrite1h : rates.cacheWrite5m;
-  return { write: Math.max(rates.input, written), read: rates.cacheRead };
+export function turnsToPay({ left, kept }: CutSizes, { read, write }: CutPrices, spent = 0): number {
+  const spoilt = (kept / BYTES_PER_TOKEN) * Math.max(0, write - read);
+  return (spoilt + spent) / ((left / BYTES_PER_TOKEN) * read);
 }
 
 const MAX_EXPECTED = 20;
@@ -104,5 +115,5 @@ export function cutReason(
   const { last, model, answers, pricing, now } = about;
   if (sizes.left === 0) return undefined;
   if (isCold(last, model, now)) return "cold";
-  return turnsToPay(sizes, last, pricing, now) <= expectedTurns(answers) ? "pays" : undefined;
+  return turnsToPay(sizes, cutPrices(last, pricing, now)) <= expectedTurns(answers) ? "pays" : undefined;
 }

@@ -19,12 +19,9 @@ export function standingCut(exchange: Exchange, turns: Turns, { cut }: Conversat
   return canCut(exchange, turns, cut.at) ? { ...cut, left } : undefined;
 }
 
-/** The longest that texts are waited for to be counted. */
-const COUNT_MS = 2_000;
-
 /**
- * A cut at message `at` with `text` in the place of what is left out; undefined where its tokens cannot be counted in time,
- * or none are saved. Never rejects.
+ * A cut at message `at` with `text` in the place of what is left out; undefined where its tokens cannot be counted, not
+ * within `timeoutMs` if that is given, or none are saved. Never rejects.
  */
 export async function measuredCut(
   exchange: Exchange,
@@ -32,13 +29,15 @@ export async function measuredCut(
   at: number,
   text: string,
   tokenizer: Tokenizer,
+  timeoutMs?: number,
 ): Promise<Cut | undefined> {
   const { segments, edited } = exchange;
   const texts = segments
     .filter((segment) => segment.message < at && isCounted(segment, turns))
     // What earlier plugins made of a text is what is not sent now.
     .map((segment) => ({ text: segment.text, ...(!edited && { hash: segment.hash }) }));
-  const counts = await countInTime(tokenizer, exchange.description?.model ?? "", [{ text }, ...texts]);
+  const counting = tokenizer.count(exchange.description?.model ?? "", [{ text }, ...texts]);
+  const counts = await inTime(counting, timeoutMs);
   if (counts === undefined) return undefined;
   const tokens = counts.reduce((sum, count) => sum + count, 0) - 2 * counts[0]!;
   if (tokens <= 0) return undefined;
@@ -48,18 +47,15 @@ export async function measuredCut(
     left: hashOfMessages(segments, turns.opening, at),
     tokens,
     text,
+    isKept: true,
   };
 }
 
-async function countInTime(
-  tokenizer: Tokenizer,
-  model: string,
-  texts: readonly { readonly text: string; readonly hash?: string }[],
-): Promise<readonly number[] | undefined> {
+async function inTime<T>(promise: Promise<T>, timeoutMs: number | undefined): Promise<T | undefined> {
   const late = Promise.withResolvers<undefined>();
-  const timer = setTimeout(late.resolve, COUNT_MS, undefined);
+  const timer = timeoutMs === undefined ? undefined : setTimeout(late.resolve, timeoutMs, undefined);
   try {
-    return await Promise.race([tokenizer.count(model, texts), late.promise]);
+    return await Promise.race([promise, late.promise]);
   } catch {
     return undefined;
   } finally {

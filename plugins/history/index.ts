@@ -34,7 +34,7 @@ export function historyPlugin({ now = Date.now }: { readonly now?: () => number 
       const decisions = ctx.services.decisions ?? (await ctx.keep("decisions", () => new DecisionMemory()));
       const conversations = await ctx.keep(
         ctx.services.decisions === undefined ? "conversations" : "conversations with decisions",
-        () => new Conversations(decisions.book("history"), true),
+        () => new Conversations(decisions.book("history")),
       );
       const counts = await ctx.keep("counts", () => new HistoryCounts());
       ctx.contribute("metric", counts.metric());

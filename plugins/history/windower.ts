@@ -35,10 +35,14 @@ const MIN_BYTES = 4_096;
 /** A cut leaves the window; the next one is made when there are so many times as many turns. */
 const HYSTERESIS = 2;
 
+/** The longest that a request waits to have counted what a cut saves. */
+const COUNT_MS = 2_000;
+
 /** A conversation that is under way, and whether it is long enough to be written down. */
 interface Followed {
   readonly key: string;
   readonly isLong: boolean;
+  readonly askedAt: number;
 }
 const Followed: Slot<Followed> = slot<Followed>("history.followed");
 
@@ -90,8 +94,9 @@ export class Windower {
     );
     if (answered === undefined) return;
     const { conversations, now } = this.#parts;
-    const { last } = conversations.get(followed.key);
-    conversations.answered(followed.key, lastTurnOf(exchange, answered, last, now()), followed.isLong);
+    const { key, isLong, askedAt } = followed;
+    const { last } = conversations.get(key);
+    conversations.answered(key, lastTurnOf(exchange, answered, last, { askedAt, at: now() }), isLong);
   };
 
   #go(exchange: Exchange, turns: Turns, key: string, conversation: Conversation): Promise<void> | undefined {
@@ -100,7 +105,7 @@ export class Windower {
     const isLong = turnsSince(turns, standing) >= window;
     const mayBeCut = turnsSince(turns, standing) > HYSTERESIS * window;
     if (isLong || standing !== undefined) {
-      exchange.set(Followed, { key, isLong });
+      exchange.set(Followed, { key, isLong, askedAt: this.#parts.now() });
       exchange.trackUsage();
     }
     if (standing === undefined && !mayBeCut) return undefined;
@@ -140,7 +145,9 @@ export class Windower {
     const { conversations, decisions, counts, tokenizer, log } = this.#parts;
     const before = conversations.get(key).cut;
     const made =
-      tokenizer === undefined ? undefined : await measuredCut(exchange, turns, at, MARKER, tokenizer);
+      tokenizer === undefined
+        ? undefined
+        : await measuredCut(exchange, turns, at, MARKER, tokenizer, COUNT_MS);
     const now = conversations.get(key);
     // Another request of the conversation was faster: two cuts would spoil each other.
     if (made === undefined || now.cut !== before) {
