@@ -18,12 +18,12 @@ export function upstreamError(cause: Error, phase: Phase): TokenmanError {
   // Of a name with several addresses each has its own error.
   const said = cause instanceof AggregateError ? cause.errors.map(String).join("; ") : cause.message;
   const message = `${code === "" ? cause.name : code}: ${said}`;
-  return new TokenmanError(classify(code, phase), message, { cause });
+  return new TokenmanError(classify(code, phase, cause.name), message, { cause });
 }
 
 const TLS_CODES = /CERT|TLS|SSL|SELF_SIGNED|UNABLE_TO|INVALID_(?:CA|PURPOSE)|PATH_LENGTH_EXCEEDED|HOSTNAME/;
 
-function classify(code: string, phase: Phase): ErrorCode {
+function classify(code: string, phase: Phase, name: string): ErrorCode {
   // Undici's own checks: a header or path that HTTP does not allow was never sent.
   if (code === "UND_ERR_INVALID_ARG" || code === "UND_ERR_NOT_SUPPORTED") return "TM_BAD_REQUEST";
   if (code === "UND_ERR_HEADERS_TIMEOUT") return "TM_UPSTREAM_TIMEOUT";
@@ -32,7 +32,8 @@ function classify(code: string, phase: Phase): ErrorCode {
   // With TLS 1.3 a server refuses this side's certificate when this side thinks that the connection stands.
   if (phase !== "answer" && TLS_CODES.test(code)) return "TM_UPSTREAM_TLS";
   if (phase === "connect") return "TM_UPSTREAM_CONNECT";
-  if (code.startsWith("HPE_") || code === "UND_ERR_HEADERS_OVERFLOW") return "TM_UPSTREAM_PROTOCOL";
+  // Undici's parser gives no code to most of what it does not understand.
+  if (name === "HTTPParserError" || code === "UND_ERR_HEADERS_OVERFLOW") return "TM_UPSTREAM_PROTOCOL";
   // What was answered in part must not be sent twice: whoever decides about that is told apart from a plain reset.
   if (phase === "answer") return "TM_UPSTREAM_CUT";
   return "TM_UPSTREAM_RESET";

@@ -314,8 +314,8 @@ const CASES: readonly Case[] = [
     how: "both",
     first: () => [faults.notHttp()],
     sees: (seen) => assert.equal((seen as { status: number }).status, 502),
-    attempts: ["it CUT unknown"],
-    outcome: "refused 502 TM_UPSTREAM_CUT",
+    attempts: ["it PROTOCOL unknown"],
+    outcome: "refused 502 TM_UPSTREAM_PROTOCOL",
   },
   {
     row: 15,
