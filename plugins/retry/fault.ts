@@ -14,13 +14,20 @@ export interface Fault {
   readonly again: boolean;
   /** What the provider said about when; see {@link retryAfterMs}. */
   readonly toldMs: number | undefined;
+  /** Only the same provider with another key may do better. */
+  readonly otherKey?: true;
 }
 
 const AGAIN: Fault = { again: true, toldMs: undefined };
 /** Nothing that the same candidate could do better. */
 export const ELSEWHERE: Fault = { again: false, toldMs: undefined };
+/** What is over is this key's own quota or cap. */
+const OTHER_KEY: Fault = { again: false, toldMs: undefined, otherKey: true };
 
-/** What each failure before a reply allows. With any other, the next provider would fare no better. */
+/**
+ * What each failure before a reply allows. With any other, the next provider would fare no better, or an answer had begun
+ * that was cut or is no HTTP: what was answered in part is never sent twice.
+ */
 const ERRORS: Readonly<Partial<Record<ErrorCode, Fault>>> = {
   TM_UPSTREAM_CONNECT: AGAIN,
   TM_UPSTREAM_CONNECT_TIMEOUT: AGAIN,
@@ -32,7 +39,6 @@ const ERRORS: Readonly<Partial<Record<ErrorCode, Fault>>> = {
   TM_UPSTREAM_IDLE: ELSEWHERE,
   // A certificate does not get better by asking again.
   TM_UPSTREAM_TLS: ELSEWHERE,
-  TM_UPSTREAM_PROTOCOL: ELSEWHERE,
   TM_KEY_UNAVAILABLE: ELSEWHERE,
 };
 
@@ -71,7 +77,8 @@ export function faultOfReply(
   const isAsked = headerValue(headers, "x-should-retry")?.trim().toLowerCase() === "true";
   if (!statuses.has(status) && !isAsked) return undefined;
   if (!NOT_BEGUN.has(status) && mayHaveEffects(exchange)) return undefined;
-  return isRetryable(exchange, head) ? { again: true, toldMs: retryAfterMs(headers, now) } : undefined;
+  if (isRetryable(exchange, head)) return { again: true, toldMs: retryAfterMs(headers, now) };
+  return status === 429 && attempt.candidate.account !== undefined ? OTHER_KEY : undefined;
 }
 
 /** False for spend caps and exhausted quotas: nobody's waiting cures those. */

@@ -85,7 +85,8 @@ export class RetryPolicy implements AttemptPolicy {
   accept(view: AttemptView, attempt: Attempt, head: AttemptHead): boolean {
     const { exchange } = view;
     if (head.status < 400 && head.firstEvent?.kind !== "error") return true;
-    const fault = faultOfReply(exchange, attempt, head, this.#of(exchange).statuses, Date.now());
+    let fault = faultOfReply(exchange, attempt, head, this.#of(exchange).statuses, Date.now());
+    if (fault !== undefined && fault.otherKey && fresh(view, attempt, fault) === undefined) fault = undefined;
     // What a second provider refuses, the one that was asked first may yet do.
     const isHedge = view.live.some(({ number }) => number < attempt.number);
     // Only somebody else can help, and there is nobody.
@@ -103,18 +104,17 @@ export class RetryPolicy implements AttemptPolicy {
     if (attempts.length === 0) return this.#first(exchange);
     if (view.live.length > 0) return this.#hedging?.next(view) ?? WAIT;
     const last = attempts.findLast(({ result }) => result?.kind !== "skipped");
-    if (last !== undefined) {
-      if (this.#failureOf(exchange, last) === undefined) return STOP;
-      if (asked(attempts) > this.#allowance(exchange)) return STOP;
-    }
+    const failure = last === undefined ? undefined : this.#failureOf(exchange, last);
+    if (last !== undefined && (failure === undefined || asked(attempts) > this.#allowance(exchange)))
+      return STOP;
     const rules = this.#of(exchange);
-    const [fresh] = view.untried;
-    if (fresh !== undefined) {
+    const candidate = fresh(view, last, failure);
+    if (candidate !== undefined) {
       if (last !== undefined && view.elapsedMs >= rules.totalMs) return STOP;
-      this.#budget.sent(fresh.provider.name, rules.budgetShare);
-      return { kind: "try", candidate: fresh };
+      this.#budget.sent(candidate.provider.name, rules.budgetShare);
+      return { kind: "try", candidate };
     }
-    return last === undefined ? STOP : this.#again(view, rules);
+    return last === undefined || failure?.otherKey ? STOP : this.#again(view, rules);
   }
 
   #first(exchange: Exchange): AttemptDecision {
@@ -167,6 +167,16 @@ export class RetryPolicy implements AttemptPolicy {
     const tried = Number(exchange.request.header("x-stainless-retry-count") ?? 0);
     return Math.max(0, this.#of(exchange).maxRetries - (tried > 0 ? tried : 0));
   }
+}
+
+/** The candidate that was not asked yet and comes next after the last attempt and what went wrong with it. */
+function fresh(
+  { untried }: AttemptView,
+  last: Attempt | undefined,
+  fault: Fault | undefined,
+): Candidate | undefined {
+  if (fault?.otherKey) return untried.find(({ provider }) => provider === last?.provider);
+  return untried[0];
 }
 
 /** Attempts that were sent, or on the point of it. */

@@ -69,6 +69,28 @@ describe("router: several keys of a provider", () => {
     });
   }
 
+  it("takes the next one after a quota is over, and no other provider when all are", limits, async () => {
+    await using it = await keyed();
+    const over = JSON.stringify({
+      error: { message: "no", type: "insufficient_quota", code: "insufficient_quota" },
+    });
+    const spent =
+      (...keys: readonly string[]): Script =>
+      async (call) => {
+        const key = call.request.header("authorization")?.replace("Bearer sk-router_key_", "") ?? "";
+        const refused = faults.status(429, { headers: ["Content-Type", "application/json"], body: over });
+        await (keys.includes(key) ? refused : textScript())(call);
+      };
+    it.upstreams[0]!.script(spent("one", "two"));
+    assert.equal((await ask(it)).status, 200);
+    assert.deepEqual(used(it), ["one", "two", "three"]);
+    it.upstreams[0]!.script(spent("three"));
+    const refused = await ask(it);
+    assert.equal(refused.status, 429);
+    assert.match(refused.body.toString(), /insufficient_quota/);
+    assert.deepEqual(it.counts(), [4, 0]);
+  });
+
   it(
     "leaves the provider out while all of them are left alone, and says so and until when",
     limits,
