@@ -37,8 +37,10 @@ export function handleDashboard(
       throw new TokenmanError("TM_UNAUTHORIZED", "Send TokenMan's own token: Authorization: Bearer TOKEN.");
     }
     if (match === undefined) throw new TokenmanError("TM_NOT_FOUND", "There is nothing at this path.");
-    if (match === "method")
+    if (match === "method") {
+      response.setHeader("Allow", serving.dashboardRoutes.allowed(path));
       throw new TokenmanError("TM_METHOD_NOT_ALLOWED", `This path does not take ${method}.`);
+    }
     if (expects) response.writeContinue();
     serving.generation.lease();
     response.once("close", () => serving.generation.release());

@@ -111,6 +111,10 @@ export class Intake {
         return;
       }
       const classified = serving.dialects.classify(message.method ?? "GET", place.path, headers);
+      if (route === "method" && classified.dialect === undefined) {
+        response.setHeader("Allow", serving.proxyRoutes.allowed(place.path));
+        throw new TokenmanError("TM_METHOD_NOT_ALLOWED", `This path does not take ${message.method}.`);
+      }
       const request = new ReceivedRequest(message, place, classified.path, headers);
       const project = place.project ?? DEFAULT_PROJECT;
       const home = serving.home(project);

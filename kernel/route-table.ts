@@ -52,16 +52,31 @@ export class RouteTable {
       known = true;
       if (route.method !== method && !(method === "HEAD" && route.method === "GET")) continue;
       const params: Record<string, string> = {};
-      try {
-        names.forEach((name, index) => {
-          params[name] = decodeURIComponent(found[index + 1]!);
-        });
-      } catch {
-        return undefined;
-      }
+      names.forEach((name, index) => {
+        params[name] = decoded(found[index + 1]!);
+      });
       return { route, params };
     }
     return known ? "method" : undefined;
+  }
+  /** The methods that a path takes, as an `Allow` header lists them (RFC 9110, 10.2.1). */
+  allowed(path: string): string {
+    const methods = new Set<string>();
+    for (const { route, matches } of this.#routes) {
+      if (!matches.test(path)) continue;
+      methods.add(route.method);
+      if (route.method === "GET") methods.add("HEAD");
+    }
+    return [...methods].join(", ");
+  }
+}
+
+/** What is no percent-encoding stands for itself: the path is the route's all the same, and nobody else's. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
   }
 }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { encodeSse, type SseEvent } from "@tokenman/plugin-sdk";
+import { encodeSse, headerValue, type SseEvent } from "@tokenman/plugin-sdk";
 import {
   errorEvent,
   errorReply,
@@ -543,6 +543,27 @@ describe("stream sessions", () => {
       const anthropic = await post(`${proxy}/stream/x/send`, ANTHROPIC, { content: "hi" });
       assert.equal(JSON.parse(anthropic.body.toString()).type, "error");
       assert.equal((await session.send({ content: "hi" })).status, 202);
+    });
+  });
+
+  it("are nobody's business but TokenMan's: a wrong method or id goes to no provider", limits, async () => {
+    await world(async ({ proxy, dashboard }, upstream) => {
+      for (const [method, path, allow] of [
+        ["PUT", "/v1/stream/x", "DELETE"],
+        ["GET", "/stream/x/send", "POST"],
+        ["POST", "/p/mine/v1/stream/x/events", "GET, HEAD"],
+        ["GET", "/v1/stream/create", "POST, DELETE"],
+        ["OPTIONS", "/v1/stream/x/turn", "DELETE"],
+        ["POST", "/health", "GET, HEAD"],
+      ] as const) {
+        const refused = await sendRequest(`${proxy}${path}`, { method, headers: CHAT });
+        assert.deepEqual([refused.status, headerValue(refused.headers, "allow")], [405, allow], path);
+        assert.match(refused.body.toString(), /TM_METHOD_NOT_ALLOWED/);
+      }
+      const own = await sendRequest(`${dashboard}/health`, { method: "DELETE" });
+      assert.deepEqual([own.status, headerValue(own.headers, "allow")], [405, "GET, HEAD"]);
+      assert.equal((await post(`${proxy}/v1/stream/%zz/send`, CHAT, { content: "hi" })).status, 404);
+      assert.equal(upstream.requests.length, 0);
     });
   });
 
