@@ -86,7 +86,7 @@ export class RetryPolicy implements AttemptPolicy {
     const { exchange } = view;
     if (head.status < 400 && head.firstEvent?.kind !== "error") return true;
     let fault = faultOfReply(exchange, attempt, head, this.#of(exchange).statuses, Date.now());
-    if (fault !== undefined && fault.otherKey && fresh(view, attempt, fault) === undefined) fault = undefined;
+    if (fault?.otherKey && fresh(view, attempt, fault) === undefined) fault = undefined;
     // What a second provider refuses, the one that was asked first may yet do.
     const isHedge = view.live.some(({ number }) => number < attempt.number);
     // Only somebody else can help, and there is nobody.
