@@ -16,7 +16,7 @@ import { NO_GAPS } from "./lifetime.ts";
 import { lastUserMessage } from "./marks.ts";
 import type { Conversation, Memory } from "./memory.ts";
 import { minimumOf } from "./minimums.ts";
-import { cacheKeyFor } from "./openai.ts";
+import { cacheKeyFor, isConversation } from "./openai.ts";
 import type { HintOutcome, Outcomes } from "./outcomes.ts";
 import {
   continues,
@@ -145,8 +145,8 @@ export class Hinter {
     if (mayTouch(this.#parts.guard, exchange, "dedup", "hint") !== "new") return "untouched";
     // As a string of its own, in quotes: within a text the quotes would be escaped.
     if (vendor === "anthropic" && body.includes('"cache_control"')) return "client";
-    const cacheKey = vendor === "openai" ? cacheKeyFor(exchange, body) : undefined;
-    if (vendor === "openai" && cacheKey === undefined) return "first";
+    if (vendor === "openai" && !isConversation(exchange, body)) return "first";
+    const cacheKey = vendor === "openai" ? cacheKeyFor(exchange) : undefined;
     if (cacheKey === "") return "client";
     const parts = partsOf(exchange);
     const last =
@@ -203,6 +203,10 @@ export class Hinter {
     const { outcomes, takers } = this.#parts;
     const { provider } = attempt;
     const { vendor, marks, parts, cacheKey } = plan;
+    if (vendor === "openai" && cacheKey === undefined) {
+      outcomes.count("unnamed");
+      return;
+    }
     const takes =
       speaks(provider, vendor) &&
       (vendor === "anthropic" || isVendor(provider, vendor) || this.#keyProviders.has(provider.name)) &&

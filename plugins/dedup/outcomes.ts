@@ -2,7 +2,7 @@ import { type MetricSource, renderMetric } from "@tokenman/plugin-sdk";
 
 /**
  * What became of a request: hints were given; the client gave its own; it may not be touched (a subscription, a header,
- * the savings guard); it is the first of its kind; hints would not pay; it is too short; it is no conversation that can
+ * the savings guard); it is the first of its kind; its client names no sessions; hints would not pay; it is too short; it is no conversation that can
  * be read; or the provider does not take hints.
  */
 export const OUTCOMES = [
@@ -10,6 +10,7 @@ export const OUTCOMES = [
   "client",
   "untouched",
   "first",
+  "unnamed",
   "dear",
   "short",
   "unreadable",

@@ -54,8 +54,9 @@ describe("make bench-savings", { timeout: 110_000 }, () => {
 
   it("shows what naive compression does to the cache, with valid requests", async () => {
     for (const dialect of ["openai-chat", "openai-responses"]) {
-      const rows = await measured(dialect, "direct,naive");
+      const rows = await measured(dialect, "direct,naive,defaults");
       const [direct, naive] = [rows("direct"), rows("naive")];
+      assert.ok(rows("defaults").nanoUsd <= direct.nanoUsd, "no more than without TokenMan");
       // OpenAI caches without hints; a window that slides is new at its beginning each time.
       assert.ok(direct.read > direct.written);
       assert.ok(hitRate(naive) < hitRate(direct) - 0.1, `${hitRate(naive)} ${hitRate(direct)}`);
