@@ -4,6 +4,7 @@ import type { LedgerBodies } from "@tokenman/plugin-sdk";
 import { CACHE, INTERRUPTED, OPEN, OUTCOMES, SAVINGS } from "./codes.ts";
 import type { Dictionary } from "./dictionary.ts";
 import { FIGURE, type Figure } from "./figures.ts";
+import { Places } from "./places.ts";
 import type { ReceivedRows } from "./received-rows.ts";
 import type { Rollup, RollupSums } from "./rollup.ts";
 import {
@@ -15,8 +16,8 @@ import {
   SAVING_LENGTH,
   TIMING_LENGTH,
 } from "./row-cells.ts";
-import { KEYS_PER_MS, keyOfUuid, msOf, readUuid } from "./time-key.ts";
-import { packVarints } from "./varint.ts";
+import { msOf } from "./time-key.ts";
+import { VarintWriter } from "./varint.ts";
 
 /** The bodies of an exchange as they travel to the writer: apart from the rest, which is numbers. */
 export type BodyBytes = Pick<LedgerBodies, "truncated"> & {
@@ -118,7 +119,7 @@ export class Rows {
   readonly #texts: Dictionary;
   readonly #rollup: Rollup;
   readonly #boot: number;
-  readonly #place: StatementSync;
+  readonly #places: Places;
   readonly #find: StatementSync;
   readonly #begin: StatementSync;
   readonly #end: StatementSync;
@@ -126,15 +127,16 @@ export class Rows {
   readonly #attempts: StatementSync;
   readonly #timings: StatementSync;
   readonly #statements = new Map<string, StatementSync>();
+  /** Of the statement that is made ready. One for all: a list for each row is most of what a writer leaves behind. */
+  readonly #values: SQLInputValue[] = [];
+  readonly #taps = new VarintWriter();
 
   constructor(db: DatabaseSync, texts: Dictionary, rollup: Rollup, boot: number) {
     this.#db = db;
     this.#texts = texts;
     this.#rollup = rollup;
     this.#boot = boot;
-    this.#place = db.prepare(
-      `SELECT max(id) AS last, max(CASE WHEN uuid = ? THEN id END) AS own FROM request WHERE id BETWEEN ? AND ?`,
-    );
+    this.#places = new Places(db);
     this.#find = db.prepare("SELECT id, outcome, project, model, stream FROM request WHERE id = ?");
     this.#begin = db.prepare(
       `INSERT INTO request (${OPENING}, outcome) VALUES (${marks(OPENING_LENGTH)}, ${OPEN})`,
@@ -157,18 +159,20 @@ export class Rows {
    */
   begin(rows: ReceivedRows, at: number, bodies: BodyBytes | undefined): void {
     const { cells } = rows;
-    const uuid = readUuid(cells, at + BEGIN.ID);
     const link = cells[at + BEGIN.LINK]!;
-    const { found, free } = this.#placeOf(uuid);
-    if (found !== undefined) {
-      if (link !== 0) this.#endOf(found, rows, link, bodies);
+    const { own, free, uuid } = this.#places.of(cells, at + BEGIN.ID);
+    if (own !== undefined) {
+      if (link !== 0) this.#endOf(this.#rowAt(own), rows, link, bodies);
       return;
     }
-    const values: SQLInputValue[] = [free, uuid, this.#boot];
+    const values = this.#values;
+    values.length = 0;
+    values.push(free, uuid, this.#boot);
     for (const [place] of BEGIN_NAMES) values.push(rows.names.id(cells[at + place]!, this.#texts));
     values.push(cells[at + BEGIN.STREAM]!);
     if (link === 0) {
       this.#begin.run(...values);
+      this.#places.taken();
       return;
     }
     const fresh: Found = {
@@ -181,19 +185,25 @@ export class Rows {
     const answered = this.#answered(rows, link);
     this.#ending(values, fresh, rows, link, answered);
     this.#whole.run(...values);
+    this.#places.taken();
     this.#rest(fresh, rows, link, answered, bodies);
   }
 
   /** Ends a row. Nothing for one that has ended already, or was never begun. */
   end(rows: ReceivedRows, at: number, bodies: BodyBytes | undefined): void {
-    const { found } = this.#placeOf(readUuid(rows.cells, at + END.ID));
-    if (found !== undefined) this.#endOf(found, rows, at, bodies);
+    const { own } = this.#places.of(rows.cells, at + END.ID);
+    if (own !== undefined) this.#endOf(this.#rowAt(own), rows, at, bodies);
+  }
+  /** What was known of places may not hold in another transaction. */
+  forget(): void {
+    this.#places.forget();
   }
 
   #endOf(found: Found, rows: ReceivedRows, at: number, bodies: BodyBytes | undefined): void {
     if (found.outcome !== OPEN && found.outcome !== INTERRUPTED) return;
     const answered = this.#answered(rows, at);
-    const values: SQLInputValue[] = [];
+    const values = this.#values;
+    values.length = 0;
     this.#ending(values, found, rows, at, answered);
     this.#end.run(...values, found.id);
     this.#rest(found, rows, at, answered, bodies);
@@ -259,7 +269,9 @@ export class Rows {
     const ms = msOf(id);
     let next = at + END.LENGTH;
     for (let left = cells[at + END.ATTEMPTS]!; left > 0; left--, next += ATTEMPT_LENGTH) {
-      const values: SQLInputValue[] = [id];
+      const values = this.#values;
+      values.length = 0;
+      values.push(id);
       for (let place = 0; place < ATTEMPT_LENGTH; place++) {
         const cell = cells[next + place]!;
         const holds = ATTEMPT_HOLDS[place];
@@ -286,10 +298,13 @@ export class Rows {
     }
     const timings = cells[at + END.TIMINGS]!;
     if (timings > 0) {
-      const taps: number[] = [];
-      for (let left = timings; left > 0; left--, next += TIMING_LENGTH)
-        taps.push(names.id(cells[next]!, this.#texts)!, cells[next + 1]!, cells[next + 2]!);
-      this.#timings.run(id, packVarints(taps));
+      const taps = this.#taps.begin();
+      for (let left = timings; left > 0; left--, next += TIMING_LENGTH) {
+        taps.add(names.id(cells[next]!, this.#texts)!);
+        taps.add(cells[next + 1]!);
+        taps.add(cells[next + 2]!);
+      }
+      this.#timings.run(id, taps.bytes());
     }
     const error = cells[at + END.ERROR]!;
     if (!Number.isNaN(error)) this.#insert("failure", ["request", "error"], [id, texts[error] ?? ""]);
@@ -360,14 +375,8 @@ export class Rows {
     }
   }
 
-  /** The row of an exchange, and the key that it gets where it has none. */
-  #placeOf(uuid: Buffer): { readonly found: Found | undefined; readonly free: number } {
-    const first = keyOfUuid(uuid);
-    const { last, own } = this.#place.get(uuid, first, first + KEYS_PER_MS - 1) as unknown as Place;
-    return {
-      found: own === null ? undefined : (this.#find.get(own) as unknown as Found),
-      free: last === null ? first : last + 1,
-    };
+  #rowAt(id: number): Found {
+    return this.#find.get(id) as unknown as Found;
   }
   #insert(table: string, names: readonly string[], values: readonly SQLInputValue[]): void {
     let statement = this.#statements.get(table);
@@ -379,12 +388,6 @@ export class Rows {
     }
     statement.run(...values);
   }
-}
-
-/** Among the rows of a millisecond: the last one's key, and that of the exchange itself. */
-interface Place {
-  readonly last: number | null;
-  readonly own: number | null;
 }
 
 interface Found {

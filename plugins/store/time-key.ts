@@ -54,11 +54,21 @@ export function writeUuid(id: string, cells: Float64Array, at: number): void {
 const DASH = 45;
 
 /** The 16 bytes of what {@link writeUuid} wrote. Throws TM_LEDGER_QUERY where that was no UUID. */
-export function readUuid(cells: Float64Array, at: number): Buffer {
+export function readUuid(
+  cells: Float64Array,
+  at: number,
+  into: Buffer<ArrayBuffer> = Buffer.allocUnsafe(16),
+): Buffer<ArrayBuffer> {
   if (Number.isNaN(cells[at])) throw new TokenmanError("TM_LEDGER_QUERY", "an exchange's id is a UUID");
-  const bytes = Buffer.allocUnsafe(16);
-  for (let word = 0; word < 4; word++) bytes.writeUInt32BE(cells[at + word]!, word * 4);
-  return bytes;
+  for (let word = 0; word < 4; word++) {
+    const bits = cells[at + word]!;
+    const to = word * 4;
+    into[to] = bits >>> 24;
+    into[to + 1] = bits >>> 16;
+    into[to + 2] = bits >>> 8;
+    into[to + 3] = bits;
+  }
+  return into;
 }
 
 export function uuidText(bytes: Uint8Array): string {

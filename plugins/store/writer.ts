@@ -200,8 +200,10 @@ export class Writer {
   }
 
   #transaction<T>(tables: Tables, run: () => T): T {
-    const { db, texts, rollup, budget } = tables;
+    const { db, texts, rollup, rows, budget } = tables;
     db.exec("BEGIN IMMEDIATE");
+    // Another process may have written since.
+    rows.forget();
     try {
       const value = run();
       rollup.write();
