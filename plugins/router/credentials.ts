@@ -1,6 +1,7 @@
 import type { Candidate, CandidateCredential, Exchange, Provider, Secret } from "@tokenman/plugin-sdk";
 import { hasCredentialInQuery } from "./carriers.ts";
 import { ConfiguredProvider } from "./configured-provider.ts";
+import { strangerOf } from "./owner.ts";
 import type { Choice, Plan, RuledOut } from "./route-table.ts";
 
 /** The choices that have a credential to go out with, and why the others have none. */
@@ -51,10 +52,14 @@ function decide(plan: Plan, client: Client, keys: readonly Keys[]): Admission {
     const { provider, model, reason } = choice;
     const own = keys[index]!;
     const isOwner = choice === plan.owner;
+    const stranger =
+      isOwner && client.credential !== undefined ? strangerOf(plan.strangers, client.credential) : undefined;
     for (const key of own) if ("failure" in key) keyFailures.push(key.failure);
     const credential = isOwner && client.credential !== undefined ? CLIENT : without(provider, own, isOwner);
     if (credential === undefined && !own.some((key) => "secret" in key))
       gone(provider, lack(provider, own, plan.owner?.provider));
+    else if (stranger !== undefined)
+      gone(provider, `would get a credential that is by its shape of the ${stranger.name} format`);
     else if (isInQuery && !isOwner && provider.answer === undefined)
       gone(provider, "would get a credential that is in the request's query");
     else if (model !== undefined && credential === CLIENT && client.subscription)

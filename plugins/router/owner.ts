@@ -1,4 +1,4 @@
-import { type Format, type Provider, speaks } from "@tokenman/plugin-sdk";
+import { type ClientCredential, type Format, type Provider, speaks } from "@tokenman/plugin-sdk";
 import { ConfiguredProvider } from "./configured-provider.ts";
 
 /**
@@ -19,6 +19,26 @@ export function ownerOf(providers: readonly Provider[], format: Format | undefin
 
 function isVouchedFor(provider: Provider): boolean {
   return provider instanceof ConfiguredProvider && provider.isTrusted;
+}
+
+/**
+ * The formats of other vendors, whose keys the owner must not see although they came on its path: an Anthropic key in
+ * OpenAI's shape of a request, say. None where the owner is no vendor: a gateway that the user vouched for takes any.
+ */
+export function strangersTo(
+  owner: Provider | undefined,
+  format: Format,
+  formats: readonly Format[],
+): readonly Format[] {
+  if (owner === undefined || !isAtVendor(owner, format)) return [];
+  return formats.filter((each) => each !== format);
+}
+
+/** The vendor whose key the credential is by its shape, among those. */
+export function strangerOf(strangers: readonly Format[], { secret }: ClientCredential): Format | undefined {
+  if (strangers.length === 0) return undefined;
+  const headers = ["authorization", `Bearer ${secret}`];
+  return strangers.find((format) => format.claims(headers));
 }
 
 /** The vendor's own host, over TLS and on its usual port: whoever listens elsewhere may be anybody. */

@@ -1,7 +1,7 @@
 import { type Format, matchesGlob, type Provider, speaks, TokenmanErrors } from "@tokenman/plugin-sdk";
 import { ConfiguredProvider } from "./configured-provider.ts";
 import { type Mapping, ModelMap } from "./model-map.ts";
-import { ownerOf } from "./owner.ts";
+import { ownerOf, strangersTo } from "./owner.ts";
 import { problemsOf } from "./problems.ts";
 import type { RoutingConfig } from "./schema.ts";
 import { type Share, spread } from "./spread.ts";
@@ -27,6 +27,8 @@ export interface Plan {
   readonly choices: readonly Choice[];
   /** The choice that the client's credential belongs to. */
   readonly owner: Choice | undefined;
+  /** Vendors whose keys the owner does not get, by whatever path they came. */
+  readonly strangers: readonly Format[];
   readonly ruledOut: readonly RuledOut[];
   /** The first choice was asked for by name: if it cannot be used, no other one takes its place unasked. */
   readonly isBinding: boolean;
@@ -51,7 +53,7 @@ export interface Alias {
 }
 
 /** A plan before it is known whose the client's credential is. */
-type Route = Omit<Plan, "owner" | "isSpread">;
+type Route = Omit<Plan, "owner" | "strangers" | "isSpread">;
 
 const LISTED = 1;
 const TAKING = 2;
@@ -171,15 +173,20 @@ export class RouteTable {
     const found = model === undefined ? undefined : this.#map.find(model);
     const route = found === undefined ? this.#unmapped(format, model) : this.#mapped(found, format, model!);
     const { choices } = route;
-    const owner = ownerOf(
-      choices.map((choice) => choice.provider),
-      this.#formats.find((one) => one.name === format),
-    );
+    const known = this.#formats.find((one) => one.name === format);
+    const owner =
+      choices[
+        ownerOf(
+          choices.map((choice) => choice.provider),
+          known,
+        )
+      ];
+    const strangers = known === undefined ? [] : strangersTo(owner?.provider, known, this.#formats);
     const isSpread = choices.some(
       (choice, index) =>
         choice.weight > 0 && choices.some((other, at) => at !== index && areEquals(choice, other)),
     );
-    return { ...route, owner: choices[owner], isSpread };
+    return { ...route, owner, strangers, isSpread };
   }
 
   /** `sent`: the name to send where that is not the client's. */
@@ -231,7 +238,7 @@ export class RouteTable {
     const reason = "routing.default_provider, as nothing tells whose request it is";
     const choices = provider === undefined ? [] : [choiceOf(provider, undefined, reason, 0)];
     const ruledOut = provider === undefined ? [{ provider: name, reason: "it is disabled" }] : [];
-    return { choices, ruledOut, isBinding: true, owner: undefined, isSpread: false };
+    return { choices, ruledOut, isBinding: true, owner: undefined, strangers: [], isSpread: false };
   }
 
   /** The vendor's own server takes a model that its configured list does not have: lists age. */

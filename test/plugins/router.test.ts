@@ -329,6 +329,23 @@ describe("router: whose credential", () => {
     assert.deepEqual(shown(await ask({ ...MESSAGES, model: "claude-x" })), ["!anthropic"]);
   });
 
+  it("does not give a vendor a key that is plainly another's, on whatever path it came", async () => {
+    const chat = { dialect: "openai-chat", key: "sk-ant-api03-x", model: "claude-x" } as const;
+    const messages = { dialect: "anthropic-messages", key: "sk-proj-x", model: "claude-x" } as const;
+    const { ask } = await routing({ groq: { ...GROQ, priority: 1 } });
+    const asked = await ask(chat);
+    assert.deepEqual(shown(asked), ["+groq"]);
+    assert.match(asked.ruledOut[0]!.reason, /by its shape of the anthropic format/);
+    const refused = await ask(messages);
+    assert.equal(refused.refused?.code, "TM_NO_CREDENTIAL");
+    assert.match(refused.refused.message, /by its shape of the openai format/);
+    assert.deepEqual(shown(await ask({ ...messages, key: "sk-ant-x" })), ["!anthropic"]);
+    assert.deepEqual(shown(await ask({ ...chat, key: "any-other" })), ["!openai", "+groq"]);
+    const compatible = { format: "openai", api_base: "https://api.anthropic.com", auth: "client" };
+    const { ask: vouched } = await routing({ compatible }, { default_provider: "compatible" });
+    assert.deepEqual(shown(await vouched(chat)), ["!compatible"]);
+  });
+
   it("gives it to one of two accounts at the vendor, the other needs its own", async () => {
     const second = { format: "openai", api_base: "https://api.openai.com" };
     const { ask } = await routing({ second: { ...second, ...KEYED } });
