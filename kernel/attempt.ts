@@ -36,6 +36,8 @@ export class AttemptState extends Slots implements Attempt {
   streamError: Extract<EventVerdict, { kind: "error" }> | undefined;
   /** A stream's regular end was seen; undefined where nobody looks. */
   terminal: boolean | undefined;
+  /** As the exchange's, of the hook that runs for the attempt alone. */
+  tappedAt = 0;
   readonly #exchange: ExchangeState;
   readonly #began = performance.now();
   readonly cancellation = new Cancellation();

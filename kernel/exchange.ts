@@ -65,6 +65,8 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   /** The plugin that answered before an attempt, when all had seen the request: it does not see the reply either. */
   answeredBy: PluginHandle | undefined;
   usageTracked = false;
+  /** When the last tap of the hook that runs ended, where hooks are timed. */
+  tappedAt = 0;
   /** The client's end, from the moment the exchange runs. */
   link: ClientLink | undefined;
   readonly #began = performance.now();

@@ -95,15 +95,22 @@ export function compilePipeline(
   return Object.freeze({
     plugins: taps.map((entry) => entry.plugin),
     request: request.isUsed()
-      ? (exchange: ExchangeState) => now<KernelReply | undefined>((done) => request.callAsync(exchange, done))
+      ? (exchange: ExchangeState) => {
+          if (observe !== undefined) exchange.tappedAt = performance.now();
+          return now<KernelReply | undefined>((done) => request.callAsync(exchange, done));
+        }
       : nothing,
     beforeUpstream: beforeUpstream.isUsed()
-      ? (exchange: ExchangeState, attempt: AttemptState) =>
-          now<VerdictOf | undefined>((done) => beforeUpstream.callAsync(exchange, attempt, done))
+      ? (exchange: ExchangeState, attempt: AttemptState) => {
+          if (observe !== undefined) attempt.tappedAt = performance.now();
+          return now<VerdictOf | undefined>((done) => beforeUpstream.callAsync(exchange, attempt, done));
+        }
       : nothing,
     response: response.isUsed()
-      ? (reply: KernelReply, exchange: ExchangeState) =>
-          now<KernelReply>((done) => response.callAsync(reply, exchange, done as Done<KernelReply>))
+      ? (reply: KernelReply, exchange: ExchangeState) => {
+          if (observe !== undefined) exchange.tappedAt = performance.now();
+          return now<KernelReply>((done) => response.callAsync(reply, exchange, done as Done<KernelReply>));
+        }
       : same,
     started:
       start === undefined ? nothing : (exchange: Exchange) => start.callAsync(exchange, undefined, ignore),
@@ -145,21 +152,27 @@ function now<T>(call: (done: Done<T>) => void): MaybePromise<T> {
   });
 }
 
-/** `done`, with the observers told first how long the tap took. */
-function timed<T>(
-  observers: readonly HookObserver[] | undefined,
+/** Something that hooks run for, one tap after the other. */
+interface Timed {
+  /** When the tap before ended, or the run began, by the monotonic clock. */
+  tappedAt: number;
+}
+
+/**
+ * Tells how long a tap took: since the one before it ended. The clock is read once a tap, and what the kernel and the
+ * observers do between two of them, which is less than a microsecond, counts for the later one.
+ */
+function told(
+  observers: readonly HookObserver[],
   { plugin, hook }: Tapped<unknown>,
   exchange: ExchangeState,
-  done: Done<T>,
-): Done<T> {
-  if (observers === undefined) return done;
-  const began = performance.now();
-  return (error, value) => {
-    const durationMs = performance.now() - began;
-    for (const observer of observers)
-      observer.tapped(plugin.name, hook as "request" | "beforeUpstream" | "response", exchange, durationMs);
-    done(error, value);
-  };
+  run: Timed,
+): void {
+  const now = performance.now();
+  const durationMs = now - run.tappedAt;
+  run.tappedAt = now;
+  for (const observer of observers)
+    observer.tapped(plugin.name, hook as "request" | "beforeUpstream" | "response", exchange, durationMs);
 }
 
 function tapRequest(
@@ -167,18 +180,17 @@ function tapRequest(
   index: number,
   exchange: ExchangeState,
   observers: readonly HookObserver[] | undefined,
-  next: Done<KernelReply>,
+  done: Done<KernelReply>,
 ): void {
   const { plugin, fn } = tap;
   if (plugin.quarantined !== undefined) {
-    if (plugin.onError === "open") next(null);
+    if (plugin.onError === "open") done(null);
     else {
       exchange.answeredAt = index;
-      next(null, quarantinedReply(plugin, exchange));
+      done(null, quarantinedReply(plugin, exchange));
     }
     return;
   }
-  const done = timed(observers, tap, exchange, next);
   const mark = exchange.mark();
   const { candidates, ruledOut } = exchange;
   contain(
@@ -190,6 +202,7 @@ function tapRequest(
       return checkReply(tap, value, exchange);
     },
     (failure, value) => {
+      if (observers !== undefined) told(observers, tap, exchange, exchange);
       if (failure !== undefined) {
         exchange.rollback(mark);
         exchange.candidates = candidates;
@@ -213,20 +226,19 @@ function tapBeforeUpstream(
   exchange: ExchangeState,
   attempt: AttemptState,
   observers: readonly HookObserver[] | undefined,
-  next: Done<VerdictOf>,
+  done: Done<VerdictOf>,
 ): void {
   const { plugin, fn } = tap;
   // Called off while another plugin was asked: nobody has to prepare for what will not be sent.
   if (attempt.result !== undefined) {
-    next(null);
+    done(null);
     return;
   }
   if (plugin.quarantined !== undefined) {
-    if (plugin.onError === "open") next(null);
-    else next(null, { by: plugin, answer: quarantinedReply(plugin, exchange) });
+    if (plugin.onError === "open") done(null);
+    else done(null, { by: plugin, answer: quarantinedReply(plugin, exchange) });
     return;
   }
-  const done = timed(observers, tap, exchange, next);
   const mark = attempt.mark();
   contain(
     tap,
@@ -237,6 +249,7 @@ function tapBeforeUpstream(
       return checkVerdict(tap, value, exchange);
     },
     (failure, value) => {
+      if (observers !== undefined) told(observers, tap, exchange, attempt);
       if (failure === undefined) {
         done(null, value);
         return;
@@ -257,23 +270,22 @@ function tapResponse(
   reply: KernelReply,
   exchange: ExchangeState,
   observers: readonly HookObserver[] | undefined,
-  next: Done<KernelReply>,
+  done: Done<KernelReply>,
 ): void {
   const { plugin, fn } = tap;
   // Only the plugins that the request passed through see the reply, and the one that answered does not.
   if (index >= exchange.answeredAt || plugin === exchange.answeredBy) {
-    next(null, reply);
+    done(null, reply);
     return;
   }
   if (plugin.quarantined !== undefined) {
-    if (plugin.onError === "open") next(null, reply);
+    if (plugin.onError === "open") done(null, reply);
     else {
       reply.discard();
-      next(null, quarantinedReply(plugin, exchange));
+      done(null, quarantinedReply(plugin, exchange));
     }
     return;
   }
-  const done = timed(observers, tap, exchange, next);
   const mark = reply.enter(plugin);
   contain(
     tap,
@@ -287,6 +299,7 @@ function tapResponse(
       return checkReply(tap, value, exchange) ?? reply;
     },
     (failure, value) => {
+      if (observers !== undefined) told(observers, tap, exchange, exchange);
       reply.leave();
       if (failure === undefined) {
         if (value !== reply) reply.discard();

@@ -16,7 +16,7 @@ const MAX_BUFFER_BYTES = 16 * 1024 * 1024;
 
 /** How long a line waits for others: a write costs more than all else about it. */
 const GATHER_MS = 50;
-const GATHER_CHARACTERS = 16 * 1024;
+const GATHER_CHARACTERS = 128 * 1024;
 
 /** Opens a file to append to, made with mode 0600, or the standard output for "". Throws where that cannot be. */
 export function openOutput(file: string): Output {
