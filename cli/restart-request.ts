@@ -30,8 +30,8 @@ export type RestartAnswer =
       /** Requests that the old process still had in flight. */
       readonly inFlight: number;
     }
-  /** What a person is to read, and the code to exit with. */
-  | { readonly ok: false; readonly text: string; readonly exit: number };
+  /** What a person is to read, and the code to exit with. `stopping`: the old process does not serve on either. */
+  | { readonly ok: false; readonly text: string; readonly exit: number; readonly stopping?: boolean };
 
 /** A request that was not followed by its signal must not be taken up by a later one. */
 const VALID_MS = 60_000;

@@ -36,7 +36,8 @@ export async function restart({ options, print }: Invocation): Promise<number> {
   }
   const answer = await ask(server.data_dir, instance, timeoutMs, drainMs);
   if (!answer.ok) {
-    process.stderr.write(`${answer.text}\nnot restarted: pid ${instance.pid} serves on\n`);
+    const rest = answer.stopping === true ? "ends" : "serves on";
+    process.stderr.write(`${answer.text}\nnot restarted: pid ${instance.pid} ${rest}\n`);
     return answer.exit;
   }
   const { pid, version, proxy, dashboard, inFlight } = answer;

@@ -50,7 +50,10 @@ export class Restarter {
     const { dataDir, log } = this.#options;
     const request = takeRequest(dataDir);
     const answer = await this.#answer(request);
-    if (!answer.ok) log.error({}, `not restarted, this process serves on: ${answer.text}`);
+    if (!answer.ok) {
+      const rest = answer.stopping === true ? "ends" : "serves on";
+      log.error({}, `not restarted, this process ${rest}: ${answer.text}`);
+    }
     if (request === undefined) return;
     try {
       writeAnswer(dataDir, request, answer);
@@ -78,7 +81,7 @@ export class Restarter {
       return { ok: true, pid, version, proxy, dashboard, inFlight };
     } catch (cause) {
       claim.reclaim();
-      return failed(cause, logFile);
+      return { ...failed(cause, logFile), stopping: this.#starting.signal.aborted };
     } finally {
       logFile?.close();
       this.#starting = undefined;
@@ -143,7 +146,10 @@ export class Restarter {
   }
 }
 
-function failed(cause: unknown, logFile: LogFile | undefined): RestartAnswer {
+function failed(
+  cause: unknown,
+  logFile: LogFile | undefined,
+): Extract<RestartAnswer, { readonly ok: false }> {
   const said = logFile?.tail() ?? "";
   if (!(cause instanceof SuccessorFailed)) {
     const { text, exit } = describeFailure(cause);

@@ -213,6 +213,7 @@ test("a signal in the middle of a restart stops both processes", limits, async (
   const { status, stderr } = await restarting;
   assert.equal(status, 69, stderr);
   assert.match(stderr, /it was told to stop meanwhile|has ended/);
+  assert.doesNotMatch(stderr, /serves on/);
   await gone(pid);
   await gone(Number(readFileSync(begun, "utf8")));
   assert.deepEqual(
