@@ -4,6 +4,7 @@ import {
   type JsonNode,
   type JsonPatch,
   nodeAt,
+  Places,
   parseIndex,
   requestBodies,
   type Segment,
@@ -32,8 +33,11 @@ export class Edits {
   readonly #exchangeId: string;
   readonly #under: Edits | undefined;
   #root: JsonNode | undefined;
+  #places: Places | undefined;
   #list: Owned[] = [];
   #texts: Map<string, string> | undefined;
+  /** Pointers to what edits replaced or removed; undefined until somebody asks. */
+  #gone: Set<string> | undefined;
 
   /** `under`: those of the same body that these come over. */
   constructor(body: Buffer, exchangeId: string, under?: Edits) {
@@ -62,12 +66,19 @@ export class Edits {
   }
   /** Whether no edit replaced or removed the value, or what it is in; a change of a text leaves it standing. */
   stands(pointer: string): boolean {
-    for (const { edit, pointer: at } of this.#list) {
-      if (edit.kind === "text" || (pointer !== at && !pointer.startsWith(`${at}/`))) continue;
-      // What is added to an array stands beside what is there.
-      if (edit.op !== "add" || this.#find(at.slice(0, at.lastIndexOf("/")))?.kind !== "array") return false;
+    if (this.#gone === undefined) {
+      this.#gone = new Set();
+      for (const { edit, pointer: at } of this.#list) {
+        // What is added to an array stands beside what is there.
+        const isBeside = (): boolean => this.#find(at.slice(0, at.lastIndexOf("/")))?.kind === "array";
+        if (edit.kind !== "text" && (edit.op !== "add" || !isBeside())) this.#gone.add(at);
+      }
     }
-    return true;
+    if (this.#gone.size === 0) return true;
+    if (this.#gone.has("")) return false;
+    for (let end = pointer.indexOf("/", 1); end > 0; end = pointer.indexOf("/", end + 1))
+      if (this.#gone.has(pointer.slice(0, end))) return false;
+    return !this.#gone.has(pointer);
   }
   setText(segment: Segment, text: string, plugin: PluginHandle): void {
     if (!(segment instanceof SegmentState) || !segment.isOf(this))
@@ -163,7 +174,8 @@ export class Edits {
   }
   #find(pointer: string): JsonNode | undefined {
     try {
-      return this.root.find(pointer);
+      this.#places ??= new Places(this.root);
+      return this.#places.find(pointer);
     } catch (cause) {
       throw new TokenmanError("TM_EDIT_IMPOSSIBLE", `${pointer} is not a JSON pointer into the body`, {
         cause,
@@ -172,6 +184,7 @@ export class Edits {
   }
   #add(owned: Owned): void {
     this.#list.push(owned);
+    this.#gone = undefined;
     this.#note(owned);
   }
   #note({ pointer, text }: Owned): void {
@@ -183,6 +196,7 @@ export class Edits {
   #keep(list: Owned[]): void {
     this.#list = list;
     this.#texts = undefined;
+    this.#gone = undefined;
     for (const owned of list) this.#note(owned);
   }
 }

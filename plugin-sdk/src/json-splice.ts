@@ -2,7 +2,7 @@
  * Edits of a JSON document by splicing bytes: what no edit names is copied as it stands. The parts that an edit rewrites
  * are its value, or for added and removed members and elements the gap between two neighbours that stay.
  */
-import { arrayIndex, type JsonNode, parseIndex, pointerTokens } from "./json-index.ts";
+import { arrayIndex, type JsonNode, Places, parseIndex } from "./json-index.ts";
 
 /**
  * One edit. `text` gives a string node another value. `patch` takes a value, `raw` JSON source text, and both follow RFC
@@ -110,6 +110,7 @@ function rawJson(json: Buffer | string): Buffer {
 
 class Splice {
   private readonly root: JsonNode;
+  private readonly places: Places;
   /** Disjoint, in document order: a claim inside another is either refused or superseded. */
   private readonly claims: Claim[] = [];
   /** By the start of the container. */
@@ -117,6 +118,7 @@ class Splice {
 
   constructor(root: JsonNode) {
     this.root = root;
+    this.places = new Places(root);
   }
 
   setText(node: JsonNode, text: string): void {
@@ -186,14 +188,9 @@ class Splice {
 
   /** The container that holds the pointer's target, and the target's token in it; no container for the root. */
   private locate(pointer: string): { parent: JsonNode | undefined; token: string } {
-    const tokens = pointerTokens(pointer);
-    const token = tokens.pop();
+    const { parent, token } = this.places.holder(pointer);
     if (token === undefined) return { parent: undefined, token: "" };
-    let parent: JsonNode | undefined = this.root;
-    for (const step of tokens) {
-      parent = parent.kind === "array" ? parent.at(arrayIndex(step)) : parent.get(step);
-      if (parent === undefined) throw new SpliceConflict(pointer, "its parent does not exist");
-    }
+    if (parent === undefined) throw new SpliceConflict(pointer, "its parent does not exist");
     if (parent.kind !== "array" && parent.kind !== "object") {
       throw new SpliceConflict(pointer, `its parent is a ${parent.kind}, not an object or array`);
     }
