@@ -61,7 +61,10 @@ export interface CutPrices {
 const USUAL: CutPrices = { input: 1, read: 0.1, write: 1.25, output: 5 };
 const FIVE_MINUTES_MS = 300_000;
 
-/** What a conversation's tokens cost: by its last turn, or by the usual ratios. Where nothing is cached, all is plain input. */
+/**
+ * What a conversation's tokens cost: as at its last turn, or by the usual ratios. Where nothing is cached, all is plain
+ * input.
+ */
 export function cutPrices(last: LastTurn | undefined, pricing: Pricing | undefined, now: number): CutPrices {
   if (last === undefined) return USUAL;
   const { model, provider, format, inputTokens, ttlMs } = last;
