@@ -8,7 +8,7 @@ import type { RawHeaders } from "./headers.ts";
 import { requestBodies } from "./json-memo.ts";
 
 export interface CacheRequest {
-  /** The headers that may change the answer, as they came. */
+  /** The headers that may change the answer, as they came: credentials among them, so only ever to be hashed. */
   readonly variant: string;
   /** Neither give a stored reply nor store this one. */
   readonly noStore: boolean;
@@ -23,43 +23,51 @@ export interface CacheRequest {
 
 /**
  * Headers that may change the answer, beside those that begin with a vendor's name (version, beta, organisation,
- * project). The coding and language that the client accepts are among them, because a reply is stored as it came.
+ * project), and those that the format says carry a credential: a second one or a cookie, too, may tell two users apart.
+ * The coding and language that the client accepts are among them, because a reply is stored as it came.
  */
 const VARYING: ReadonlySet<string> = new Set([
   "accept",
   "accept-encoding",
   "accept-language",
+  "authorization",
   "content-encoding",
   "content-type",
+  "cookie",
   "origin",
+  "referer",
+  "x-origin",
   "x-tokenman-nocompress",
 ]);
 const CONTROL: ReadonlySet<string> = new Set(["cache-control", "pragma", "x-tokenman-cache"]);
-/** No name of interest is shorter or longer, but for the vendors'. */
-const MIN_NAME = 6;
-const MAX_NAME = 21;
-const LOWER_A = 0x61;
-const LOWER_O = 0x6f;
-const TO_LOWER = 0x20;
+const NONE: readonly string[] = [];
 
 /** Reads a request's headers, in one pass. */
-export function cacheRequestOf(headers: RawHeaders): CacheRequest {
+export function cacheRequestOf({ format, request }: Pick<Exchange, "format" | "request">): CacheRequest {
+  const credentials = format?.credentialHeaders ?? NONE;
+  const headers: RawHeaders = request.headers;
   let variant = "";
   let directives: string[] | undefined;
   for (let index = 0; index + 1 < headers.length; index += 2) {
-    const name = headers[index]!;
-    const first = name.charCodeAt(0) | TO_LOWER;
-    const mayBeVendor = first === LOWER_A || first === LOWER_O;
-    if (!mayBeVendor && (name.length < MIN_NAME || name.length > MAX_NAME)) continue;
-    const lower = name.toLowerCase();
-    if (VARYING.has(lower) || lower.startsWith("anthropic-") || lower.startsWith("openai-"))
-      variant += `${lower}:${headers[index + 1]}\n`;
+    const lower = headers[index]!.toLowerCase();
+    if (varies(lower) || credentials.includes(lower)) variant += `${lower}:${headers[index + 1]}\n`;
     else if (CONTROL.has(lower)) {
       directives ??= [];
       directives.push(lower, headers[index + 1]!);
     }
   }
   return new Facts(variant, directives ?? []);
+}
+
+function varies(name: string): boolean {
+  return VARYING.has(name) || name.startsWith("anthropic-") || name.startsWith("openai-");
+}
+/** The key of one of the known vendors, and what goes with the connection or a browser's question before the request. */
+const ALIKE = /^(?:|host|x-api-key|api-key|access-control-request-(?:method|headers))$/;
+
+/** Whether requests that differ in this header (in lower case) never share an answer, so that a reply may depend on it. */
+export function tellsApart(name: string): boolean {
+  return varies(name) || ALIKE.test(name);
 }
 
 class Facts implements CacheRequest {
@@ -98,13 +106,14 @@ function secondsIn(text: string): number | undefined {
 
 /**
  * A key that two requests have in common only where the same answer may be given to both: one project, one credential, one
- * dialect, path and query, the same headers of interest and the same body. `scope` is whatever else must be equal.
+ * method, dialect, path and query, the same headers of interest and the same body. `scope` is whatever else must be equal.
  * The body's bytes count as they are; of a turn of a known conversation only what is new is hashed. 43 characters of base64url.
  */
 export function answerKey(exchange: Exchange, variant: string, scope: string, body: Buffer): string {
   const { dialect, project, credentialHash, request } = exchange;
+  const { method, target } = request;
   // Lengths, so that no part can pretend to be the beginning of the next one.
-  const head = `${scope.length} ${project.length} ${request.target.length} ${variant.length}\n${scope}${project}${request.target}${variant}${credentialHash}\n${dialect?.name ?? ""}\n`;
+  const head = `${scope.length} ${project.length} ${target.length} ${variant.length}\n${scope}${project}${target}${variant}${credentialHash}\n${method} ${dialect?.name ?? ""}\n`;
   if (3 * (head.length + 5) + body.length > SCRATCH_BYTES)
     return crypto.hash("sha256", `${head}digest\n${requestBodies.digestOf(body)}`, "base64url");
   // Of a short body one call on bytes side by side costs less than two.

@@ -26,6 +26,8 @@ const NOTHING: Landed = Object.freeze({});
 /** A request on its way upstream, and those who wait for its reply. */
 export class Flight {
   readonly key: string;
+  /** How many had begun before it in its table. */
+  readonly number: number;
   /** The next one in the table's chain. */
   next: Flight | undefined;
   #leader: Exchange | undefined;
@@ -34,8 +36,9 @@ export class Flight {
   #wake: ((landed: Landed) => void)[] | undefined;
   #landed: Landed | undefined;
 
-  constructor(key: string, leader: Exchange) {
+  constructor(key: string, number: number, leader: Exchange) {
     this.key = key;
+    this.number = number;
     this.#leader = leader;
   }
 
@@ -149,7 +152,12 @@ const BUCKETS = 1_024;
 export class Flights {
   readonly #buckets: (Flight | undefined)[] = new Array<Flight | undefined>(BUCKETS).fill(undefined);
   #size = 0;
+  #begun = 0;
 
+  /** How many have begun so far, ended ones included. */
+  get begun(): number {
+    return this.#begun;
+  }
   get size(): number {
     return this.#size;
   }
@@ -160,7 +168,7 @@ export class Flights {
   }
   /** The exchange's request goes upstream. Others find it where `isShared`, and until it lands on nobody else. */
   begin(key: string, leader: Exchange, isShared: boolean): Flight {
-    const flight = new Flight(key, leader);
+    const flight = new Flight(key, this.#begun++, leader);
     if (isShared) {
       const earlier = this.find(key);
       if (earlier !== undefined) this.#remove(earlier);

@@ -1,10 +1,11 @@
 /** What is kept of a whole reply, and how it is given again. */
+import { tellsApart } from "./cache-request.ts";
 import type { Usage } from "./dialect.ts";
 import type { Attempt, Exchange } from "./exchange.ts";
 import { type Flight, isWhole } from "./flights.ts";
-import { headerValue, type RawHeaders } from "./headers.ts";
+import { headerValue, headerValues, type RawHeaders } from "./headers.ts";
 import { AttemptBill, addSaving, type LedgerSaving } from "./ledger.ts";
-import type { Pricing } from "./pricing.ts";
+import { type Pricing, priceFormat } from "./pricing.ts";
 import type { ReplyInit } from "./reply.ts";
 
 export interface StoredReply {
@@ -83,11 +84,17 @@ export function storedReply(exchange: Exchange, flight: Flight): StoredReply | u
   };
 }
 
+/**
+ * By Cache-Control, and by what Vary says the reply depends on, which must be among what requests are told apart by
+ * (RFC 9111 §4.1). A model's reply depends on neither time nor agent: what is only to be revalidated is kept.
+ */
 function mayBeStored(headers: RawHeaders): boolean {
-  const control = headerValue(headers, "cache-control");
-  if (control !== undefined && /(?:^|[\s,])no-store(?:$|[\s,])/i.test(control)) return false;
-  return headerValue(headers, "vary")?.includes("*") !== true;
+  if (headerValues(headers, "cache-control").some((value) => NO_STORE.test(value))) return false;
+  return headerValues(headers, "vary").every((value) =>
+    value.split(",").every((name) => tellsApart(name.trim().toLowerCase())),
+  );
 }
+const NO_STORE = /(?:^|[\s,;])no-store(?![\w-])/i;
 
 /** The reply again, with `headers` behind its own. */
 export function replayOf(stored: StoredReply, headers: RawHeaders): ReplyInit {
@@ -131,18 +138,20 @@ export function addSharedSaving(
   attempt: Attempt,
   pricing: Pricing | undefined,
 ): void {
-  addSaving(exchange, new SharedSaving(plugin, attempt, pricing));
+  addSaving(exchange, new SharedSaving(plugin, attempt, priceFormat(exchange, attempt.provider), pricing));
 }
 
 class SharedSaving implements LedgerSaving {
   readonly kind = "response-cache";
   readonly plugin: string;
   readonly #attempt: Attempt;
+  readonly #format: string;
   readonly #pricing: Pricing | undefined;
 
-  constructor(plugin: string, attempt: Attempt, pricing: Pricing | undefined) {
+  constructor(plugin: string, attempt: Attempt, format: string, pricing: Pricing | undefined) {
     this.plugin = plugin;
     this.#attempt = attempt;
+    this.#format = format;
     this.#pricing = pricing;
   }
   get tokens(): number {
@@ -154,7 +163,7 @@ class SharedSaving implements LedgerSaving {
     const bill = this.#attempt.get(AttemptBill);
     const model = usage?.model ?? candidate.model;
     if (bill !== undefined || usage?.complete !== true || model === undefined) return bill?.cost?.total;
-    const query = { model, provider: provider.name, format: provider.format, at: startedAt };
+    const query = { model, provider: provider.name, format: this.#format, at: startedAt };
     const price = this.#pricing?.price(query, usage);
     return price?.priced === true ? Math.round(price.cost.total) : undefined;
   }

@@ -1,3 +1,4 @@
+import { rmSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 import { CacheDatabase, isCorrupt, setAside } from "./database.ts";
 import type { DiskSettings, FromDisk, ToDisk } from "./messages.ts";
@@ -60,6 +61,24 @@ function attempt<T>(run: (open: CacheDatabase) => T): T | undefined {
   }
 }
 
+/** What cannot be deleted, on a full disk say, goes with the whole file: it must not be there after a restart. */
+function purge(project: string | undefined): void {
+  attempt((open) => open.purge(project));
+  if (failing === undefined) return;
+  try {
+    database?.close();
+  } catch {
+    // It is removed all the same.
+  }
+  database = undefined;
+  try {
+    for (const suffix of ["", "-wal", "-shm"]) rmSync(file + suffix, { force: true });
+    tell({ kind: "state", failing, emptied: true });
+  } catch {
+    // The next write says what is wrong with the disk.
+  }
+}
+
 function messageOf(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);
 }
@@ -73,7 +92,7 @@ port.on("message", (message: ToDisk) => {
       tell({ kind: "answer", call: message.call, row: attempt((open) => open.read(message.key)) });
       return;
     case "purge":
-      attempt((open) => open.purge(message.project));
+      purge(message.project);
       tell({ kind: "answer", call: message.call, row: undefined });
       return;
     case "close":

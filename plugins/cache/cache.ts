@@ -1,6 +1,7 @@
-import { Flights, type Logger, type StoredReply, storeNow } from "@tokenman/plugin-sdk";
+import { type Flight, Flights, type Logger, type StoredReply, storeNow } from "@tokenman/plugin-sdk";
 import { Disk } from "./disk.ts";
 import { type Entry, MemoryTier } from "./memory.ts";
+import { Purges } from "./purges.ts";
 
 /** Between two looks for what is too old. */
 const EXPIRE_MS = 30_000;
@@ -35,6 +36,7 @@ export class Cache {
   readonly flights = new Flights();
   readonly #memory = new MemoryTier(0);
   readonly #disk: Disk;
+  readonly #purges = new Purges();
   #ttlMs = 0;
   readonly #timer: NodeJS.Timeout;
   hits = 0;
@@ -61,6 +63,10 @@ export class Cache {
     if (this.#disk.loading !== undefined) return this.#whenLoaded(key);
     return this.#disk.has(key) ? this.#read(key) : undefined;
   }
+  /** Whether the flight began before the last purge of its project: what it brings is of before, too. */
+  isPurged({ number }: Flight, project: string): boolean {
+    return this.#purges.reach(number, project);
+  }
   put(key: string, project: string, stored: StoredReply): void {
     const entry: Entry = { key, project, stored, isWritten: false };
     this.#stored++;
@@ -69,8 +75,9 @@ export class Cache {
     this.#disk.delete(key);
     this.#disk.add(entry);
   }
-  /** Drops the answers of a project, or all. Resolves to how many there were, when the disk has none of them either. */
+  /** Drops the answers of a project, or all, and those under way when they come. Resolves to how many there were, when the disk has none of them either. */
   async purge(project: string | undefined): Promise<number> {
+    this.#purges.add(project, this.flights.begun);
     const keys = new Set<string>();
     for (const entry of this.#memory.values())
       if (project === undefined || entry.project === project) keys.add(entry.key);
@@ -109,8 +116,10 @@ export class Cache {
     return this.find(key);
   }
   async #read(key: string): Promise<StoredReply | undefined> {
+    const purges = this.#purges.count;
     const entry = await this.#disk.read(key);
-    if (entry === undefined) return undefined;
+    // It was read before the purge, and must not come back by it.
+    if (entry === undefined || this.#purges.count !== purges) return undefined;
     // Another request may have brought a newer one meanwhile.
     const newer = this.#memory.get(key);
     if (newer !== undefined) return newer.stored;

@@ -62,9 +62,9 @@ export class Lookup {
   }
 
   readonly request = (exchange: Exchange): ReplyInit | undefined | Promise<ReplyInit | undefined> => {
-    const { rawBody, headers } = exchange.request;
+    const { rawBody } = exchange.request;
     if (exchange.dialect === undefined || rawBody === undefined) return undefined;
-    const asked = cacheRequestOf(headers);
+    const asked = cacheRequestOf(exchange);
     const body = this.#keyBody(exchange, rawBody);
     if (asked.noStore || body === undefined || !this.#rules.admits(exchange)) {
       this.#cache.bypassed++;
@@ -86,7 +86,8 @@ export class Lookup {
   readonly settled = (exchange: Exchange): void => {
     const part = exchange.get(Part);
     if (!(part instanceof Flight)) return;
-    const stored = this.#ttlMs > 0 ? storedReply(exchange, part) : undefined;
+    const isKept = this.#ttlMs > 0 && !this.#cache.isPurged(part, exchange.project);
+    const stored = isKept ? storedReply(exchange, part) : undefined;
     if (stored !== undefined) this.#cache.put(part.key, exchange.project, stored);
     this.#cache.flights.end(part);
   };
@@ -122,8 +123,7 @@ export class Lookup {
     }
     if (asked.onlyIfCached)
       return exchange.refuse({ code: "TM_NOT_CACHED", message: "No stored answer fits the request." });
-    const { flights } = this.#cache;
-    const flight = this.#config.coalesce && !asked.refresh ? flights.find(key) : undefined;
+    const flight = this.#config.coalesce && !asked.refresh ? this.#flightFor(exchange, key) : undefined;
     const joined = flight?.follow(exchange);
     if (joined instanceof Promise) {
       return joined.then((late) => {
@@ -135,10 +135,15 @@ export class Lookup {
       });
     }
     if (joined !== undefined) return this.#follow(exchange, joined);
-    const isShared = this.#config.coalesce && (!asked.refresh || flights.find(key) === undefined);
+    const isShared =
+      this.#config.coalesce && (!asked.refresh || this.#flightFor(exchange, key) === undefined);
     return this.#lead(exchange, key, isShared);
   }
 
+  #flightFor(exchange: Exchange, key: string): Flight | undefined {
+    const flight = this.#cache.flights.find(key);
+    return flight === undefined || this.#cache.isPurged(flight, exchange.project) ? undefined : flight;
+  }
   #hit(exchange: Exchange, stored: StoredReply, ageMs: number): ReplyInit {
     this.#cache.hits++;
     addReplaySaving(exchange, "cache", stored);

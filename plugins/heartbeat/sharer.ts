@@ -13,6 +13,7 @@ import {
   type Joined,
   type LedgerSaving,
   type Pricing,
+  priceFormat,
   type Reply,
   type ReplyInit,
   replayOf,
@@ -63,7 +64,7 @@ export class Sharer {
     const { rules } = this.#options;
     const poll = pollOf(exchange, rules, Date.now());
     if (poll === undefined) return undefined;
-    const asked = cacheRequestOf(exchange.request.headers);
+    const asked = cacheRequestOf(exchange);
     if (asked.noStore) return undefined;
     const key = answerKey(exchange, asked.variant, "heartbeat", poll);
     return this.#answer(exchange, key, asked.refresh, 0);
@@ -81,7 +82,10 @@ export class Sharer {
       reply.attempt !== undefined &&
       pricing !== undefined
     )
-      addSaving(exchange, new CheaperModel(reply.attempt, asked, pricing));
+      addSaving(
+        exchange,
+        new CheaperModel(reply.attempt, asked, priceFormat(exchange, reply.attempt.provider), pricing),
+      );
   };
 
   readonly settled = (exchange: Exchange): void => {
@@ -141,11 +145,13 @@ class CheaperModel implements LedgerSaving {
   readonly tokens = 0;
   readonly #attempt: Attempt;
   readonly #asked: string;
+  readonly #format: string;
   readonly #pricing: Pricing;
 
-  constructor(attempt: Attempt, asked: string, pricing: Pricing) {
+  constructor(attempt: Attempt, asked: string, format: string, pricing: Pricing) {
     this.#attempt = attempt;
     this.#asked = asked;
+    this.#format = format;
     this.#pricing = pricing;
   }
   /** Known once the attempt is billed. */
@@ -153,7 +159,7 @@ class CheaperModel implements LedgerSaving {
     const bill = this.#attempt.get(AttemptBill);
     if (bill?.usage === undefined || bill.cost === undefined) return undefined;
     const { provider, startedAt } = this.#attempt;
-    const query = { model: this.#asked, provider: provider.name, format: provider.format, at: startedAt };
+    const query = { model: this.#asked, provider: provider.name, format: this.#format, at: startedAt };
     const price = this.#pricing.price(query, { ...bill.usage, model: undefined });
     return price.priced ? Math.round(price.cost.total) - bill.cost.total : undefined;
   }

@@ -243,19 +243,34 @@ describe("cache: what shares an answer", () => {
     for (const each of different) assert.equal(cacheOf(await rigged.ask(each)), "HIT", JSON.stringify(each));
   });
 
-  it("one key in two headers is two credentials; none is none", async () => {
+  it("nor two in any header that may carry a credential, beside the one that is used", async () => {
     await using rigged = await rig();
-    const auth = (...headers: string[]) =>
-      sendRequest(`${rigged.tokenman.proxy}/v1/messages`, {
+    const auth = (path: string, ...headers: string[]) =>
+      sendRequest(rigged.tokenman.proxy + path, {
         headers: ["Content-Type", "application/json", ...headers],
-        body: BODY,
+        body: bodyOf(path === PATHS["openai-chat"] ? "openai-chat" : "anthropic-messages"),
       });
-    assert.equal(cacheOf(await auth("x-api-key", "k1")), "MISS");
-    assert.equal(cacheOf(await auth("Authorization", "Bearer k2")), "MISS");
-    assert.equal(
-      cacheOf(await auth("x-api-key", "k1", "User-Agent", "another", "x-stainless-retry-count", "1")),
-      "HIT",
-    );
+    const messages = PATHS["anthropic-messages"];
+    const chat = PATHS["openai-chat"];
+    const different: [string, ...string[]][] = [
+      [messages],
+      [messages, "x-api-key", "k1"],
+      [messages, "Authorization", "Bearer k1"],
+      [messages, "x-api-key", "k1", "Authorization", "Bearer k2"],
+      [messages, "x-api-key", "k1", "Authorization", "Bearer k3"],
+      [messages, "Cookie", "session=one"],
+      [messages, "cookie", "session=two"],
+      [chat, "Authorization", "Bearer k1"],
+      [chat, "Authorization", "Bearer k1", "ChatGPT-Account-ID", "one"],
+      [chat, "Authorization", "Bearer k1", "ChatGPT-Account-ID", "two"],
+      [chat, "Authorization", "Bearer k1", "api-key", "k2"],
+    ];
+    for (const [path, ...headers] of different)
+      assert.equal(cacheOf(await auth(path, ...headers)), "MISS", headers.join(" "));
+    for (const [path, ...headers] of different) {
+      const again = await auth(path, ...headers, "User-Agent", "another", "x-stainless-retry-count", "1");
+      assert.equal(cacheOf(again), "HIT", headers.join(" "));
+    }
   });
 
   it("leaves out the fields that it is told to, wherever they are", async () => {
@@ -407,6 +422,34 @@ describe("cache: what is stored", () => {
       },
     ],
     [
+      "what a second header says is not to be stored",
+      {
+        ...textReply("anthropic-messages"),
+        headers: [
+          "Content-Type",
+          "application/json",
+          "Cache-Control",
+          "no-cache",
+          "cache-control",
+          "No-Store",
+        ],
+      },
+    ],
+    [
+      "what varies by something that requests are not told apart by",
+      {
+        ...textReply("anthropic-messages"),
+        headers: [
+          "Content-Type",
+          "application/json",
+          "Vary",
+          "Origin",
+          "Vary",
+          "accept-encoding, User-Agent",
+        ],
+      },
+    ],
+    [
       "what varies by anything",
       { ...textReply("anthropic-messages"), headers: ["Content-Type", "application/json", "Vary", "*"] },
     ],
@@ -484,6 +527,22 @@ describe("cache: what is stored", () => {
       }),
     );
     assert.deepEqual(await outcomes(rigged, stream, stream), ["MISS", "HIT"]);
+  });
+});
+
+describe("cache: what is stored all the same", () => {
+  it("what varies by what requests are told apart by, whatever is to be done with it later", async () => {
+    await using rigged = await rig();
+    rigged.upstream.next(
+      wholeReply({
+        ...textReply("anthropic-messages"),
+        headers: [
+          ...["Content-Type", "application/json", "Cache-Control", "no-cache, must-revalidate, max-age=0"],
+          ...["Vary", "Origin, Accept-Encoding,, x-api-key", "Vary", "anthropic-version"],
+        ],
+      }),
+    );
+    assert.deepEqual(await outcomes(rigged, {}, {}), ["MISS", "HIT"]);
   });
 });
 
@@ -681,6 +740,39 @@ describe("cache: purge and figures", () => {
     });
     assert.deepEqual(await (await fetch(api, { method: "DELETE" })).json(), { purged: 2 });
     assert.deepEqual(await outcomes(rigged, {}), ["MISS"]);
+  });
+
+  it("keeps what is under way from being stored, and from being shared with whoever comes later", async () => {
+    await using rigged = await rig();
+    const api = `${rigged.tokenman.dashboard}/api/cache`;
+    for (const [project, meanwhile, after] of [
+      ["", undefined, "MISS"],
+      ["?project=web", undefined, "MISS"],
+      ["?project=web", "MISS", "HIT"],
+      ["?project=shop", undefined, "HIT"],
+    ] as const) {
+      const body = bodyOf("anthropic-messages", { stream: true, metadata: { user_id: project + meanwhile } });
+      const asked: Ask = { body, headers: ["X-Tokenman-Project", "web"] };
+      const begun = Promise.withResolvers<void>();
+      const purged = Promise.withResolvers<void>();
+      rigged.upstream.next(async (call) => {
+        await call.received;
+        await call.write(
+          headBytes(200, ["Content-Type", "text/event-stream", "Transfer-Encoding", "chunked"]),
+        );
+        begun.resolve();
+        await purged.promise;
+        await call.write(chunkBytes(Buffer.concat(textEvents("anthropic-messages"))));
+        await call.write(chunkBytes(""));
+      });
+      const first = rigged.ask(asked);
+      await begun.promise;
+      assert.equal((await fetch(api + project, { method: "DELETE" })).status, 200);
+      if (meanwhile !== undefined) assert.equal(cacheOf(await rigged.ask(asked)), meanwhile);
+      purged.resolve();
+      assert.equal((await first).complete, true);
+      assert.equal(cacheOf(await rigged.ask(asked)), after, project);
+    }
   });
 
   it("a hit is in the ledger as one, with what it saved, and makes no attempt", async () => {
