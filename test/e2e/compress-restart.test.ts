@@ -7,6 +7,7 @@ import {
   assertPrefixStable,
   providersAt,
   recordingUpstream,
+  requestProblems,
   rewriteProblems,
   type Turn,
 } from "@tokenman/plugin-sdk/testkit";
@@ -101,5 +102,44 @@ describe("a conversation that TokenMan compresses", () => {
     assert.ok(last.includes('{\\"index\\":0,\\"rows\\":[1.5,\\"a  b\\"]}'), "JSON without white space");
     assert.ok(last.includes("number 2 words and more words"), "under the rules of its time");
     assert.ok(last.includes("number 14   words and   more words"), "under today's");
+  });
+
+  it("is cut, marked and goes on as it was after a restart, where its beginning is left out", async () => {
+    const dataDir = await mkdtemp(join(tmpdir(), "compress-"));
+    await using upstream = await recordingUpstream();
+    const config = `${CONFIG(upstream.url, "minify_json = true")}[compression.history]\nenabled = true\nwindow_size = 2\n`;
+    const cache = new PromptCache(Date.now);
+    const read: number[] = [];
+    const cuts: number[] = [];
+    let messages = 0;
+    let tokenman = await startTokenman({ dataDir, config });
+    try {
+      // Nothing of it is cached by what the provider says, so that it may be cut at once; marks come a turn later.
+      for (const turn of turns(11)) {
+        if (turn.number === 7 || turn.number === 9) {
+          await tokenman.stop();
+          tokenman = await startTokenman({ dataDir, config });
+        }
+        await send(tokenman, turn);
+        const { body } = upstream.last();
+        assert.deepEqual(requestProblems("anthropic-messages", body), []);
+        assert.deepEqual(rewriteProblems("anthropic-messages", turn.body, body), []);
+        const sent = (JSON.parse(String(body)) as { messages: unknown[] }).messages.length;
+        if (sent < messages) cuts.push(turn.number);
+        assert.ok(
+          sent === messages + 2 || sent < messages || turn.number === 1,
+          `turn ${turn.number}: ${sent}`,
+        );
+        messages = sent;
+        const plan = planAnthropic(readAnthropic(JSON.parse(String(body)), 4), cache, "", 300);
+        plan.commit();
+        read.push(plan.readTokens);
+      }
+    } finally {
+      await tokenman.stop();
+      await rm(dataDir, { recursive: true, force: true });
+    }
+    assert.deepEqual(cuts, [5, 8, 11], "each time that there are more than twice two turns");
+    assert.ok(read.filter((tokens) => tokens > 0).length >= 8, `read: ${read.join(" ")}`);
   });
 });
