@@ -12,7 +12,7 @@ import type { VerdictOf } from "./hooks/pipeline.ts";
 import { peekErrorBody, peekFirstEvent } from "./reply/peek.ts";
 import { KernelReply } from "./reply/reply.ts";
 import type { PushSource } from "./reply/source.ts";
-import type { Launch } from "./upstream/launch.ts";
+import type { Launch, LaunchEvents } from "./upstream/launch.ts";
 import { noReply } from "./upstream/no-reply.ts";
 import { forwardedHeaders } from "./upstream/outgoing.ts";
 
@@ -54,7 +54,7 @@ export function drive(exchange: ExchangeState, host: DriverHost): Promise<Kernel
 }
 
 /** What the policy sees is the driver itself; each fact is worked out when it looks. */
-class Driver implements AttemptView {
+class Driver implements AttemptView, LaunchEvents {
   readonly #exchange: ExchangeState;
   readonly #host: DriverHost;
   readonly #resolve: (reply: KernelReply) => void;
@@ -187,24 +187,22 @@ class Driver implements AttemptView {
   }
   #launch(attempt: AttemptState): void {
     this.#live = [...this.#live, attempt];
-    this.#host.launch(this.#exchange, attempt, {
-      reply: (reply, source) => this.#headCame(attempt, reply, source),
-      failed: (error, bytesSent) => {
-        attempt.end(
-          this.#done || error.code === "TM_CLIENT_GONE"
-            ? { kind: "cancelled" }
-            : { kind: "error", code: error.code, message: error.message, bytesSent },
-        );
-        if (!this.#ended(attempt) || this.#done) return;
-        this.#lastError = error;
-        this.step();
-      },
-    });
+    this.#host.launch(this.#exchange, attempt, this);
     // A policy that hedges wants to be asked again while this one waits.
     if (!this.#done && this.#live.includes(attempt) && this.#host.policy !== singleAttempt) this.step();
   }
 
-  #headCame(attempt: AttemptState, reply: KernelReply, source: PushSource | undefined): void {
+  failed(attempt: AttemptState, error: TokenmanError, bytesSent: boolean): void {
+    attempt.end(
+      this.#done || error.code === "TM_CLIENT_GONE"
+        ? { kind: "cancelled" }
+        : { kind: "error", code: error.code, message: error.message, bytesSent },
+    );
+    if (!this.#ended(attempt) || this.#done) return;
+    this.#lastError = error;
+    this.step();
+  }
+  replied(attempt: AttemptState, reply: KernelReply, source: PushSource | undefined): void {
     if (this.#done) {
       reply.discard();
       return;

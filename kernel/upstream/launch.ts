@@ -6,7 +6,7 @@ import { KernelReply } from "../reply/reply.ts";
 import { isReplyInit } from "../reply/reply-init.ts";
 import type { PushSource } from "../reply/source.ts";
 import type { Connections } from "./connections.ts";
-import { dispatch } from "./dispatch.ts";
+import { type DispatchEvents, dispatch } from "./dispatch.ts";
 import { relayedHeaders, withCredential } from "./outgoing.ts";
 
 /** How much of a body that would stream through is read in for a provider in this process. */
@@ -15,8 +15,8 @@ const MAX_COLLECTED_BYTES = 32 * 1024 * 1024;
 /** What becomes of a launched attempt: a reply, or a failure before there was one. Exactly one of them, once. */
 export interface LaunchEvents {
   /** `source` is the held body where it can be looked at before it is passed on. */
-  reply(reply: KernelReply, source: PushSource | undefined): void;
-  failed(error: TokenmanError, bytesSent: boolean): void;
+  replied(attempt: AttemptState, reply: KernelReply, source: PushSource | undefined): void;
+  failed(attempt: AttemptState, error: TokenmanError, bytesSent: boolean): void;
 }
 export type Launch = (exchange: ExchangeState, attempt: AttemptState, events: LaunchEvents) => void;
 
@@ -31,22 +31,7 @@ export interface LaunchHost {
 /** Sends attempts on their way: over HTTP, or to a provider in this process. */
 export function makeLaunch(host: LaunchHost): Launch {
   return (exchange, attempt, events) => {
-    let settled = false;
-    const once: LaunchEvents = {
-      reply(reply, source) {
-        if (settled) reply.discard();
-        else {
-          settled = true;
-          follow(exchange, attempt, reply);
-          events.reply(reply, source);
-        }
-      },
-      failed(error, bytesSent) {
-        if (settled) return;
-        settled = true;
-        events.failed(error, bytesSent);
-      },
-    };
+    const sending = new Sending(host, exchange, attempt, events);
     try {
       attempt.headers = withCredential(
         attempt.headers,
@@ -54,58 +39,81 @@ export function makeLaunch(host: LaunchHost): Launch {
         exchange.home.formats,
         exchange.format,
       );
-      if (attempt.provider.answer !== undefined) void answerHere(host, exchange, attempt, once);
-      else sendOut(host, exchange, attempt, once);
+      if (attempt.provider.answer !== undefined) void answerHere(host, exchange, attempt, sending);
+      else sending.send();
     } catch (cause) {
-      once.failed(asError(cause), false);
+      sending.error(asError(cause), false);
     }
   };
 }
 
-function sendOut(
-  host: LaunchHost,
-  exchange: ExchangeState,
-  attempt: AttemptState,
-  events: LaunchEvents,
-): void {
-  const target = host.connections.to(attempt.provider, exchange.home.streamIdleMs);
-  const upload = exchange.request.rawBody === undefined ? host.upload(exchange) : undefined;
-  if (upload === undefined && exchange.request.rawBody === undefined)
-    throw new TokenmanError("TM_INTERNAL", "a body that streams through was to be sent twice");
-  const outgoing = upload === undefined ? exchange.outgoingBody(attempt) : undefined;
-  if (outgoing?.edited === true) attempt.headers = withoutCoding(attempt.headers);
-  const call = dispatch(
-    target.origin,
-    {
+/** One attempt on its way. One object for all that may come of it: there is one for every request. */
+class Sending implements DispatchEvents {
+  readonly #host: LaunchHost;
+  readonly #exchange: ExchangeState;
+  readonly #attempt: AttemptState;
+  readonly #events: LaunchEvents;
+  #settled = false;
+
+  constructor(host: LaunchHost, exchange: ExchangeState, attempt: AttemptState, events: LaunchEvents) {
+    this.#host = host;
+    this.#exchange = exchange;
+    this.#attempt = attempt;
+    this.#events = events;
+  }
+
+  /** Sends it over HTTP. */
+  send(): void {
+    const exchange = this.#exchange;
+    const attempt = this.#attempt;
+    const target = this.#host.connections.to(attempt.provider, exchange.home.streamIdleMs);
+    const upload = exchange.request.rawBody === undefined ? this.#host.upload(exchange) : undefined;
+    if (upload === undefined && exchange.request.rawBody === undefined)
+      throw new TokenmanError("TM_INTERNAL", "a body that streams through was to be sent twice");
+    const outgoing = upload === undefined ? exchange.outgoingBody(attempt) : undefined;
+    if (outgoing?.edited === true) attempt.headers = withoutCoding(attempt.headers);
+    const request = {
       method: exchange.request.method,
       path: joinPath(target.prefix, exchange.request),
       headers: framed(attempt.headers, exchange, outgoing?.body, upload),
       body: upload ?? (outgoing!.body.length === 0 ? undefined : outgoing!.body),
       timeouts: target.timeouts,
-    },
-    {
-      head(status, statusText, headers, body) {
-        const relayed = relayedHeaders(headers);
-        attempt.headCame(status, relayed);
-        const head = { status, statusText, headers: relayed };
-        events.reply(
-          new KernelReply(head, body, {
-            origin: "provider",
-            attempt,
-            maxBytes: exchange.maxResponseBytes,
-            unwanted: exchange.cancellation,
-          }),
-          body,
-        );
-      },
-      error: (error, bytesSent) => events.failed(error, bytesSent),
-      informational: (status, headers) => host.informational(exchange, status, headers),
-      firstByte() {
-        attempt.firstByteMs = attempt.elapsedMs();
-      },
-    },
-  );
-  attempt.cancellation.onCancel(() => call.abort());
+    };
+    const call = dispatch(target.origin, request, this);
+    attempt.cancellation.onCancel(() => call.abort());
+  }
+
+  head(status: number, statusText: string, headers: readonly string[], body: PushSource): void {
+    const relayed = relayedHeaders(headers);
+    this.#attempt.headCame(status, relayed);
+    const reply = new KernelReply({ status, statusText, headers: relayed }, body, {
+      origin: "provider",
+      attempt: this.#attempt,
+      maxBytes: this.#exchange.maxResponseBytes,
+      unwanted: this.#exchange.cancellation,
+    });
+    this.reply(reply, body);
+  }
+  error(error: TokenmanError, bytesSent: boolean): void {
+    if (this.#settled) return;
+    this.#settled = true;
+    this.#events.failed(this.#attempt, error, bytesSent);
+  }
+  informational(status: number, headers: readonly string[]): void {
+    this.#host.informational(this.#exchange, status, headers);
+  }
+  firstByte(): void {
+    this.#attempt.firstByteMs = this.#attempt.elapsedMs();
+  }
+  reply(reply: KernelReply, source: PushSource | undefined): void {
+    if (this.#settled) {
+      reply.discard();
+      return;
+    }
+    this.#settled = true;
+    follow(this.#exchange, this.#attempt, reply);
+    this.#events.replied(this.#attempt, reply, source);
+  }
 }
 
 /** Like `answer`, but a provider that does not come to its reply's head in time is called off. */
@@ -133,7 +141,7 @@ async function answerHere(
   host: LaunchHost,
   exchange: ExchangeState,
   attempt: AttemptState,
-  events: LaunchEvents,
+  sending: Sending,
 ): Promise<void> {
   try {
     const upload = exchange.request.rawBody === undefined ? host.upload(exchange) : undefined;
@@ -154,9 +162,9 @@ async function answerHere(
       );
     const reply = KernelReply.answered(init, attempt, exchange.maxResponseBytes, exchange.cancellation);
     attempt.headCame(reply.status, reply.headers);
-    events.reply(reply, undefined);
+    sending.reply(reply, undefined);
   } catch (cause) {
-    events.failed(
+    sending.error(
       attempt.cancellation.cancelled &&
         !(cause instanceof TokenmanError && cause.code === "TM_UPSTREAM_TIMEOUT")
         ? new TokenmanError("TM_CLIENT_GONE", undefined, { cause })
