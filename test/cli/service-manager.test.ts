@@ -94,6 +94,51 @@ test(
   },
 );
 
+test("a process whose event loop hangs gives no sign of life until it goes on", limits, async () => {
+  await using hung = new Sandbox("[watch]\nenabled = false\n");
+  // Tells how time goes by.
+  await using sound = new Sandbox("[watch]\nenabled = false\n");
+  const tolds = [hung, sound].map((box) => {
+    const told = new Told(join(box.folder, "told"));
+    box.env["PATH"] = fakeNotify(box.folder, told);
+    Object.assign(box.env, { NOTIFY_SOCKET: "@manager", WATCHDOG_USEC: "400000" });
+    return told;
+  });
+  const [silent, clock] = tolds as [Told, Told];
+  writeFileSync(
+    join(hung.folder, "hang.ts"),
+    `import { existsSync, writeFileSync } from "node:fs";
+     import { definePlugin } from "@tokenman/plugin-sdk";
+     export default definePlugin({
+       name: "hang", version: "1.0.0", apiVersion: 1,
+       setup(ctx) {
+         ctx.contribute("route", { port: "proxy", method: "GET", path: "/hang", handle({ json }) {
+           writeFileSync("hangs", "");
+           while (!existsSync("go-on"));
+           json(200, {});
+         } });
+       },
+     });`,
+  );
+  const { proxy } = await hung.serve("--plugins", "+./hang.ts");
+  await sound.serve();
+  await silent.until(/WATCHDOG=1/);
+  const reply = fetch(`${proxy}/hang`);
+  const ticks = async (count: number): Promise<void> => {
+    for (let from = clock.messages.length; count > 0; count--)
+      from = (await clock.until(/WATCHDOG=1/, from)).count;
+  };
+  while (!existsSync(join(hung.folder, "hangs"))) await ticks(1);
+  // What was under way when the loop stopped arrives yet.
+  await ticks(2);
+  const { length } = silent.messages;
+  await ticks(5);
+  assert.equal(silent.messages.length, length);
+  writeFileSync(join(hung.folder, "go-on"), "");
+  assert.equal((await reply).status, 200);
+  await silent.until(/WATCHDOG=1/, length);
+});
+
 test("systemd's own program brings it to a Unix datagram socket", {
   ...limits,
   skip: !(has("systemd-notify") && has("python3")) && "needs systemd-notify and python3",
