@@ -24,6 +24,64 @@ const plugin = z.object({
 /** As the plugin that has it gives it out: what there is none of is left out. */
 const circuitView = z.looseObject({ ...circuit.partial().shape, provider: z.string() });
 
+const tier = { entries: z.number(), bytes: z.number(), evicted: z.number() };
+const cacheStats = z.object({
+  hits: z.number(),
+  misses: z.number(),
+  coalesced: z.number().describe("Answered by another request at the same time."),
+  bypassed: z.number(),
+  stored: z.number(),
+  inFlight: z.number(),
+  memory: z.object(tier),
+  disk: z.object({
+    ...tier,
+    written: z.number(),
+    failing: z.string().nullable().describe("Why nothing can be written at present."),
+  }),
+});
+const purged = z.object({ purged: z.number().describe("How many answers there were.") });
+
+const rate = z.number().nullable().describe("0.9 is 90 %.");
+const promptCache = z.object({
+  input_tokens: z.number(),
+  read_tokens: z.number(),
+  written_tokens: z.number(),
+  hit_rate: rate,
+  turns_by_result: z.record(z.string(), z.number()),
+  turns: z.array(
+    z.object({
+      request: z.string(),
+      at: z.number(),
+      project: z.string(),
+      session: z.string(),
+      model: z.string(),
+      result: z.string().describe("`hit`, `first`, or why the provider's cache had little of the turn."),
+      input_tokens: z.number(),
+      read_tokens: z.number(),
+      written_tokens: z.number(),
+      expected_tokens: z.number().describe("What the turn before had, and so could have been read."),
+      hit_rate: rate,
+    }),
+  ),
+});
+
+const shownRoute = z.object({
+  format: z.string(),
+  candidates: z.array(
+    z.object({
+      provider: z.string(),
+      model: z.string().optional().describe("What is sent in the place of the name asked for."),
+      credential: z.enum(["the client's", "its own key", "none"]),
+      account: z.string().optional(),
+      reason: z.string(),
+      circuit: z.string().optional(),
+      coolDownMs: z.number().optional(),
+    }),
+  ),
+  ruledOut: z.array(z.object({ provider: z.string(), reason: z.string() })),
+  spread: z.boolean().describe("Whether conversations begin with different ones of them, by their weights."),
+});
+
 const text = (contentType: string) => z.string().meta({ contentType });
 
 function other(method: Endpoint["method"], path: string, summary: string, answer: z.ZodType): Endpoint {
@@ -85,6 +143,34 @@ export const others: readonly Endpoint[] = [
     'Sets a circuit by hand; the body is {"state": "open"}, "closed" or "auto"',
     circuitView,
   ),
+  other("GET", "/api/cache", "How full the response cache is, and what it did since the start", cacheStats),
+  {
+    ...other("DELETE", "/api/cache", "Drops the response cache's answers: all, or one project's", purged),
+    parameters: z.strictObject({ project: z.string().optional() }),
+  },
+  other("POST", "/api/cache/purge", 'The same; the body is {} or {"project": "NAME"}', purged),
+  {
+    ...other(
+      "GET",
+      "/api/prompt-cache",
+      "What the provider's prompt cache had of the last turns",
+      promptCache,
+    ),
+    parameters: z.strictObject({ session: z.string().optional() }),
+  },
+  {
+    ...other(
+      "GET",
+      "/api/route",
+      "Where requests for a model would go now",
+      z.object({ routes: z.array(shownRoute) }),
+    ),
+    parameters: z.strictObject({
+      model: z.string(),
+      format: z.string().optional().describe("Only requests of this format."),
+      key: z.string().optional().describe("`false`: of a client that sends no key."),
+    }),
+  },
   other("GET", "/metrics", "Prometheus metrics", text("text/plain")),
   {
     ...other(

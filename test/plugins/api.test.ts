@@ -341,7 +341,8 @@ describe("the OpenAPI document", () => {
       const operation = document["paths"][path].get;
       if (operation === undefined || operation.responses[200]?.content["application/json"] === undefined)
         continue;
-      const answer = await get(tokenman, path.replace("{id}", rows[0].id));
+      const query = path === "/api/route" ? "?model=m" : "";
+      const answer = await get(tokenman, path.replace("{id}", rows[0].id) + query);
       const { success, error } = schemaAt(document, "get", path, 200).safeParse(answer);
       assert.ok(success, `${path}: ${error?.message}`);
       asked.add(path);
@@ -356,10 +357,29 @@ describe("the OpenAPI document", () => {
       "config",
       "plugins",
       "status",
+      "route",
     ])
       assert.ok(asked.has(`/api/${path}`), path);
     const bad = await get(tokenman, "/api/stats?range=x", 400);
     assert.ok(schemaAt(document, "get", "/api/stats", 400).safeParse(bad).success);
+  });
+
+  test("holds what the caches answer", async () => {
+    await using tokenman = await startLedgered({ also: ["cache"] });
+    const document = await get(tokenman, "/api/openapi.json");
+    for (const path of ["/api/cache", "/api/prompt-cache"]) {
+      const answer = await get(tokenman, path);
+      const { success, error } = schemaAt(document, "get", path, 200).safeParse(answer);
+      assert.ok(success, `${path}: ${error?.message}`);
+    }
+    for (const [method, path] of [
+      ["DELETE", "/api/cache?project=web"],
+      ["POST", "/api/cache/purge"],
+    ] as const) {
+      const answer: unknown = await (await fetch(tokenman.dashboard + path, { method })).json();
+      const schema = schemaAt(document, method.toLowerCase(), path.split("?")[0]!, 200);
+      assert.ok(schema.safeParse(answer).success, path);
+    }
   });
 
   test("would not hold something else", async () => {
