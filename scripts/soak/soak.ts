@@ -149,6 +149,9 @@ auth = "client"
 enabled = false
 [watch]
 enabled = false
+[cache]
+# An answer that is kept has what the generation of its time made of it.
+enabled = false
 [plugins]
 dir = ${quoted(plugins)}
 [projects.quiet]

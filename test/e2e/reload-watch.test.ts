@@ -4,6 +4,9 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { Sandbox, type Served } from "../cli/support/instance.ts";
 
+/** An answer that is kept has what the plugins of its time made of it. */
+const NO_CACHE = "[cache]\nenabled = false\n";
+
 /** A plugin that marks replies with a header. */
 function marker(name: string, mark: string): string {
   return `import { definePlugin, withHeader, z } from "@tokenman/plugin-sdk";
@@ -86,7 +89,7 @@ async function start(t: {
   const plugins = join(sandbox.folder, "plugins");
   mkdirSync(plugins, { mode: 0o755 });
   writeFileSync(join(plugins, "one.ts"), marker("one", "1"), { mode: 0o644 });
-  sandbox.config(`[plugins]\ndir = ${JSON.stringify(plugins)}\n[watch]\ndebounce_ms = 10\n`);
+  sandbox.config(`[plugins]\ndir = ${JSON.stringify(plugins)}\n[watch]\ndebounce_ms = 10\n${NO_CACHE}`);
   const served = await sandbox.serve();
   return Object.assign(new Instance(sandbox, served), { logged: served.logged, sandbox });
 }
