@@ -168,6 +168,73 @@ test(
   },
 );
 
+test(
+  "what the old process has reserved of a budget counts in the new one, until it is settled",
+  limits,
+  async () => {
+    await using w = await world();
+    const { box, upstream } = w;
+    // A dollar per million tokens in, ten out: 1,000 tokens of output and a short prompt are a little over a cent.
+    box.config(`${providersAt(upstream.url)}
+[pricing."claude-test"]
+input = 1
+output = 10
+[security.budget]
+enabled = true
+monthly_limit = 0.021
+reserve = "max"
+`);
+    assert.equal((await box.run("restart")).status, 0);
+    const { proxy, pid } = record(box);
+    const ask = (content: string) =>
+      fetch(`${proxy}/v1/messages`, {
+        method: "POST",
+        headers: {
+          "content-type": "application/json",
+          "x-api-key": "sk-ant-x",
+          "anthropic-version": "2023-06-01",
+          connection: "close",
+        },
+        body: JSON.stringify({
+          model: "claude-test",
+          max_tokens: 1_000,
+          messages: [{ role: "user", content }],
+        }),
+      });
+    const end = gate();
+    upstream.script(async (call) => {
+      await call.received;
+      await end.opened;
+      await call.reply({
+        status: 200,
+        headers: ["Content-Type", "application/json"],
+        body: '{"id":"msg_1","type":"message","role":"assistant","model":"claude-test","content":[],"usage":{"input_tokens":20,"output_tokens":7}}',
+      });
+    });
+    const before = ask("before");
+    await upstream.request(1);
+    assert.equal((await box.run("restart")).status, 0);
+    assert.notEqual(record(box).pid, pid);
+    const beside = ask("beside");
+    await upstream.request(2);
+    const refused = await ask("one too many");
+    assert.equal(refused.status, 429, "both are reserved, each by its process");
+    assert.match(await refused.text(), /TM_BUDGET/);
+    end.open();
+    assert.deepEqual([(await before).status, (await beside).status], [200, 200]);
+    await gone(pid);
+    const budget = async () => {
+      const reply = await fetch(`${record(box).dashboard}/api/security/budget`);
+      const { windows } = (await reply.json()) as { windows: { spent: number; reserved: number }[] };
+      return windows[0] as { spent: number; reserved: number };
+    };
+    let seen = await budget();
+    while (seen.reserved > 0) seen = await budget();
+    assert.equal(Math.round(seen.spent * 1e9), 2 * (20 * 1_000 + 7 * 10_000));
+    assert.equal((await ask("there is room again")).status, 200);
+  },
+);
+
 test("stop ends the processes that still finish requests, too, within the same time", limits, async () => {
   await using w = await world();
   const { box, upstream } = w;
