@@ -135,6 +135,13 @@ describe("a conversation that TokenMan compresses", () => {
         plan.commit();
         read.push(plan.readTokens);
       }
+      // What cannot be read as turns goes out as it came, and is counted.
+      const odd = Buffer.from(JSON.stringify({ model: "m", messages: [null, "x".repeat(5_000)] }));
+      await send(tokenman, { ...turns(1)[0]!, body: odd });
+      assert.ok(upstream.last().body.equals(odd));
+      const metrics = await (await fetch(`${tokenman.dashboard}/metrics`)).text();
+      for (const line of ['outcome="unreadable"} 1', 'outcome="repeated"} 2', 'outcome="cold"} 1'])
+        assert.ok(metrics.includes(`tokenman_history_requests_total{${line}\n`), line);
     } finally {
       await tokenman.stop();
       await rm(dataDir, { recursive: true, force: true });
