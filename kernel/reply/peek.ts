@@ -6,12 +6,14 @@ import {
   SseSplitter,
 } from "@tokenman/plugin-sdk";
 import type { ExchangeState } from "../exchange.ts";
-import { contentCoding, decodeBody } from "./codec.ts";
+import { contentCoding, decodeBody, isKnownCoding, StreamDecoder } from "./codec.ts";
 import type { KernelReply } from "./reply.ts";
 import type { HeldBody, PushSource } from "./source.ts";
 
 /** How much of an error reply's body a policy may look at. */
 const ERROR_BODY_BYTES = 64 * 1024;
+/** How much of a coded stream is decoded in search of its first event: one that grows beyond it has none. */
+const DECODED_BYTES = 1024 * 1024;
 
 /** Up to 64 KiB of a body, decoded; undefined where it does not decode. The bytes stay where they are. */
 export function peekErrorBody(
@@ -29,7 +31,7 @@ export function peekErrorBody(
   });
 }
 
-/** The dialect's verdict on the first event. A compressed stream is not judged: holding it back would take a decoder. */
+/** The dialect's verdict on the first event, of a decoded copy where the stream is coded. The bytes stay where they are. */
 export function peekFirstEvent(
   exchange: ExchangeState,
   reply: KernelReply,
@@ -37,25 +39,69 @@ export function peekFirstEvent(
   look: (verdict: EventVerdict | undefined) => void,
 ): void {
   const { dialect } = exchange;
-  if (dialect === undefined || contentCoding(headerValue(reply.headers, "content-encoding")) !== undefined) {
+  const coding = contentCoding(headerValue(reply.headers, "content-encoding"));
+  if (dialect === undefined || (coding !== undefined && !isKnownCoding(coding))) {
     look(undefined);
     return;
   }
   const splitter = new SseSplitter({ maxEventBytes: ERROR_BODY_BYTES });
-  let seen = 0;
   let verdict: EventVerdict | undefined;
+  const take = (chunk: Buffer): EventVerdict | undefined => {
+    splitter.push(chunk, (event) => {
+      verdict ??= judge(dialect, event);
+    });
+    return verdict;
+  };
+  if (coding !== undefined) {
+    peekDecoded(source, coding, take, look);
+    return;
+  }
+  let seen = 0;
   source.peek(({ chunks, ended, full, error }: HeldBody) => {
-    for (; seen < chunks.length && verdict === undefined; seen++) {
-      splitter.push(chunks[seen]!, (event) => {
-        verdict ??= judge(dialect, event);
-      });
-    }
-    if (error !== undefined && verdict === undefined) {
-      verdict = { kind: "error", type: "cut", status: undefined, retryable: true, message: error.message };
-    }
+    while (seen < chunks.length && verdict === undefined) take(chunks[seen++]!);
+    if (verdict === undefined && error !== undefined) verdict = cutOff(error);
     if (verdict === undefined && !ended && !full) return false;
     look(verdict);
     return true;
+  });
+}
+
+function cutOff({ message }: Error): EventVerdict {
+  return { kind: "error", type: "cut", status: undefined, retryable: true, message };
+}
+
+/** Decodes as far as to the first verdict, and no further. What does not decode has none. */
+function peekDecoded(
+  source: PushSource,
+  coding: string,
+  take: (chunk: Buffer) => EventVerdict | undefined,
+  look: (verdict: EventVerdict | undefined) => void,
+): void {
+  let seen = 0;
+  let decoded = 0;
+  let isDone = false;
+  const done = (verdict: EventVerdict | undefined): void => {
+    if (isDone) return;
+    isDone = true;
+    decoder.destroy();
+    look(verdict);
+  };
+  const decoder = new StreamDecoder(coding, {
+    data(chunk) {
+      decoded += chunk.length;
+      const verdict = take(chunk);
+      if (verdict !== undefined || decoded > DECODED_BYTES) done(verdict);
+    },
+    drain() {},
+    end: () => done(undefined),
+    fail: () => done(undefined),
+  });
+  source.peek(({ chunks, ended, full, error }: HeldBody) => {
+    while (seen < chunks.length && !isDone) decoder.write(chunks[seen++]!);
+    if (error !== undefined) decoder.cut(() => done(cutOff(error)));
+    else if (ended) decoder.end();
+    else if (full) decoder.cut(() => done(undefined));
+    return isDone || ended || full;
   });
 }
 

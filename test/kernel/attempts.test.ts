@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import http, { type IncomingMessage } from "node:http";
 import { describe, it } from "node:test";
+import zlib from "node:zlib";
 import type { AttemptPolicy, Plugin, Provider } from "@tokenman/plugin-sdk";
 import { runKernel } from "../support/running-kernel.ts";
 import {
@@ -202,6 +203,52 @@ describe("failover before the first byte", () => {
     });
     assert.equal((await it.ask()).text, "data: fine\n\ndata: [DONE]\n\n");
     assert.deepEqual(it.events, ["1 a reply 200 aborted", "2 b reply 200 complete", "answered 200"]);
+  });
+
+  const overloaded = Buffer.from("data: error: overloaded\n\n");
+  const { Z_SYNC_FLUSH, BROTLI_OPERATION_FLUSH, ZSTD_e_flush } = zlib.constants;
+  // Flushed, and not ended: more may follow.
+  for (const [coding, first] of Object.entries({
+    gzip: zlib.gzipSync(overloaded, { finishFlush: Z_SYNC_FLUSH }),
+    deflate: zlib.deflateSync(overloaded, { finishFlush: Z_SYNC_FLUSH }),
+    br: zlib.brotliCompressSync(overloaded, { finishFlush: BROTLI_OPERATION_FLUSH }),
+    zstd: zlib.zstdCompressSync(overloaded, { finishFlush: ZSTD_e_flush }),
+  })) {
+    it(`follows it in a stream that is coded with ${coding}`, { timeout: 10_000 }, async () => {
+      const head = headBytes(200, [...SSE, "Content-Encoding", coding]);
+      const failing: Script = async (call) => {
+        // Byte by byte, and it never ends: what has come must do.
+        await steps(head, ...[...first].map((byte) => chunkBytes(Buffer.of(byte))))(call);
+        await call.closed;
+      };
+      await using it = await world([failing, stream("fine", "[DONE]")], {
+        next: walking,
+        holdFirstEvent: () => true,
+      });
+      assert.equal((await it.ask()).text, "data: fine\n\ndata: [DONE]\n\n");
+      assert.deepEqual(it.events, ["1 a reply 200 aborted", "2 b reply 200 complete", "answered 200"]);
+    });
+  }
+
+  it("judges nothing that does not decode, or grows without end: it is the client's", {
+    timeout: 10_000,
+  }, async () => {
+    const bomb = zlib.gzipSync(Buffer.alloc(8 * 1024 * 1024, ": a comment\n"));
+    for (const [coding, bytes] of [
+      ["gzip", Buffer.from("data: error: no gzip\n\n")],
+      ["gzip", zlib.gzipSync("")],
+      ["gzip", zlib.gzipSync("data: error: cut").subarray(0, -9)],
+      ["gzip", bomb],
+      ["gzip, br", zlib.gzipSync("data: error\n\n")],
+    ] as const) {
+      const head = headBytes(200, [...SSE, "Content-Encoding", coding]);
+      await using it = await world([steps(head, chunkBytes(bytes), chunkBytes("")), stream("other")], {
+        next: walking,
+        holdFirstEvent: () => true,
+      });
+      const { text, provider } = await it.ask();
+      assert.deepEqual([provider, text], ["a", bytes.toString()]);
+    }
   });
 
   it("follows it in a provider of this process, too, and shows the policy its error body", async () => {
