@@ -1,6 +1,6 @@
 import crypto from "node:crypto";
 import { join } from "node:path";
-import { definePlugin, optional, Pricing, renderMetric, type z } from "@tokenman/plugin-sdk";
+import { definePlugin, type HostStatus, optional, Pricing, renderMetric, type z } from "@tokenman/plugin-sdk";
 import { Cache } from "./cache.ts";
 import { cacheCommands } from "./commands.ts";
 import { Lookup } from "./lookup.ts";
@@ -32,7 +32,10 @@ export default definePlugin({
       () => new Cache(file, log),
       (kept) => kept.close(),
     );
-    const scope = scopeOf(host.config());
+    const decisive = decisiveIn(host.config());
+    let known: string | undefined;
+    // Which plugins there are is told from this generation's first request on. A list on the command line is in no config.
+    const scope = (): string => (known ??= scopeOf(decisive, host.status()));
     const ttlOf = (effective: CacheConfig): number => (effective.ttl_seconds ?? ttlSeconds) * 1_000;
     let longestMs = ttlOf(config);
     for (const route of cacheRoutes(cache)) ctx.contribute("route", route);
@@ -56,13 +59,16 @@ export default definePlugin({
   },
 });
 
-function scopeOf(config: Readonly<Record<string, unknown>>): string {
+function decisiveIn(config: Readonly<Record<string, unknown>>): string {
   // How long a project keeps answers does not change them, nor where plugins lie.
-  const decisive = JSON.stringify(
+  return JSON.stringify(
     DECISIVE.map((name) => config[name] ?? null),
     (key, value: unknown) => (key === "cache" || key === "dir" ? undefined : value),
   );
-  return crypto.hash("sha256", decisive, "base64url");
+}
+function scopeOf(decisive: string, { plugins }: Pick<HostStatus, "plugins">): string {
+  const loaded = plugins.filter(({ state }) => state !== "off").map(({ name, version }) => [name, version]);
+  return crypto.hash("sha256", decisive + JSON.stringify(loaded), "base64url");
 }
 
 function metricsOf(cache: Cache): string {

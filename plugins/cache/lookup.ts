@@ -35,8 +35,8 @@ export interface LookupOptions {
   readonly cache: Cache;
   readonly config: CacheConfig;
   readonly ttlMs: number;
-  /** Digest of the rest of the config that decides how requests are answered. */
-  readonly scope: string;
+  /** Digest of the rest of the config that decides how requests are answered. Asked for with the first request. */
+  readonly scope: () => string;
   readonly pricing: Pricing | undefined;
 }
 
@@ -46,7 +46,8 @@ export class Lookup {
   readonly #config: CacheConfig;
   readonly #rules: Rules;
   readonly #ttlMs: number;
-  readonly #scope: string;
+  readonly #scopeOf: () => string;
+  #scope: string | undefined;
   readonly #ignored: ReadonlySet<string> | undefined;
   readonly #pricing: Pricing | undefined;
 
@@ -57,7 +58,8 @@ export class Lookup {
     this.#ttlMs = ttlMs;
     const ignored = config.ignore_fields;
     this.#ignored = ignored.length === 0 ? undefined : new Set(ignored);
-    this.#scope = this.#ignored === undefined ? scope : `${scope} less ${JSON.stringify(ignored)}`;
+    this.#scopeOf = () =>
+      this.#ignored === undefined ? scope() : `${scope()} less ${JSON.stringify(ignored)}`;
     this.#pricing = pricing;
   }
 
@@ -71,6 +73,7 @@ export class Lookup {
       exchange.set(Part, "bypass");
       return undefined;
     }
+    this.#scope ??= this.#scopeOf();
     const key = answerKey(exchange, asked.variant, this.#scope, body);
     return this.#look(exchange, key, asked, 0);
   };

@@ -4,8 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { after, describe, it } from "node:test";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import zlib from "node:zlib";
-import { headerValue, type ReplyInit } from "@tokenman/plugin-sdk";
+import { definePlugin, headerValue, type Plugin, type ReplyInit } from "@tokenman/plugin-sdk";
 import {
   type ClientReply,
   chunkBytes,
@@ -80,10 +81,17 @@ async function rig(config = "", dataDir?: string): Promise<Rig> {
     config: configFor(upstream, config),
     ...(dataDir !== undefined && { dataDir }),
   });
+  let asking = 0;
   return {
     upstream,
     tokenman,
-    ask: (options) => ask(tokenman, options),
+    async ask(options) {
+      asking++;
+      const reply = await ask(tokenman, options).finally(() => asking--);
+      // The client has all of it a moment before the exchange has settled, and its answer is stored.
+      while (asking === 0 && tokenman.kernel.status().activeExchanges > 0) await nextTurn();
+      return reply;
+    },
     async [Symbol.asyncDispose]() {
       await tokenman.stop();
       await upstream.stop();
@@ -309,6 +317,24 @@ describe("cache: what shares an answer", () => {
     writeFileSync(file, `${config}\n[routing.model_map]\n"other" = "openai"\n`);
     assert.equal((await rigged.tokenman.reload("test")).ok, true);
     assert.equal(cacheOf(await rigged.ask()), "MISS");
+  });
+});
+
+describe("cache: after a restart", () => {
+  it("does not answer with what other plugins had made of it", async () => {
+    const dataDir = newFolder();
+    await using upstream = await recordingUpstream();
+    const config = configFor(upstream, "");
+    const stamp = (version: string) =>
+      definePlugin({ name: "stamp", version, apiVersion: 1, setup: (ctx) => ctx.pipeline(() => undefined) });
+    const outcomeWith = async (...plugins: Plugin[]): Promise<string | undefined> => {
+      await using tokenman = await startTokenman({ also: ["cache"], config, dataDir, plugins });
+      return cacheOf(await ask(tokenman));
+    };
+    assert.equal(await outcomeWith(stamp("1.0.0")), "MISS");
+    assert.equal(await outcomeWith(stamp("1.0.0")), "HIT");
+    assert.equal(await outcomeWith(stamp("1.1.0")), "MISS");
+    assert.equal(await outcomeWith(), "MISS");
   });
 });
 
