@@ -1,9 +1,15 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { AttemptPolicy, definePlugin } from "@tokenman/plugin-sdk";
-import { type RecordingUpstream, recordingUpstream, wholeReply } from "@tokenman/plugin-sdk/testkit";
+import {
+  type RecordingUpstream,
+  recordingUpstream,
+  sendRequest,
+  wholeReply,
+} from "@tokenman/plugin-sdk/testkit";
 import { startTokenman } from "../support/kernel.ts";
 import { bodyText, rawClient, requestBytes } from "../support/raw-client.ts";
+import { SessionClient } from "../support/stream-session.ts";
 
 const limits = { timeout: 20_000 };
 
@@ -188,6 +194,44 @@ for (const [order, priorities] of Object.entries<Partial<Record<Name, number>>>(
     },
   );
 }
+
+test("fault 43: nor do sessions and lists of models show it to anybody else", limits, async () => {
+  await using tokenman = await startTokenman({ plugins: [walker], config: config({}) });
+  for (const [dialect, vendor] of [
+    ["anthropic-messages", "anthropic"],
+    ["openai-chat", "openai"],
+    ["openai-responses", "openai"],
+  ] as const) {
+    for (const carrier of CARRIERS) {
+      if (vendor === "openai" && /sk-ant-/.test(carrier[0]!)) continue;
+      const headers = carrier.flatMap((line) => {
+        const [name = "", value = ""] = line.split(": ", 2);
+        return [name, value.replaceAll(CANARY, `${CANARY}-in-session-for-${vendor}`)];
+      });
+      if (vendor === "anthropic") headers.push("anthropic-version", "2023-06-01");
+      for (const model of ["claude-x", "alias-keyed", "alias-unvouched", "alias-gateway"]) {
+        const template = { dialect, model, max_tokens: 9 };
+        const session = await SessionClient.create(`${tokenman.proxy}/v1`, headers, template);
+        assert.equal((await session.send({ content: "hi" })).status, 202);
+        await using events = session.events();
+        await events.until("tokenman.turn.failed");
+        await session.delete();
+      }
+      await sendRequest(`${tokenman.proxy}/v1/models`, { headers });
+    }
+  }
+  for (const vendor of ["anthropic", "openai"] as const) {
+    const reached = seenBy(`${CANARY}-in-session-for-${vendor}`);
+    assert.deepEqual(reached, [vendor], `a credential of ${vendor}`);
+  }
+  for (const name of ["anthropic", "openai", "keyed", "keyed-openai", "local"] as const)
+    assert.ok(
+      servers[name].requests.some(({ target }) => target.startsWith("/v1/models")),
+      `${name} was asked for its list`,
+    );
+  assert.deepEqual(seenBy(KEYS.FAULTS_KEY_A), ["keyed"]);
+  assert.deepEqual(seenBy(KEYS.FAULTS_KEY_B), ["keyed-openai"]);
+});
 
 test("fault 43: a credential in the query goes to its owner or nowhere", limits, async () => {
   await using tokenman = await startTokenman({ plugins: [walker], config: config({}) });
