@@ -14,6 +14,7 @@ import {
   expectDocumentEnd,
   JsonSyntaxError,
   JsonTape,
+  memberStart,
   OPEN_ARRAY,
   OPEN_OBJECT,
   parseText,
@@ -56,6 +57,8 @@ export class JsonMember {
 
 const NO_MEMBERS: readonly JsonMember[] = [];
 const NO_ITEMS: readonly JsonNode[] = [];
+/** Of the member that `pick` is at. */
+const pickedKey = new JsonTape(1);
 
 /** One value of a document: the bytes [start, end) of its buffer, which must not change while the node is in use. */
 export class JsonNode {
@@ -148,6 +151,28 @@ export class JsonNode {
   /** The value of the object's last member called `key`, as with JSON.parse; undefined for other kinds. */
   get(key: string): JsonNode | undefined {
     return this.entries().findLast((member) => member.isNamed(key))?.value;
+  }
+
+  /**
+   * The values of the wanted members, each as {@link get} gives it, in one pass that keeps nothing of the others: for an
+   * object that is asked once. Throws JsonSyntaxError on a bad escape in a key.
+   */
+  pick(wanted: ReadonlySet<string>): Map<string, JsonNode> {
+    const { buf } = this;
+    const found = new Map<string, JsonNode>();
+    if (buf[this.start] !== OPEN_OBJECT) return found;
+    let pos = skipSpace(buf, this.start + 1);
+    while (pos < this.end - 1) {
+      pickedKey.length = 0;
+      const start = skipSpace(buf, memberStart(buf, pos, pickedKey));
+      const name = keyAmong(buf, pickedKey.words[0]!, pickedKey.words[1]!, wanted);
+      const end = scanValue(buf, start, null);
+      if (name !== undefined) found.set(name, new JsonNode(buf, start, end, null, 0));
+      pos = skipSpace(buf, end);
+      if (buf[pos] !== COMMA) break;
+      pos = skipSpace(buf, pos + 1);
+    }
+    return found;
   }
 
   /** The array's element `index`; undefined outside it and for other kinds. */

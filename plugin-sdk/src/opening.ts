@@ -4,6 +4,9 @@ import { textOf } from "./json-read.ts";
 /** How much of each text counts: what tells two conversations apart stands near their beginnings. */
 const MAX_BYTES = 4096;
 
+const TURN: ReadonlySet<string> = new Set(["content", "role"]);
+const PART: ReadonlySet<string> = new Set(["text"]);
+
 /**
  * How a conversation begins: the first bytes of its system prompt and of the texts up to its first user message. The same
  * at each of its turns, wherever the client puts its cache marks, and cheap: what follows is not looked at. "" where
@@ -15,8 +18,9 @@ export function openingOf(system: JsonNode | undefined, turns: JsonNode | undefi
     addTexts(system, texts);
     if (turns?.kind === "array") {
       for (const turn of turns.each()) {
-        addTexts(turn.kind === "object" ? turn.get("content") : turn, texts);
-        if (textOf(turn.get("role")) === "user") break;
+        const members = turn.pick(TURN);
+        addTexts(turn.kind === "object" ? members.get("content") : turn, texts);
+        if (textOf(members.get("role")) === "user") break;
       }
     } else addTexts(turns, texts);
   } catch {
@@ -27,7 +31,8 @@ export function openingOf(system: JsonNode | undefined, turns: JsonNode | undefi
 
 function addTexts(content: JsonNode | undefined, texts: string[]): void {
   if (content?.kind === "array") {
-    for (const part of content.each()) add(part.kind === "object" ? part.get("text") : part, texts);
+    for (const part of content.each())
+      add(part.kind === "object" ? part.pick(PART).get("text") : part, texts);
   } else add(content, texts);
 }
 

@@ -254,3 +254,20 @@ test("documents with a random flaw are refused exactly where JSON.parse refuses 
   }
   assert.ok(refused > 5000);
 });
+
+test("picked members are those that get gives", () => {
+  const wanted = new Set(["content", "role", "é"]);
+  for (const text of [
+    '{"role":"user","content":"Hello"}',
+    ' { "content" : [1, {"role":2}] , "r\\u006fle" : "a" , "role":"b" } ',
+    '{"content":{"role":1},"\\u00e9":null,"x":"\\"role\\":1"}',
+    "{}",
+    "[]",
+    '"role"',
+  ]) {
+    const node = parseIndex(Buffer.from(text));
+    const picked = node.pick(wanted);
+    for (const name of wanted)
+      assert.equal(picked.get(name)?.raw(), node.get(name)?.raw(), `${name} of ${text}`);
+  }
+});
