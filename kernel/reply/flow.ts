@@ -242,9 +242,13 @@ export class Flow implements BodySource, BodySink {
 
 const NONE: readonly ShareBuffer[] = [];
 function sharesOf(steps: readonly Step[]): readonly ShareBuffer[] {
-  if (steps.length === 0) return NONE;
-  const shares = steps.flatMap((step) => (step.kind === "share" ? [step.share] : []));
-  return shares.length === 0 ? NONE : shares;
+  let shares: ShareBuffer[] | undefined;
+  for (const step of steps) {
+    if (step.kind !== "share") continue;
+    shares ??= [];
+    shares.push(step.share);
+  }
+  return shares ?? NONE;
 }
 
 function isWhole(pieces: readonly Buffer[], chunk: Buffer): boolean {

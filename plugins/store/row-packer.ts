@@ -85,7 +85,9 @@ export class RowPacker {
     );
     const cells = this.#cells;
     const names = this.#names;
-    writeUuid(row.exchangeId, cells, at + END.ID);
+    const began = this.#open.get(row.exchangeId);
+    // One whose beginning is here is known by that.
+    if (began === undefined) writeUuid(row.exchangeId, cells, at + END.ID);
     cells[at + END.BODIES] = bodies;
     cells[at + END.OUTCOME] = codeOf(OUTCOMES, outcome.kind) ?? 0;
     cells[at + END.STATUS] = whole(outcome.status, 0);
@@ -116,7 +118,6 @@ export class RowPacker {
       cells[next + 1] = HOOKS.indexOf(hook);
       cells[next + 2] = Math.round(durationMs * 1_000);
     }
-    const began = this.#open.get(row.exchangeId);
     if (began === undefined) this.#ended.push(at);
     else {
       cells[began + BEGIN.LINK] = at;
