@@ -66,6 +66,7 @@ export class AttemptState extends Slots implements Attempt {
     const { plugin } = this.#exchange.callOn("beforeUpstream");
     // Called off while the hook runs: that is not its fault, and of no consequence.
     if (this.result !== undefined) return;
+    this.#exchange.assertUnsealed(patches);
     this.#edits ??= this.#exchange.editsOver();
     this.#edits.patch(patches, plugin);
   }

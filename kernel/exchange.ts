@@ -75,6 +75,7 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   #calls: Set<TapCall> | undefined;
   #description: { value: RequestDescription | undefined } | undefined;
   #segments: readonly Segment[] | undefined;
+  #sealed: ReadonlySet<string> | undefined;
   #edits: Edits | undefined;
   #edited: Buffer | undefined;
   #credential: { value: ClientCredential | undefined } | undefined;
@@ -179,6 +180,7 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   }
   patch(patches: readonly JsonPatch[]): void {
     const plugin = this.callOn("request").plugin;
+    this.assertUnsealed(patches);
     this.#editable().patch(patches, plugin);
     this.#edited = undefined;
   }
@@ -260,6 +262,22 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     if (body === undefined)
       throw new TokenmanError("TM_EDIT_IMPOSSIBLE", "the request's body cannot be read here");
     return body;
+  }
+  /** Throws TM_SEGMENT_SEALED where a patch changes what is signed. What holds it may go as a whole. */
+  assertUnsealed(patches: readonly JsonPatch[]): void {
+    for (const { pointer } of patches) {
+      // A member of the body itself is no segment's part.
+      for (let end = pointer.indexOf("/", 1); end >= 0; ) {
+        end = pointer.indexOf("/", end + 1);
+        const at = end < 0 ? pointer : pointer.slice(0, end);
+        if (this.#sealedPointers.has(at))
+          throw new TokenmanError("TM_SEGMENT_SEALED", `${at} is signed and must not be changed`);
+      }
+    }
+  }
+  get #sealedPointers(): ReadonlySet<string> {
+    this.#sealed ??= new Set(this.segments.filter(({ sealed }) => sealed).map(({ pointer }) => pointer));
+    return this.#sealed;
   }
   /** An attempt's own edits, to come over those of the exchange. */
   editsOver(): Edits {

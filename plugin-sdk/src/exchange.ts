@@ -185,6 +185,7 @@ export interface Exchange {
   stands(pointer: string): boolean;
   /** Replaces a segment's text. Throws TM_SEGMENT_SEALED, TM_EDIT_CONFLICT. */
   edit(segment: Segment, text: string): void;
+  /** Throws TM_SEGMENT_SEALED for what is in a sealed segment; a message may go as a whole with what is signed in it. */
   patch(patches: readonly JsonPatch[]): void;
   /** Whether any plugin changed the body. */
   readonly edited: boolean;

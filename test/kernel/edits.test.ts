@@ -123,6 +123,22 @@ describe("an edit", () => {
     assert.equal(sent(), BODY);
   });
 
+  it("by a patch spares what is signed, and may take away what holds it", async () => {
+    const codes: unknown[] = [];
+    const tries = ["/texts/2", "/texts/2/inside", "/texts/1", "/texts", "/n"].map((pointer) =>
+      editor(pointer, (ex) => {
+        try {
+          ex.patch([{ op: "replace", pointer, value: "x" }]);
+          codes.push("done");
+        } catch (error) {
+          codes.push((error as TokenmanError).code);
+        }
+      }),
+    );
+    await after(tries);
+    assert.deepEqual(codes, ["TM_SEGMENT_SEALED", "TM_SEGMENT_SEALED", "done", "done", "done"]);
+  });
+
   it("of several patches is made as a whole or not at all", async () => {
     const { sent } = await after([
       editor("a", (ex) => {
