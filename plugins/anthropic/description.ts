@@ -20,6 +20,8 @@ const WANTED: ReadonlySet<string> = new Set([
   "messages",
 ]);
 
+const TYPE: ReadonlySet<string> = new Set(["type"]);
+
 /** Types of tools that the client runs, less their date. A tool without a type is the client's too. */
 const CLIENT_TOOL = /^(?:custom$|bash_|text_editor_|computer_|memory_|browser_)/;
 
@@ -76,7 +78,7 @@ function toolsOf(tools: JsonNode | undefined, mcpServers: JsonNode | undefined):
     if (mcpServers !== undefined && mcpServers.items().length > 0) return "server";
     const items = tools?.items() ?? [];
     const isServer = (tool: JsonNode) => {
-      const type = textOf(tool.get("type"));
+      const type = textOf(tool.pick(TYPE).get("type"));
       return type !== undefined && !CLIENT_TOOL.test(type);
     };
     if (items.some(isServer)) return "server";

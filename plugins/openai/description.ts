@@ -30,6 +30,8 @@ const WANTED: ReadonlySet<string> = new Set([
   ...CAPS,
 ]);
 
+const TYPE: ReadonlySet<string> = new Set(["type"]);
+
 /** Types of tools that the client runs. A shell may run in the provider's container, so it is not among them. */
 const CLIENT_TOOLS: ReadonlySet<string> = new Set([
   "function",
@@ -106,7 +108,8 @@ function toolsOf(top: ReadonlyMap<string, JsonNode>): RequestDescription["tools"
   try {
     if (top.get("web_search_options")?.kind === "object") return "server";
     const tools = top.get("tools")?.items() ?? [];
-    if (tools.some((tool) => !CLIENT_TOOLS.has(textOf(tool.get("type")) ?? "function"))) return "server";
+    if (tools.some((tool) => !CLIENT_TOOLS.has(textOf(tool.pick(TYPE).get("type")) ?? "function")))
+      return "server";
     return tools.length > 0 || (top.get("functions")?.items().length ?? 0) > 0 ? "client" : "none";
   } catch {
     return "none";
