@@ -68,9 +68,22 @@ export class Conversations {
   get(key: string): Conversation {
     return this.#known.get(key) ?? NOTHING;
   }
-  /** `isLong`: whether it may ever be cut, and so is worth writing down. */
-  answered(key: string, last: LastTurn, isLong: boolean): void {
-    this.#keep(key, { last, cut: this.get(key).cut }, isLong);
+  /**
+   * Takes in what the provider made of a turn that has ended at `at`; false where it did not answer it. `isLong`: whether
+   * the conversation may ever be cut, and so is worth writing down.
+   */
+  ended(
+    exchange: Exchange,
+    { key, isLong, askedAt }: { readonly key: string; readonly isLong: boolean; readonly askedAt: number },
+    at: number,
+  ): boolean {
+    const answered = exchange.attempts.findLast(
+      ({ result }) => result?.kind === "reply" && result.status >= 200 && result.status < 300,
+    );
+    if (answered === undefined) return false;
+    const { last, cut } = this.get(key);
+    this.#keep(key, { last: lastTurnOf(exchange, answered, last, { askedAt, at }), cut }, isLong);
+    return true;
   }
   decided(key: string, cut: Cut | undefined): void {
     this.#keep(key, { last: this.get(key).last, cut }, true);
@@ -115,7 +128,7 @@ const DAY_MS = 24 * HOUR_MS;
  * What is to be known of the last turn, from an attempt that answered it: asked and answered at these times. `before`: what
  * was known until then.
  */
-export function lastTurnOf(
+function lastTurnOf(
   exchange: Exchange,
   attempt: Attempt,
   before: LastTurn | undefined,

@@ -11,7 +11,6 @@ import {
   type Decisions,
   type Exchange,
   type Logger,
-  lastTurnOf,
   mayTouch,
   measuredCut,
   noteRewrite,
@@ -88,15 +87,8 @@ export class Windower {
   /** What is remembered for the next turn: when this one was, and what the provider made of it. */
   readonly settled = (exchange: Exchange): void => {
     const followed = exchange.get(Followed);
-    if (followed === undefined) return;
-    const answered = exchange.attempts.findLast(
-      ({ result }) => result?.kind === "reply" && result.status >= 200 && result.status < 300,
-    );
-    if (answered === undefined) return;
     const { conversations, now } = this.#parts;
-    const { key, isLong, askedAt } = followed;
-    const { last } = conversations.get(key);
-    conversations.answered(key, lastTurnOf(exchange, answered, last, { askedAt, at: now() }), isLong);
+    if (followed !== undefined) conversations.ended(exchange, followed, now());
   };
 
   #go(exchange: Exchange, turns: Turns, key: string, conversation: Conversation): Promise<void> | undefined {

@@ -11,7 +11,6 @@ import {
   type Decisions,
   type Exchange,
   type Logger,
-  lastTurnOf,
   type ModelOverride,
   mayTouch,
   noteRewrite,
@@ -96,13 +95,8 @@ export class Summarizer {
     }
     const followed = exchange.get(Followed);
     if (followed === undefined) return;
-    const { key, isLong, askedAt, wanted } = followed;
-    const answered = exchange.attempts.findLast(
-      ({ result }) => result?.kind === "reply" && result.status >= 200 && result.status < 300,
-    );
-    if (answered === undefined) return;
-    const { last } = conversations.get(key);
-    conversations.answered(key, lastTurnOf(exchange, answered, last, { askedAt, at: now() }), isLong);
+    const { key, wanted } = followed;
+    if (!conversations.ended(exchange, followed, now())) return;
     if (wanted !== undefined && drafts.mayBegin(key, now())) void maker.make(exchange, key, wanted);
   };
 
