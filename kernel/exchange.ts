@@ -15,6 +15,7 @@ import {
   type ReplyInit,
   type RequestDescription,
   type Segment,
+  type SegmentSpan,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
 import type { Asker } from "./asker.ts";
@@ -74,6 +75,7 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   /** Calls of plugins that have not ended in the turn in which they began. */
   #calls: Set<TapCall> | undefined;
   #description: { value: RequestDescription | undefined } | undefined;
+  #spans: readonly SegmentSpan[] | undefined;
   #segments: readonly Segment[] | undefined;
   #sealed: ReadonlySet<string> | undefined;
   #edits: Edits | undefined;
@@ -140,18 +142,23 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     this.#session ??= this.format?.sessionId(this.request.headers) ?? this.#derivedSession();
     return this.#session;
   }
-  get segments(): readonly Segment[] {
-    if (this.#segments === undefined) {
+  get spans(): readonly SegmentSpan[] {
+    if (this.#spans === undefined) {
       const { body } = this.request;
-      if (body === undefined) this.#segments = [];
-      else {
-        this.#edits ??= new Edits(body, this.id);
-        const edits = this.#edits;
-        const spans = this.#ofDialect("segments", (dialect) => dialect.segments(body)) ?? [];
-        this.#segments = spans.map((span) => new SegmentState(span, body, edits));
-      }
+      const spans =
+        body === undefined ? undefined : this.#ofDialect("segments", (dialect) => dialect.segments(body));
+      this.#spans = spans ?? [];
     }
+    return this.#spans;
+  }
+  get segments(): readonly Segment[] {
+    this.#segments ??= this.spans.map((span) => this.segmentOf(span));
     return this.#segments;
+  }
+  segmentOf(span: SegmentSpan): Segment {
+    const body = this.editableBody();
+    this.#edits ??= new Edits(body, this.id);
+    return new SegmentState(span, body, this.#edits);
   }
   read(pointer: string): unknown {
     try {
@@ -276,7 +283,7 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     }
   }
   get #sealedPointers(): ReadonlySet<string> {
-    this.#sealed ??= new Set(this.segments.filter(({ sealed }) => sealed).map(({ pointer }) => pointer));
+    this.#sealed ??= new Set(this.spans.filter(({ sealed }) => sealed).map(({ pointer }) => pointer));
     return this.#sealed;
   }
   /** An attempt's own edits, to come over those of the exchange. */
@@ -355,8 +362,7 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   }
   #derivedSession(): string {
     const opening = this.#ofDialect("opening", () => this.description?.opening);
-    if (opening !== undefined)
-      return this.home.hash.ofBeginning(`${this.credential?.secret ?? ""}\n${opening}`);
+    if (opening !== undefined) return this.home.hash.ofBeginning(this.credential?.secret ?? "", opening);
     const parts = [this.credentialHash];
     for (const segment of this.segments) {
       if (segment.role === "system") parts.push(segment.hash);

@@ -4,6 +4,9 @@ import crypto from "node:crypto";
 const LENGTH = 22;
 /** Secrets whose hashes are kept: a proxy has few clients. */
 const MAX_SECRETS = 1_000;
+/** Beginnings of conversations whose hashes are kept, and how long they are at the least. */
+const MAX_BEGINNINGS = 32;
+const MIN_KEPT = 1_024;
 
 /** Hashes with a key of this data folder, so that they cannot be looked up elsewhere. The key is asked for at the first. */
 export class KeyedHash {
@@ -11,6 +14,8 @@ export class KeyedHash {
   #key: Buffer | undefined;
   #hexKey = "";
   readonly #ofSecrets = new Map<string, string>();
+  readonly #beginnings: { readonly secret: string; readonly text: string; readonly hash: string }[] = [];
+  #next = 0;
 
   constructor(readKey: () => Buffer) {
     this.#readKey = readKey;
@@ -30,12 +35,25 @@ export class KeyedHash {
     return hash;
   }
   /**
-   * Of a text that is new with nearly every request: a keyed prefix costs half of an HMAC, and a part of the hash, which is
-   * all that is told, cannot be continued.
+   * Of a conversation's beginning, under the secret that it came with: a keyed prefix costs half of an HMAC, and a part of
+   * the hash, which is all that is told, cannot be continued.
    */
-  ofBeginning(text: string): string {
+  ofBeginning(secret: string, text: string): string {
+    const known = text.length < MIN_KEPT ? undefined : this.#beginning(secret, text);
+    if (known !== undefined) return known;
     this.#known();
-    return crypto.hash("sha256", this.#hexKey + text, "base64url").slice(0, LENGTH);
+    const hash = crypto.hash("sha256", `${this.#hexKey}${secret}\n${text}`, "base64url").slice(0, LENGTH);
+    if (text.length >= MIN_KEPT) {
+      this.#beginnings[this.#next] = { secret, text, hash };
+      this.#next = (this.#next + 1) % MAX_BEGINNINGS;
+    }
+    return hash;
+  }
+  /** A dialect gives the same string for a conversation that goes on: then only that is compared. */
+  #beginning(secret: string, text: string): string | undefined {
+    for (const known of this.#beginnings)
+      if (known.text === text && known.secret === secret) return known.hash;
+    return undefined;
   }
   #known(): Buffer {
     if (this.#key === undefined) {

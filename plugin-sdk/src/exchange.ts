@@ -1,4 +1,4 @@
-import type { Dialect, EventVerdict, RequestDescription, Segment, Usage } from "./dialect.ts";
+import type { Dialect, EventVerdict, RequestDescription, Segment, SegmentSpan, Usage } from "./dialect.ts";
 import type { ErrorCode } from "./errors.ts";
 import type { ClientCredential, Format, PublicError } from "./format.ts";
 import type { RawHeaders } from "./headers.ts";
@@ -177,6 +177,13 @@ export interface Exchange {
   /** Whether the client asked with `X-Tokenman-NoCompress` that nothing be rewritten to save tokens. */
   readonly noCompress: boolean;
   readonly segments: readonly Segment[];
+  /**
+   * Where the segments stand, in the same order: for who looks for few among the hundreds that an agent sends with every
+   * turn. A span may be the same object as in the turn before.
+   */
+  readonly spans: readonly SegmentSpan[];
+  /** The segment at one of {@link spans}. */
+  segmentOf(span: SegmentSpan): Segment;
   /** The value at a JSON pointer in the body as the client sent it; undefined where there is none. */
   read(pointer: string): unknown;
   /** The place of that value in the body. All that asks for places, and all edits, share one scan of the body. */

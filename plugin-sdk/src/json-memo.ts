@@ -6,8 +6,11 @@ import { documentStart, JsonSyntaxError, OPEN_OBJECT } from "./json-text.ts";
 const GRAIN_BYTES = 512;
 const STRIDE_BYTES = 65_536;
 
-/** A digest is made of those of pieces of this size, so that a new turn costs the hash of its last pieces. */
-const PIECE_BYTES = 16_384;
+/** As many texts are remembered not to be in a document. */
+const MAX_SEARCHED = 8;
+
+/** A digest is made piece by piece, so that a new turn costs the hashes of its last pieces. */
+const PIECE_BYTES = 4_096;
 
 /** Bounds of a {@link DocumentMemo}. */
 export interface DocumentMemoBounds {
@@ -39,8 +42,10 @@ export class KnownDocument implements Outlined {
   /** One note is enough: a document is of one dialect. */
   #note: Note<unknown> | undefined;
   #noteOf: symbol | undefined;
-  /** The digests of the first pieces, as far as they were asked for and still stand. */
+  /** For each of the first pieces the digest of all up to it, as far as they were asked for and still stand. */
   #pieces: string[] = [];
+  /** How many first bytes surely have none of what was searched for. */
+  #without: Map<string, number> | undefined;
 
   constructor(buf: Buffer, outline: Outline) {
     this.bytes = Buffer.allocUnsafeSlow(buf.length + (buf.length >> 2));
@@ -69,9 +74,20 @@ export class KnownDocument implements Outlined {
     this.length = buf.length;
     this.outline = outline;
     this.#pieces.length = Math.min(this.#pieces.length, Math.floor(prefix / PIECE_BYTES));
+    if (this.#without !== undefined)
+      for (const [text, bytes] of this.#without) if (bytes > prefix) this.#without.set(text, prefix);
     if (this.#note === undefined) return;
     this.#note.prefix = Math.min(this.#note.prefix, prefix);
     this.#note.suffix = Math.min(this.#note.suffix, suffix);
+  }
+  /** See {@link DocumentMemo.includes}. */
+  includes(text: string): boolean {
+    this.#without ??= new Map();
+    const without = this.#without.get(text) ?? 0;
+    const latest = this.bytes.subarray(0, this.length);
+    const at = latest.indexOf(text, Math.max(0, without - text.length + 1), "latin1");
+    if (this.#without.size < MAX_SEARCHED || without > 0) this.#without.set(text, at < 0 ? this.length : at);
+    return at >= 0;
   }
   /** See {@link DocumentMemo.digestOf}. */
   digest(): string {
@@ -80,18 +96,20 @@ export class KnownDocument implements Outlined {
   }
 }
 
-/** Adds the digests of the pieces that `pieces` does not have yet. */
+/** Adds what `pieces` does not have yet: for each piece the hash of the digest before and of its own hash. */
 function addPieces(bytes: Buffer, length: number, pieces: string[]): void {
+  let before = pieces.at(-1) ?? "";
   for (let from = PIECE_BYTES * pieces.length; from < length; from += PIECE_BYTES) {
     const piece = bytes.subarray(from, Math.min(from + PIECE_BYTES, length));
-    pieces.push(crypto.hash("sha256", piece, "base64url"));
+    const hash = crypto.hash("sha256", piece, "base64url");
+    before = before === "" ? hash : crypto.hash("sha256", before + hash, "base64url");
+    pieces.push(before);
   }
 }
 
 /** The number of pieces is told, too: what is hashed here might itself be some document's only piece. */
 function digestOfPieces(pieces: readonly string[]): string {
-  const whole = pieces.length === 1 ? pieces[0]! : crypto.hash("sha256", pieces.join("\n"), "base64url");
-  return `${pieces.length}.${whole}`;
+  return `${pieces.length}.${pieces.at(-1)}`;
 }
 
 /** Remembers the last documents it was asked about, to scan of a new turn of one of them only what is new. */
@@ -138,7 +156,7 @@ export class DocumentMemo {
   }
 
   /**
-   * A hash that tells documents apart, byte for byte (SHA-256 of the SHA-256 of its pieces). Of a new turn
+   * A hash that tells documents apart, byte for byte (a chain of the SHA-256 of its pieces). Of a new turn
    * of a known document only what is new is hashed.
    */
   digestOf(buf: Buffer): string {
@@ -147,6 +165,13 @@ export class DocumentMemo {
     const pieces: string[] = [];
     addPieces(buf, Math.max(1, buf.length), pieces);
     return digestOfPieces(pieces);
+  }
+  /**
+   * Whether `text`, of ASCII characters, is anywhere in `buf`. Of a new turn of a known document only what is new is
+   * searched: a text that begins with a quote, as a key does, is slow to search for where quotes are dense.
+   */
+  includes(buf: Buffer, text: string): boolean {
+    return this.#documentOf(buf)?.includes(text) ?? buf.includes(text, 0, "latin1");
   }
   #documentOf(buf: Buffer): KnownDocument | undefined {
     const open = documentStart(buf);

@@ -11,6 +11,7 @@ import {
   JsonTape,
   memberStart,
   OPEN_ARRAY,
+  OPEN_OBJECT,
   scanValue,
   skipSpace,
   unexpected,
@@ -33,6 +34,8 @@ const UNLISTED = -1;
 
 /** Arrays of more elements than this are not listed: they are lists of numbers, not conversations. */
 const MAX_ELEMENTS = 4_096;
+/** … and of as many objects, which are conversations: bounded by what a list of them takes in memory. */
+const MAX_OBJECTS = 65_536;
 
 /** A document that was outlined before: the first `length` of `bytes`. */
 export interface Outlined {
@@ -85,6 +88,8 @@ class Scan {
   #keyStart = 0;
   #keyEnd = 0;
   #firstElement = 0;
+  /** As many numbers of the array that the scan is in, or was last in, are listed. */
+  #most = 0;
 
   constructor(buf: Buffer) {
     this.#buf = buf;
@@ -140,7 +145,7 @@ class Scan {
     const isEmpty = buf[pos] === CLOSE_ARRAY && elements.length === first;
     const end = isEmpty ? pos + 1 : this.#elements(pos);
     let count = elements.length - first;
-    if (count > ELEMENT * MAX_ELEMENTS) {
+    if (count > this.#most) {
       elements.length = first;
       count = UNLISTED;
     }
@@ -152,7 +157,9 @@ class Scan {
   #elements(from: number): number {
     const buf = this.#buf;
     const { elements } = this.outline;
-    const most = this.#firstElement + ELEMENT * MAX_ELEMENTS;
+    const opening = elements[this.#firstElement] ?? skipSpace(buf, from);
+    this.#most = ELEMENT * (buf[opening] === OPEN_OBJECT ? MAX_OBJECTS : MAX_ELEMENTS);
+    const most = this.#firstElement + this.#most;
     for (let pos = from; ; pos++) {
       const start = skipSpace(buf, pos);
       const end = scanValue(buf, start, null);

@@ -116,22 +116,36 @@ export class BodyReader {
     const value = this.get(key);
     if (value === undefined || value.kind !== "array") return;
     const before = this.#partBefore(key, value.start);
-    const listed: Listed[] = [];
-    this.#each(key, value, (start, end) => {
+    const { members, elements } = this.#outline;
+    const at = this.#members.get(key)!;
+    const count = members[at + 5]!;
+    const first = members[at + 4]!;
+    const listed = this.#standing(before, first, count);
+    const take = (start: number, end: number): void => {
       const index = listed.length;
       listed.push(this.#take(before?.listed[index], start, end, (node, into) => list(node, index, into)));
-    });
+    };
+    for (let element = first + 2 * listed.length; element < first + count; element += 2)
+      take(elements[element]!, elements[element + 1]!);
+    if (count < 0) for (const { start, end } of value.items()) take(start, end);
     this.parts.set(key, { start: value.start, listed });
   }
 
-  #each(key: string, value: JsonNode, visit: (start: number, end: number) => void): void {
-    const { members, elements } = this.#outline;
-    const at = this.#members.get(key)!;
-    const first = members[at + 4]!;
-    const count = members[at + 5]!;
-    for (let element = first; element < first + count; element += 2)
-      visit(elements[element]!, elements[element + 1]!);
-    if (count < 0) for (const { start, end } of value.items()) visit(start, end);
+  /** The first elements, as far as they stand where they stood: most of a conversation. */
+  #standing(part: Part | undefined, first: number, count: number): Listed[] {
+    const before = this.#before;
+    if (part === undefined || before === undefined) return [];
+    const { elements } = this.#outline;
+    const most = Math.min(part.listed.length, count / 2);
+    let standing = 0;
+    for (; standing < most; standing++) {
+      const each = part.listed[standing]!;
+      const at = first + 2 * standing;
+      if (each.end > before.prefix || each.end !== elements[at + 1] || each.start !== elements[at]) break;
+      this.#listed.push(each);
+      for (const span of each.spans) this.spans.push(span);
+    }
+    return part.listed.slice(0, standing);
   }
 
   /** What was listed of the value before, if the value begins where it began, from the body's beginning or its end. */

@@ -1,6 +1,7 @@
 import {
   countOf,
   type JsonNode,
+  KnownBytes,
   openingOf,
   parsedOf,
   type RequestDescription,
@@ -25,10 +26,13 @@ const TYPE: ReadonlySet<string> = new Set(["type"]);
 /** Types of tools that the client runs, less their date. A tool without a type is the client's too. */
 const CLIENT_TOOL = /^(?:custom$|bash_|text_editor_|computer_|memory_|browser_)/;
 
+/** Of lists of tools, which come again with every turn. */
+const kinds = new KnownBytes<RequestDescription["tools"]>();
+
 /** Reads what routing and accounting need from a Messages body; undefined where it is no JSON object. */
 export function describe(body: Buffer): RequestDescription | undefined {
   const top = topLevelOf(body, WANTED, requestBodies);
-  return top === undefined ? undefined : new MessagesDescription(top);
+  return top === undefined ? undefined : new MessagesDescription(body, top);
 }
 
 class MessagesDescription implements RequestDescription {
@@ -36,6 +40,7 @@ class MessagesDescription implements RequestDescription {
   readonly modelPointer: string | undefined;
   readonly stream: boolean;
   readonly maxOutputTokens: number | undefined;
+  readonly #body: Buffer;
   readonly #temperature: JsonNode | undefined;
   readonly #tools: JsonNode | undefined;
   readonly #mcpServers: JsonNode | undefined;
@@ -43,7 +48,8 @@ class MessagesDescription implements RequestDescription {
   readonly #messages: JsonNode | undefined;
   #kind: RequestDescription["tools"] | undefined;
 
-  constructor(top: ReadonlyMap<string, JsonNode>) {
+  constructor(body: Buffer, top: ReadonlyMap<string, JsonNode>) {
+    this.#body = body;
     this.model = textOf(top.get("model"));
     this.modelPointer = this.model === undefined ? undefined : "/model";
     this.stream = top.get("stream")?.kind === "true";
@@ -56,7 +62,7 @@ class MessagesDescription implements RequestDescription {
   }
 
   get opening(): string {
-    return openingOf(this.#system, this.#messages);
+    return openingOf(this.#system, this.#messages, this.#body);
   }
 
   get sampling(): RequestDescription["sampling"] {
@@ -67,23 +73,31 @@ class MessagesDescription implements RequestDescription {
 
   /** Worked out at first use: tool definitions are a large part of an agent's body. */
   get tools(): RequestDescription["tools"] {
-    this.#kind ??= toolsOf(this.#tools, this.#mcpServers);
+    this.#kind ??= toolsOf(this.#body, this.#tools, this.#mcpServers);
     return this.#kind;
   }
 }
 
 /** A type that is not known to be the client's counts as the provider's: the careful answer for whoever asks. */
-function toolsOf(tools: JsonNode | undefined, mcpServers: JsonNode | undefined): RequestDescription["tools"] {
+function toolsOf(
+  body: Buffer,
+  tools: JsonNode | undefined,
+  mcpServers: JsonNode | undefined,
+): RequestDescription["tools"] {
   try {
     if (mcpServers !== undefined && mcpServers.items().length > 0) return "server";
-    const items = tools?.items() ?? [];
-    const isServer = (tool: JsonNode) => {
-      const type = textOf(tool.pick(TYPE).get("type"));
-      return type !== undefined && !CLIENT_TOOL.test(type);
-    };
-    if (items.some(isServer)) return "server";
-    return items.length > 0 ? "client" : "none";
+    return tools === undefined ? "none" : kinds.of(body, tools.start, tools.end, () => kindOf(tools));
   } catch {
     return "none";
   }
+}
+
+function kindOf(tools: JsonNode): RequestDescription["tools"] {
+  const items = tools.items();
+  const isServer = (tool: JsonNode) => {
+    const type = textOf(tool.pick(TYPE).get("type"));
+    return type !== undefined && !CLIENT_TOOL.test(type);
+  };
+  if (items.some(isServer)) return "server";
+  return items.length > 0 ? "client" : "none";
 }

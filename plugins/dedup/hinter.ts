@@ -4,6 +4,7 @@ import {
   type Exchange,
   type Logger,
   mayTouch,
+  requestBodies,
   type SavingsGuard,
   type Slot,
   slot,
@@ -144,7 +145,7 @@ export class Hinter {
     if (body.length < MIN_BYTES) return "short";
     if (mayTouch(this.#parts.guard, exchange, "dedup", "hint") !== "new") return "untouched";
     // As a string of its own, in quotes: within a text the quotes would be escaped.
-    if (vendor === "anthropic" && body.includes('"cache_control"')) return "client";
+    if (vendor === "anthropic" && requestBodies.includes(body, '"cache_control"')) return "client";
     if (vendor === "openai" && !isConversation(exchange, body)) return "first";
     const cacheKey = vendor === "openai" ? cacheKeyFor(exchange) : undefined;
     if (cacheKey === "") return "client";
@@ -153,7 +154,7 @@ export class Hinter {
       parts === undefined ? -1 : vendor === "openai" ? parts.turns.length - 1 : lastUserMessage(parts.turns);
     if (parts === undefined || last < 0) return "unreadable";
     const print = fingerprintOf(body, parts, last);
-    const key = conversationKey(exchange, parts);
+    const key = conversationKey(exchange, body, parts);
     const found = this.#parts.memory.conversation(key);
     const finish = (before: Conversation | undefined): Plan =>
       this.#planned(exchange, body, { vendor, parts, last, print, key, cacheKey, before });

@@ -1,5 +1,5 @@
 import crypto from "node:crypto";
-import { type Exchange, type JsonNode, textOf } from "@tokenman/plugin-sdk";
+import { type Exchange, type JsonNode, KnownBytes, textOf } from "@tokenman/plugin-sdk";
 
 /** Where the parts of a request stand that a provider's prompt cache is about, in the order in which it reads them. */
 export interface PromptParts {
@@ -21,27 +21,40 @@ export interface Fingerprint {
   readonly tail: string;
 }
 
+const ROLE: ReadonlySet<string> = new Set(["role"]);
+
+/** Hashes of tools and system prompts, and keys by first messages: what comes again with every turn. */
+const hashes = new KnownBytes<string>();
+const keys = new KnownBytes<{ session: string; key: string }>();
+
 /** Bytes at the end that are compared; what was inserted or removed before them moves them. */
 const TAIL_BYTES = 1_024;
 
 /** The parts of a request of any dialect; undefined where it has no list of messages with something in it. */
 export function partsOf(exchange: Exchange): PromptParts | undefined {
-  const messages = exchange.node("/messages");
-  const list = messages ?? exchange.node("/input");
-  const turns = list?.items();
-  if (list === undefined || turns === undefined || turns.length === 0) return undefined;
-  return {
-    model: exchange.description?.model ?? "",
-    tools: exchange.node("/tools") ?? exchange.node("/functions"),
-    system: exchange.node("/system") ?? exchange.node("/instructions") ?? leadingSystem(turns[0]),
-    list,
-    turns,
-  };
+  try {
+    const root = exchange.node("");
+    const list = root?.get("messages") ?? root?.get("input");
+    const turns = list?.items();
+    if (root === undefined || list === undefined || turns === undefined || turns.length === 0)
+      return undefined;
+    return {
+      model: exchange.description?.model ?? "",
+      tools: root.get("tools") ?? root.get("functions"),
+      system: root.get("system") ?? root.get("instructions") ?? leadingSystem(turns[0]),
+      list,
+      turns,
+    };
+  } catch {
+    // A key that does not decode.
+    return undefined;
+  }
 }
 
 /** Chat Completions has its system prompt among the messages. */
 function leadingSystem(first: JsonNode | undefined): JsonNode | undefined {
-  const role = textOf(first?.get("role"));
+  // A long one is not kept apart for its role.
+  const role = textOf(first?.pick(ROLE).get("role"));
   return role === "system" || role === "developer" ? first : undefined;
 }
 
@@ -69,14 +82,19 @@ export function continues(body: Buffer, { list }: PromptParts, before: Fingerpri
 }
 
 /** A conversation is told from others by its session and its first message. */
-export function conversationKey({ session }: Exchange, { turns, system }: PromptParts): string {
+export function conversationKey({ session }: Exchange, body: Buffer, { turns, system }: PromptParts): string {
   const first = turns[0] === system ? turns[1] : turns[0];
-  return shortHash(`${session}\n${first?.head(4_096) ?? ""}`);
+  const make = (): string => shortHash(`${session}\n${first?.head(4_096) ?? ""}`);
+  // A request that nothing follows is not kept.
+  if (first === undefined || turns.length < 3) return make();
+  const known = keys.of(body, first.start, first.end, () => ({ session, key: make() }));
+  if (known.session !== session) Object.assign(known, { session, key: make() });
+  return known.key;
 }
 
 /** Tools and system as one account's cache has them. */
 export function headKey({ credentialHash }: Exchange, { model, tools, system }: Fingerprint): string {
-  return shortHash(`${credentialHash} ${model} ${tools} ${system}`);
+  return `${credentialHash} ${tools} ${system} ${model}`;
 }
 
 function tailOf(body: Buffer, start: number, bytes: number): string {
@@ -84,7 +102,9 @@ function tailOf(body: Buffer, start: number, bytes: number): string {
 }
 
 function hashOf(body: Buffer, node: JsonNode | undefined): string {
-  return node === undefined ? "" : shortHash(body.subarray(node.start, node.end));
+  if (node === undefined) return "";
+  const { start, end } = node;
+  return hashes.of(body, start, end, () => shortHash(body.subarray(start, end)));
 }
 
 /** 96 bits: nobody gains by making two of them alike. */

@@ -1,6 +1,7 @@
 import {
   countOf,
   type JsonNode,
+  KnownBytes,
   openingOf,
   parsedOf,
   type RequestDescription,
@@ -43,10 +44,13 @@ const CLIENT_TOOLS: ReadonlySet<string> = new Set([
   "computer_use_preview",
 ]);
 
+/** Of lists of tools, which come again with every turn. */
+const kinds = new KnownBytes<RequestDescription["tools"]>();
+
 /** Reads what routing and accounting need from a body of any OpenAI dialect; undefined where it is no JSON object. */
 export function describe(body: Buffer): RequestDescription | undefined {
   const top = topLevelOf(body, WANTED, requestBodies);
-  return top === undefined ? undefined : new OpenAiDescription(top);
+  return top === undefined ? undefined : new OpenAiDescription(body, top);
 }
 
 export class OpenAiDescription implements RequestDescription {
@@ -54,10 +58,12 @@ export class OpenAiDescription implements RequestDescription {
   readonly modelPointer: string | undefined;
   readonly stream: boolean;
   readonly maxOutputTokens: number | undefined;
+  readonly #body: Buffer;
   readonly #top: ReadonlyMap<string, JsonNode>;
   #kind: RequestDescription["tools"] | undefined;
 
-  constructor(top: ReadonlyMap<string, JsonNode>) {
+  constructor(body: Buffer, top: ReadonlyMap<string, JsonNode>) {
+    this.#body = body;
     this.model = textOf(top.get("model"));
     this.modelPointer = this.model === undefined ? undefined : "/model";
     this.stream = top.get("stream")?.kind === "true";
@@ -67,7 +73,8 @@ export class OpenAiDescription implements RequestDescription {
   }
 
   get opening(): string {
-    return openingOf(this.#top.get("instructions"), this.#top.get("messages") ?? this.#top.get("input"));
+    const turns = this.#top.get("messages") ?? this.#top.get("input");
+    return openingOf(this.#top.get("instructions"), turns, this.#body);
   }
 
   get sampling(): RequestDescription["sampling"] {
@@ -98,20 +105,27 @@ export class OpenAiDescription implements RequestDescription {
 
   /** Worked out at first use: tool definitions are a large part of an agent's body. */
   get tools(): RequestDescription["tools"] {
-    this.#kind ??= toolsOf(this.#top);
+    this.#kind ??= toolsOf(this.#body, this.#top);
     return this.#kind;
   }
 }
 
 /** A type that is not known to be the client's counts as the provider's: the careful answer for whoever asks. */
-function toolsOf(top: ReadonlyMap<string, JsonNode>): RequestDescription["tools"] {
+function toolsOf(body: Buffer, top: ReadonlyMap<string, JsonNode>): RequestDescription["tools"] {
   try {
     if (top.get("web_search_options")?.kind === "object") return "server";
-    const tools = top.get("tools")?.items() ?? [];
-    if (tools.some((tool) => !CLIENT_TOOLS.has(textOf(tool.pick(TYPE).get("type")) ?? "function")))
-      return "server";
-    return tools.length > 0 || (top.get("functions")?.items().length ?? 0) > 0 ? "client" : "none";
+    const tools = top.get("tools");
+    const kind =
+      tools === undefined ? "none" : kinds.of(body, tools.start, tools.end, () => kindOf(tools.items()));
+    if (kind !== "none") return kind;
+    return (top.get("functions")?.items().length ?? 0) > 0 ? "client" : "none";
   } catch {
     return "none";
   }
+}
+
+function kindOf(tools: readonly JsonNode[]): RequestDescription["tools"] {
+  if (tools.some((tool) => !CLIENT_TOOLS.has(textOf(tool.pick(TYPE).get("type")) ?? "function")))
+    return "server";
+  return tools.length > 0 ? "client" : "none";
 }

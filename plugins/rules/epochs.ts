@@ -55,5 +55,10 @@ export function epochsFor(
 
 /** The rules for a message. */
 export function rulesAt(epochs: readonly Epoch[], message: number): Ruleset {
-  return epochs.findLast(({ from }) => from <= Math.max(message, 0))?.rules ?? NO_RULES;
+  // Asked for each segment of each request.
+  for (let index = epochs.length - 1; index >= 0; index--) {
+    const { from, rules } = epochs[index]!;
+    if (from <= Math.max(message, 0)) return rules;
+  }
+  return NO_RULES;
 }

@@ -1,4 +1,4 @@
-import type { Segment } from "@tokenman/plugin-sdk";
+import type { Segment, SegmentSpan } from "@tokenman/plugin-sdk";
 import { minifyJson } from "./json-text.ts";
 import { isDataTool, isFileTool, looksLikeCode, quotesFile } from "./looks.ts";
 import { collapseWhitespace, referToInstructions, stripMarkdown } from "./prose.ts";
@@ -12,14 +12,12 @@ const MAX_CHARACTERS = 262_144;
 const MAX_LINED_CHARACTERS = 65_536;
 
 /** Whether the rules can concern a segment of `body` at all; told without reading its text. */
-export function isConcerned(segment: Segment, rules: Ruleset, body: Buffer): boolean {
-  const { kind, role } = segment;
-  if (segment.sealed || rules.id === "") return false;
-  if (kind === "tool-result")
-    return rules.toolOutput && !isFileTool(segment.tool) && segment.node.kind === "string";
+export function isConcerned(span: SegmentSpan, rules: Ruleset, body: Buffer): boolean {
+  const { kind, role, start } = span;
+  if (span.sealed || rules.id === "") return false;
+  if (kind === "tool-result") return rules.toolOutput && !isFileTool(span.tool) && body[start] === 0x22;
   if (kind !== "text" && kind !== "system") return false;
   if (role !== "user" && role !== "system") return false;
-  const { start } = segment.node;
   if (body[start] !== 0x22) return false;
   const first = body[start + 1];
   if (rules.whitespace || rules.markdown || rules.instructions) return true;

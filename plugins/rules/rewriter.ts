@@ -9,6 +9,7 @@ import {
   mayTouch,
   type SavingsGuard,
   type Segment,
+  type SegmentSpan,
   type Slot,
   slot,
   type Tokenizer,
@@ -134,23 +135,24 @@ export class Rewriter {
     found: string | undefined,
   ): Promise<void> | undefined {
     const { rules, book } = this.#parts;
-    const { segments } = exchange;
-    if (segments.length === 0) {
+    const { spans } = exchange;
+    if (spans.length === 0) {
       this.#parts.counts.count("unreadable");
       return undefined;
     }
-    const fresh = freshFrom(segments);
+    const fresh = freshFrom(spans);
     const known = found === undefined ? undefined : parseEpochs(found);
     // What a session that may not be touched any more brings anew is left alone for good.
     const { epochs, isNew } = epochsFor(known, touch === "new" ? rules : NO_RULES, fresh);
-    const concerned = segments.filter((segment) =>
-      isConcerned(segment, rulesAt(epochs, segment.message), body),
-    );
+    const concerned = concernedBy(spans, epochs, body);
     if (concerned.length === 0) return undefined;
     if (isNew) book.set(epochsKey(exchange), epochsText(epochs));
     const turn: Turn = { exchange, epochs, fresh, ...this.#context(exchange, epochs) };
     if (epochs.some((epoch) => epoch.rules.toolOutput)) exchange.set(Referring, turn);
-    return this.#apply(turn, concerned);
+    return this.#apply(
+      turn,
+      concerned.map((span) => exchange.segmentOf(span)),
+    );
   }
 
   #context(exchange: Exchange, epochs: readonly Epoch[]): Pick<Turn, "system" | "context"> {
@@ -299,8 +301,14 @@ function epochsKey({ project, session }: Exchange): string {
 }
 
 /** Behind the last answer; 0 where there is none. */
-function freshFrom(segments: readonly Segment[]): number {
-  let last = -1;
-  for (const { role, message } of segments) if (role === "assistant" && message > last) last = message;
-  return last + 1;
+function freshFrom(spans: readonly SegmentSpan[]): number {
+  // They come in the order of the messages.
+  return (spans.findLast(({ role }) => role === "assistant")?.message ?? -1) + 1;
+}
+
+/** The spans of the few segments that rules can concern. */
+function concernedBy(spans: readonly SegmentSpan[], epochs: readonly Epoch[], body: Buffer): SegmentSpan[] {
+  const found: SegmentSpan[] = [];
+  for (const span of spans) if (isConcerned(span, rulesAt(epochs, span.message), body)) found.push(span);
+  return found;
 }

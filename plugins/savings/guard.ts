@@ -26,6 +26,8 @@ export const Share: Slot<number> = slot<number>("savings.share");
 /** Set once a compressor of text has asked: whether the session is held out. */
 const Held: Slot<boolean> = slot<boolean>("savings.held");
 
+const Found: Slot<Session> = slot<Session>("savings.session");
+
 export interface GuardParts {
   readonly sessions: Sessions;
   readonly pricing: Pricing | undefined;
@@ -43,7 +45,7 @@ export class Guard implements SavingsGuard {
   }
 
   touch(exchange: Exchange, plugin: string, kind: CompressionKind): Touch {
-    const session = this.#parts.sessions.of(keyOf(exchange));
+    const session = this.#sessionOf(exchange);
     if (kind === "rewrite" && this.#isHeld(exchange, session)) return "none";
     return session.effects.get(plugin)?.isLoss === true ? "known" : "new";
   }
@@ -54,7 +56,7 @@ export class Guard implements SavingsGuard {
     const held = exchange.get(Held);
     const claim = providerCacheClaim(exchange);
     if (rewrites.length === 0 && held === undefined && claim === undefined) return;
-    const session = this.#parts.sessions.of(keyOf(exchange));
+    const session = this.#sessionOf(exchange);
     for (const attempt of exchange.attempts) {
       if (attempt.usage !== undefined) this.#account(exchange, attempt, session, { rewrites, held, claim });
     }
@@ -137,6 +139,16 @@ export class Guard implements SavingsGuard {
       );
     else
       this.#parts.log.info(facts, `${plugin} has saved more than it cost in this session again: it goes on`);
+  }
+
+  /** Looked up once for all that ask. */
+  #sessionOf(exchange: Exchange): Session {
+    let session = exchange.get(Found);
+    if (session === undefined) {
+      session = this.#parts.sessions.of(keyOf(exchange));
+      exchange.set(Found, session);
+    }
+    return session;
   }
 
   #isHeld(exchange: Exchange, session: Session): boolean {

@@ -167,8 +167,37 @@ test("documents have the same digest exactly where they have the same bytes, wha
     assert.notEqual(memo.digestOf(other), memo.digestOf(bytes));
   }
   const pieces = Buffer.from("a".repeat(50_000));
-  assert.match(memo.digestOf(pieces), /^4\./);
+  assert.match(memo.digestOf(pieces), /^13\./);
   assert.match(memo.digestOf(Buffer.alloc(0)), /^1\./);
+});
+
+test("a text is found in a document exactly where it is, whatever was searched in the turn before", () => {
+  const random = new Random(17);
+  const memo = small();
+  let text = `{"messages":["${"m".repeat(2_000)}"],"x":1}`;
+  for (let round = 0; round < 2_000; round++) {
+    const at = 14 + random.below(text.length - 30);
+    const put = random.pick(["", "n", '","key":', '","ke', 'y":', "long ".repeat(random.below(300))]);
+    const taken = random.chance(0.3) ? random.below(text.length - at - 10) : 0;
+    text = `${text.slice(0, at)}${put}${text.slice(at + taken)}`;
+    if (text.length > 6_000) text = `${text.slice(0, 2_000)}"],"x":1}`;
+    const bytes = Buffer.from(text);
+    for (const wanted of ['"key"', "mm", "long long"])
+      assert.equal(memo.includes(bytes, wanted), text.includes(wanted), `round ${round}: ${wanted}`);
+  }
+});
+
+test("a conversation of ten thousand messages is listed message by message, a list of as many numbers is not", () => {
+  const messages = Array.from({ length: 10_000 }, (_, index) => `{"n":${index}}`).join();
+  const memo = small();
+  const body = Buffer.from(`{"messages":[${messages}],"x":[${"1,".repeat(9_999)}1]}`);
+  const { outline } = outlineOf(body, 0);
+  assert.equal(outline.elements.length, 20_000);
+  const counts = [outline.members[5], outline.members[11]];
+  assert.deepEqual(counts, [20_000, -1]);
+  const next = `{"messages":[${messages},{"n":10000}],"x":[1]}`;
+  assert.equal(found(body.toString(), memo), found(body.toString()));
+  assert.equal(found(next, memo), found(next));
 });
 
 test("conversations that take turns keep their places, and the oldest one goes", () => {
