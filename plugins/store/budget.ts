@@ -1,6 +1,7 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { BudgetWindow, Reservation, ReserveResult } from "@tokenman/plugin-sdk";
 import { TEXT_KINDS, type TextKind } from "./codes.ts";
+import { readDetail } from "./detail.ts";
 import { HOUR_MS, type Rollup } from "./rollup.ts";
 import { keyAt } from "./time-key.ts";
 
@@ -115,13 +116,10 @@ export class Budget {
     // Windows of time zones that are half an hour off begin and end within an hour.
     const edge = (since: number, until: number): number => {
       if (since >= until) return 0;
-      const attempts = kind === "provider" || kind === "model";
+      if (kind === "provider" || kind === "model")
+        return attemptsCost(this.#db, kind, values[0]!, keyAt(since), keyAt(until));
       const row = this.#db
-        .prepare(
-          attempts
-            ? `SELECT total(cost) AS cost FROM attempt WHERE request >= ? AND request < ?${where}`
-            : `SELECT total(cost) AS cost FROM request WHERE id >= ? AND id < ?${where}`,
-        )
+        .prepare(`SELECT total(cost) AS cost FROM request WHERE id >= ? AND id < ?${where}`)
         .get(keyAt(since), keyAt(until), ...values);
       return Number(row?.["cost"] ?? 0);
     };
@@ -131,6 +129,30 @@ export class Budget {
       edge(Math.max(lastHour * HOUR_MS, firstHour * HOUR_MS), to)
     );
   }
+}
+
+/** What the attempts at one provider, or with one model, cost of the exchanges whose keys are in the range. */
+function attemptsCost(
+  db: DatabaseSync,
+  kind: "provider" | "model",
+  name: number,
+  from: number,
+  below: number,
+): number {
+  const older = db
+    .prepare(`SELECT total(cost) AS cost FROM attempt WHERE request >= ? AND request < ? AND ${kind} = ?`)
+    .get(from, below, name);
+  let cost = Number(older?.["cost"] ?? 0);
+  const details = db
+    .prepare(
+      "SELECT detail FROM request WHERE id >= ? AND id < ? AND detail IS NOT NULL AND cost IS NOT NULL",
+    )
+    .iterate(from, below);
+  for (const { detail } of details) {
+    for (const attempt of readDetail(detail as Uint8Array)?.attempts ?? [])
+      if (attempt[kind] === name) cost += Number(attempt.cost ?? 0);
+  }
+  return cost;
 }
 
 const SCOPES: ReadonlySet<string> = new Set(["project", "provider", "model"]);

@@ -1,7 +1,7 @@
 import type { DatabaseSync } from "node:sqlite";
 import type { LedgerRecord, LedgerSummary } from "@tokenman/plugin-sdk";
-import { SUMMARY, summaryOf } from "./page.ts";
 import { record } from "./record.ts";
+import { Summaries } from "./summary.ts";
 import { keyAt, uuidText } from "./time-key.ts";
 
 /** From inclusive, to exclusive; milliseconds since the epoch. */
@@ -12,8 +12,9 @@ export interface ExportRange {
 
 /** One JSON object a line and exchange, oldest first, with attempts, savings and timings. */
 export function* jsonLines(db: DatabaseSync, range: ExportRange, withBodies: boolean): Generator<string> {
+  const summaries = new Summaries(db);
   for (const { uuid } of keys(db, range)) {
-    const found = record(db, uuidText(uuid));
+    const found = record(db, uuidText(uuid), summaries);
     if (found !== undefined) yield JSON.stringify(plain(found, withBodies));
   }
 }
@@ -61,11 +62,10 @@ const COLUMNS = [
 /** One line an exchange, oldest first, below a line of names (RFC 4180, less its CR). Times are ISO 8601. */
 export function* csv(db: DatabaseSync, range: ExportRange): Generator<string> {
   yield COLUMNS.join(",");
-  const find = db.prepare(SUMMARY);
+  const summaries = new Summaries(db);
   for (const { id } of keys(db, range)) {
-    const row = find.get(id);
-    if (row === undefined) continue;
-    const summary = summaryOf(row);
+    const summary = summaries.of(id)?.summary;
+    if (summary === undefined) continue;
     yield COLUMNS.map((name) =>
       cell(name === "at" ? new Date(summary.at).toISOString() : summary[name]),
     ).join(",");

@@ -1,8 +1,7 @@
 import type { DatabaseSync } from "node:sqlite";
-import type { LedgerFilter, LedgerPage, LedgerSummary } from "@tokenman/plugin-sdk";
-import { CACHE, nameOf, ORIGINS, OUTCOMES } from "./codes.ts";
+import type { LedgerFilter, LedgerPage } from "@tokenman/plugin-sdk";
 import { question, type Walk, type WalkedRow, walkOf } from "./filter.ts";
-import { msOf, uuidText } from "./time-key.ts";
+import { Summaries } from "./summary.ts";
 
 const DEFAULT_LIMIT = 50;
 const MAX_LIMIT = 500;
@@ -39,11 +38,8 @@ export function page(
     next = id;
     break;
   }
-  const find = db.prepare(SUMMARY);
-  const rows = ids.flatMap((id) => {
-    const row = find.get(id);
-    return row === undefined ? [] : [summaryOf(row)];
-  });
+  const summaries = new Summaries(db);
+  const rows = ids.flatMap((id) => summaries.of(id)?.summary ?? []);
   return { rows, next: next?.toString(36) };
 }
 
@@ -71,63 +67,4 @@ function keyOf(cursor: string): number {
   const key = CURSOR.test(cursor) ? Number.parseInt(cursor, 36) : Number.NaN;
   if (!Number.isSafeInteger(key)) throw question("cursor is not one that a page gave");
   return key;
-}
-
-const text = (column: string): string =>
-  `(SELECT value FROM text WHERE text.id = request.${column}) AS ${column}`;
-
-export const SUMMARY = `SELECT id, uuid, stream, outcome, status, origin, cache, duration_us, first_byte_us, bytes_sent,
-  input, cache_read, cache_write_5m, cache_write_1h, output, reasoning, cost, estimated, unpriced,
-  ${["project", "session", "client", "method", "path", "dialect", "model", "sent_model", "provider", "code"].map(text).join(", ")},
-  (SELECT error FROM failure WHERE failure.request = request.id) AS error,
-  (SELECT count(*) FROM attempt WHERE attempt.request = request.id) AS attempts
-  FROM request WHERE id = ?`;
-
-type Row = Readonly<Record<string, unknown>>;
-
-export function summaryOf(row: Row): LedgerSummary {
-  const key = Number(row["id"]);
-  return {
-    id: uuidText(row["uuid"] as Uint8Array),
-    at: msOf(key),
-    project: String(row["project"] ?? ""),
-    session: String(row["session"] ?? ""),
-    client: String(row["client"] ?? ""),
-    method: String(row["method"] ?? ""),
-    path: String(row["path"] ?? ""),
-    dialect: textOf(row["dialect"]),
-    model: textOf(row["model"]),
-    sentModel: textOf(row["sent_model"]) ?? textOf(row["model"]),
-    provider: textOf(row["provider"]),
-    stream: row["stream"] === 1,
-    outcome: nameOf(OUTCOMES, Number(row["outcome"])) ?? "open",
-    status: numberOf(row["status"]),
-    origin: nameOf(ORIGINS, numberOf(row["origin"]) ?? null),
-    code: textOf(row["code"]),
-    error: textOf(row["error"]),
-    cache: nameOf(CACHE, numberOf(row["cache"]) ?? null),
-    durationMs: msFromUs(row["duration_us"]),
-    firstByteMs: msFromUs(row["first_byte_us"]),
-    bytesSent: numberOf(row["bytes_sent"]),
-    attempts: Number(row["attempts"]),
-    inputTokens: Number(row["input"] ?? 0),
-    cacheReadTokens: Number(row["cache_read"] ?? 0),
-    cacheWrite5mTokens: Number(row["cache_write_5m"] ?? 0),
-    cacheWrite1hTokens: Number(row["cache_write_1h"] ?? 0),
-    outputTokens: Number(row["output"] ?? 0),
-    reasoningTokens: Number(row["reasoning"] ?? 0),
-    costNanoUsd: numberOf(row["cost"]),
-    estimated: row["estimated"] === 1,
-    unpriced: row["unpriced"] === 1,
-  };
-}
-
-export function textOf(value: unknown): string | undefined {
-  return typeof value === "string" ? value : undefined;
-}
-export function numberOf(value: unknown): number | undefined {
-  return typeof value === "number" ? value : undefined;
-}
-export function msFromUs(value: unknown): number | undefined {
-  return typeof value === "number" ? value / 1000 : undefined;
 }

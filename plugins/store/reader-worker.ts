@@ -13,7 +13,7 @@ const MAX_ROWS = 100_000;
 /** What a reader answers, by the names of {@link Ledger}'s methods. */
 const QUESTIONS = {
   page,
-  request: record,
+  request: (db: DatabaseSync, id: string) => record(db, id),
   totals,
   history,
   groups,

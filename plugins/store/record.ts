@@ -12,139 +12,138 @@ import type {
   Usage,
 } from "@tokenman/plugin-sdk";
 import { BODY_ENDS, HOOKS, nameOf, RESULTS, SAVINGS } from "./codes.ts";
-import { msFromUs, numberOf, SUMMARY, summaryOf, textOf } from "./page.ts";
+import type { AttemptColumns, Detail } from "./detail.ts";
+import { msFromUs, numberOf, Summaries, textOf } from "./summary.ts";
+import type { TextsById } from "./texts-by-id.ts";
 import { isUuid, KEYS_PER_MS, keyOfUuid, uuidBytes } from "./time-key.ts";
-import { unpackVarints } from "./varint.ts";
-
-type Row = Readonly<Record<string, unknown>>;
+import { VarintReader } from "./varint.ts";
 
 /** An exchange with its attempts, savings, timings and bodies; undefined where there is none of that id. */
-export function record(db: DatabaseSync, id: string): LedgerRecord | undefined {
+export function record(
+  db: DatabaseSync,
+  id: string,
+  summaries: Summaries = new Summaries(db),
+): LedgerRecord | undefined {
   if (!isUuid(id)) return undefined;
   const uuid = uuidBytes(id);
   const first = keyOfUuid(uuid);
-  const found = db
+  const row = db
     .prepare("SELECT id FROM request WHERE id BETWEEN ? AND ? AND uuid = ?")
     .get(first, first + KEYS_PER_MS - 1, uuid);
+  const key = Number(row?.["id"]);
+  const found = row === undefined ? undefined : summaries.of(key);
   if (found === undefined) return undefined;
-  const key = Number(found["id"]);
-  const summary = summaryOf(db.prepare(SUMMARY).get(key)!);
+  const { summary, detail = olderDetail(db, key) } = found;
+  const { texts } = summaries;
   return {
     ...summary,
-    tries: db
-      .prepare(ATTEMPTS)
-      .all(key)
-      .map((row) => attemptOf(row, summary.at)),
-    savings: db
-      .prepare(
-        `SELECT saving.kind, text.value AS plugin, tokens, nano_usd FROM saving LEFT JOIN text ON text.id = saving.plugin
-         WHERE request = ? ORDER BY number`,
-      )
-      .all(key)
-      .map(savingOf),
-    timings: timingsOf(db, key),
+    tries: detail.attempts.map((attempt) => attemptOf(attempt, summary.at, texts)),
+    savings: detail.savings.map(
+      ({ kind, plugin, tokens, nanoUsd }): LedgerSaving => ({
+        kind: nameOf(SAVINGS, kind) ?? "compression",
+        plugin: texts.of(plugin) ?? "",
+        tokens,
+        nanoUsd: numberOf(nanoUsd),
+      }),
+    ),
+    timings: detail.taps.map(
+      ({ plugin, hook, us }): LedgerTiming => ({
+        plugin: texts.of(plugin) ?? "",
+        hook: HOOKS[hook] ?? "request",
+        durationMs: us / 1000,
+      }),
+    ),
     bodies: bodiesOf(db, key),
   };
 }
 
-const name = (column: string): string =>
-  `(SELECT value FROM text WHERE text.id = attempt.${column}) AS ${column}_name`;
-const ATTEMPTS = `SELECT *, ${["provider", "model", "code", "answered_model", "tier", "unpriced"].map(name).join(", ")}
-  FROM attempt WHERE request = ? ORDER BY number`;
-
-function attemptOf(row: Row, began: number): LedgerAttempt {
+/** Of a row that was written before version 5 of the schema: in tables of their own. */
+function olderDetail(db: DatabaseSync, key: number): Pick<Detail, "attempts" | "savings" | "taps"> {
+  const taps: Detail["taps"][number][] = [];
+  const bytes = db.prepare("SELECT taps FROM timing WHERE request = ?").get(key)?.["taps"];
+  const reader = new VarintReader(bytes instanceof Uint8Array ? bytes : new Uint8Array());
+  while (!reader.atEnd) taps.push({ plugin: reader.next(), hook: reader.next(), us: reader.next() });
   return {
-    number: Number(row["number"]),
-    at: began + Number(row["after_ms"]),
-    provider: String(row["provider_name"] ?? ""),
-    model: textOf(row["model_name"]),
-    result: resultOf(row),
-    headMs: msFromUs(row["head_us"]),
-    firstByteMs: msFromUs(row["first_byte_us"]),
-    durationMs: msFromUs(row["duration_us"]) ?? 0,
-    usage: usageOf(row),
-    cost: costOf(row),
-    estimated: row["estimated"] === 1,
-    unpriced: textOf(row["unpriced_name"]),
+    attempts: db
+      .prepare("SELECT * FROM attempt WHERE request = ? ORDER BY number")
+      .all(key) as unknown as AttemptColumns[],
+    savings: db
+      .prepare(
+        "SELECT kind, plugin, tokens, nano_usd AS nanoUsd FROM saving WHERE request = ? ORDER BY number",
+      )
+      .all(key) as unknown as Detail["savings"],
+    taps,
   };
 }
 
-function resultOf(row: Row): AttemptResult {
-  const kind = nameOf(RESULTS, Number(row["result"])) ?? "cancelled";
+function attemptOf(row: AttemptColumns, began: number, texts: TextsById): LedgerAttempt {
+  return {
+    number: Number(row.number),
+    at: began + Number(row.after_ms),
+    provider: texts.of(row.provider) ?? "",
+    model: texts.of(row.model),
+    result: resultOf(row, texts),
+    headMs: msFromUs(row.head_us),
+    firstByteMs: msFromUs(row.first_byte_us),
+    durationMs: msFromUs(row.duration_us) ?? 0,
+    usage: usageOf(row, texts),
+    cost: costOf(row),
+    estimated: row.estimated === 1,
+    unpriced: texts.of(row.unpriced),
+  };
+}
+
+function resultOf(row: AttemptColumns, texts: TextsById): AttemptResult {
+  const kind = nameOf(RESULTS, Number(row.result)) ?? "cancelled";
   switch (kind) {
     case "reply":
       return {
         kind,
-        status: Number(row["status"] ?? 0),
-        body: nameOf(BODY_ENDS, numberOf(row["body_end"]) ?? null) ?? "failed",
+        status: Number(row.status ?? 0),
+        body: nameOf(BODY_ENDS, numberOf(row.body_end) ?? null) ?? "failed",
       };
     case "skipped":
-      return { kind, by: String(row["code_name"] ?? ""), reason: String(row["said"] ?? "") };
+      return { kind, by: texts.of(row.code) ?? "", reason: textOf(row.said) ?? "" };
     case "error":
       return {
         kind,
-        code: String(row["code_name"] ?? "TM_INTERNAL") as ErrorCode,
-        message: String(row["said"] ?? ""),
-        bytesSent: row["bytes_sent"] === 1,
+        code: (texts.of(row.code) ?? "TM_INTERNAL") as ErrorCode,
+        message: textOf(row.said) ?? "",
+        bytesSent: row.bytes_sent === 1,
       };
     case "cancelled":
       return { kind };
   }
 }
 
-function usageOf(row: Row): Usage | undefined {
-  if (row["complete"] === null) return undefined;
+function usageOf(row: AttemptColumns, texts: TextsById): Usage | undefined {
+  if (row.complete === null) return undefined;
   return {
-    source: row["exact"] === 1 ? "provider" : "estimate",
-    inputTokens: Number(row["input"] ?? 0),
-    cacheReadTokens: Number(row["cache_read"] ?? 0),
-    cacheWrite5mTokens: Number(row["cache_write_5m"] ?? 0),
-    cacheWrite1hTokens: Number(row["cache_write_1h"] ?? 0),
-    outputTokens: Number(row["output"] ?? 0),
-    reasoningTokens: Number(row["reasoning"] ?? 0),
-    serverTools: typeof row["server_tools"] === "string" ? JSON.parse(row["server_tools"]) : {},
-    serviceTier: textOf(row["tier_name"]),
-    model: textOf(row["answered_model_name"]),
-    complete: row["complete"] === 1,
+    source: row.exact === 1 ? "provider" : "estimate",
+    inputTokens: Number(row.input ?? 0),
+    cacheReadTokens: Number(row.cache_read ?? 0),
+    cacheWrite5mTokens: Number(row.cache_write_5m ?? 0),
+    cacheWrite1hTokens: Number(row.cache_write_1h ?? 0),
+    outputTokens: Number(row.output ?? 0),
+    reasoningTokens: Number(row.reasoning ?? 0),
+    serverTools: typeof row.server_tools === "string" ? JSON.parse(row.server_tools) : {},
+    serviceTier: texts.of(row.tier),
+    model: texts.of(row.answered_model),
+    complete: row.complete === 1,
   };
 }
 
-function costOf(row: Row): CostByKind | undefined {
-  if (row["cost"] === null) return undefined;
+function costOf(row: AttemptColumns): CostByKind | undefined {
+  if (row.cost === null) return undefined;
   return {
-    input: Number(row["cost_input"]),
-    cacheRead: Number(row["cost_cache_read"]),
-    cacheWrite5m: Number(row["cost_cache_write_5m"]),
-    cacheWrite1h: Number(row["cost_cache_write_1h"]),
-    output: Number(row["cost_output"]),
-    serverTools: Number(row["cost_server_tools"]),
-    total: Number(row["cost"]),
+    input: Number(row.cost_input),
+    cacheRead: Number(row.cost_cache_read),
+    cacheWrite5m: Number(row.cost_cache_write_5m),
+    cacheWrite1h: Number(row.cost_cache_write_1h),
+    output: Number(row.cost_output),
+    serverTools: Number(row.cost_server_tools),
+    total: Number(row.cost),
   };
-}
-
-function savingOf(row: Row): LedgerSaving {
-  return {
-    kind: nameOf(SAVINGS, Number(row["kind"])) ?? "compression",
-    plugin: String(row["plugin"] ?? ""),
-    tokens: Number(row["tokens"]),
-    nanoUsd: numberOf(row["nano_usd"]),
-  };
-}
-
-function timingsOf(db: DatabaseSync, key: number): LedgerTiming[] {
-  const taps = db.prepare("SELECT taps FROM timing WHERE request = ?").get(key)?.["taps"];
-  if (!(taps instanceof Uint8Array)) return [];
-  const find = db.prepare("SELECT value FROM text WHERE id = ?");
-  const numbers = unpackVarints(taps);
-  const timings: LedgerTiming[] = [];
-  for (let at = 0; at + 2 < numbers.length; at += 3) {
-    timings.push({
-      plugin: String(find.get(numbers[at]!)?.["value"] ?? ""),
-      hook: HOOKS[numbers[at + 1]!] ?? "request",
-      durationMs: numbers[at + 2]! / 1000,
-    });
-  }
-  return timings;
 }
 
 function bodiesOf(db: DatabaseSync, key: number): LedgerBodies | undefined {

@@ -2,22 +2,14 @@ import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
 import { constants, zstdCompressSync } from "node:zlib";
 import type { LedgerBodies } from "@tokenman/plugin-sdk";
 import { CACHE, INTERRUPTED, OPEN, OUTCOMES, SAVINGS } from "./codes.ts";
+import { DetailWriter } from "./detail.ts";
 import type { Dictionary } from "./dictionary.ts";
 import { FIGURE, type Figure } from "./figures.ts";
 import { Places } from "./places.ts";
 import type { ReceivedRows } from "./received-rows.ts";
 import type { Rollup, RollupSums } from "./rollup.ts";
-import {
-  ATTEMPT_COLUMNS,
-  ATTEMPT_LENGTH,
-  BEGIN,
-  BEGIN_NAMES,
-  END,
-  SAVING_LENGTH,
-  TIMING_LENGTH,
-} from "./row-cells.ts";
+import { ATTEMPT_COLUMNS, ATTEMPT_LENGTH, BEGIN, BEGIN_NAMES, END, SAVING_LENGTH } from "./row-cells.ts";
 import { msOf } from "./time-key.ts";
-import { VarintWriter } from "./varint.ts";
 
 /** The bodies of an exchange as they travel to the writer: apart from the rest, which is numbers. */
 export type BodyBytes = Pick<LedgerBodies, "truncated"> & {
@@ -27,46 +19,19 @@ export type BodyBytes = Pick<LedgerBodies, "truncated"> & {
 
 const OPENING = "id, uuid, boot, project, session, client, method, path, dialect, model, stream";
 const OPENING_LENGTH = 11;
-const ENDING = [
-  "outcome",
-  "status",
-  "origin",
-  "code",
-  "provider",
-  "sent_model",
-  "cache",
-  "duration_us",
-  "first_byte_us",
-  "bytes_sent",
-  "input",
-  "cache_read",
-  "cache_write_5m",
-  "cache_write_1h",
-  "output",
-  "reasoning",
-  "cost",
-  "estimated",
-  "unpriced",
-];
+const ENDING = ["outcome", "status", "provider", "sent_model", "output", "cost", "detail"];
 
 type Column = (typeof ATTEMPT_COLUMNS)[number][0];
 const column = (name: Column): number => ATTEMPT_COLUMNS.findIndex(([each]) => each === name);
-const AT = column("after_ms");
 const PROVIDER = column("provider");
 const MODEL = column("model");
 const RESULT = column("result");
 const ESTIMATED = column("estimated");
 const UNPRICED = column("unpriced");
+const OUTPUT = column("output");
 const COST = column("cost");
 /** The code of a reply among the results. */
 const REPLY = 0;
-/** What an attempt's column holds. */
-const NUMBER = 0;
-const NAME = 1;
-const TEXT = 2;
-const ATTEMPT_HOLDS: readonly number[] = ATTEMPT_COLUMNS.map((each) =>
-  each.length === 1 ? NUMBER : each[1] === "text" ? TEXT : NAME,
-);
 /** Figures that are an attempt's columns. */
 const ATTEMPT_FIGURES: readonly (readonly [number, Figure])[] = [
   [column("input"), FIGURE.inputTokens],
@@ -83,10 +48,6 @@ const ATTEMPT_FIGURES: readonly (readonly [number, Figure])[] = [
   [column("cost_server_tools"), FIGURE.costServerTools],
   [COST, FIGURE.cost],
 ];
-/** Those of an exchange's columns that are sums over its attempts. */
-const SUMMED = (
-  ["input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning", "cost"] as const
-).map(column);
 const OUTCOME_FIGURES: readonly (Figure | undefined)[] = OUTCOMES.map((outcome) =>
   outcome === "open" ? undefined : FIGURE[outcome],
 );
@@ -124,12 +85,10 @@ export class Rows {
   readonly #begin: StatementSync;
   readonly #end: StatementSync;
   readonly #whole: StatementSync;
-  readonly #attempts: StatementSync;
-  readonly #timings: StatementSync;
   readonly #statements = new Map<string, StatementSync>();
   /** Of the statement that is made ready. One for all: a list for each row is most of what a writer leaves behind. */
   readonly #values: SQLInputValue[] = [];
-  readonly #taps = new VarintWriter();
+  readonly #details: DetailWriter;
 
   constructor(db: DatabaseSync, texts: Dictionary, rollup: Rollup, boot: number) {
     this.#db = db;
@@ -147,11 +106,7 @@ export class Rows {
     this.#end = db.prepare(
       `UPDATE request SET ${ENDING.map((name) => `${name} = ?`).join(", ")} WHERE id = ?`,
     );
-    const attempt = ATTEMPT_COLUMNS.map(([name]) => name).join(", ");
-    this.#attempts = db.prepare(
-      `INSERT OR REPLACE INTO attempt (request, ${attempt}) VALUES (${marks(1 + ATTEMPT_LENGTH)})`,
-    );
-    this.#timings = db.prepare("INSERT OR REPLACE INTO timing (request, taps) VALUES (?, ?)");
+    this.#details = new DetailWriter(texts);
   }
 
   /**
@@ -226,37 +181,21 @@ export class Rows {
     };
   }
   /** Adds the values of ENDING. */
-  #ending(
-    values: SQLInputValue[],
-    found: Found,
-    { cells, names }: ReceivedRows,
-    at: number,
-    answered: Answered,
-  ): void {
+  #ending(values: SQLInputValue[], found: Found, rows: ReceivedRows, at: number, answered: Answered): void {
+    const { cells } = rows;
+    const first = at + END.LENGTH;
+    const end = first + cells[at + END.ATTEMPTS]! * ATTEMPT_LENGTH;
     values.push(
       cells[at + END.OUTCOME]!,
       cells[at + END.STATUS]!,
-      known(cells[at + END.ORIGIN]!),
-      names.id(cells[at + END.CODE]!, this.#texts),
       answered.provider,
       answered.model === found.model ? null : answered.model,
-      known(cells[at + END.CACHE]!),
-      known(cells[at + END.DURATION_US]!),
-      known(cells[at + END.FIRST_BYTE_US]!),
-      known(cells[at + END.BYTES_SENT]!),
+      sumOf(cells, first + OUTPUT, end),
+      sumOf(cells, first + COST, end),
+      this.#details.pack(rows, at, msOf(found.id)),
     );
-    const first = at + END.LENGTH;
-    const end = first + cells[at + END.ATTEMPTS]! * ATTEMPT_LENGTH;
-    for (const place of SUMMED) values.push(sumOf(cells, first + place, end));
-    let estimated = null;
-    let unpriced = null;
-    for (let attempt = first; attempt < end; attempt += ATTEMPT_LENGTH) {
-      if (cells[attempt + ESTIMATED] === 1) estimated = 1;
-      if (!Number.isNaN(cells[attempt + UNPRICED])) unpriced = 1;
-    }
-    values.push(estimated, unpriced);
   }
-  /** What belongs to a row that ends: its attempts and all else, and the sums. */
+  /** What belongs to a row that ends and is not in it, and the sums. */
   #rest(
     found: Found,
     rows: ReceivedRows,
@@ -265,47 +204,7 @@ export class Rows {
     bodies: BodyBytes | undefined,
   ): void {
     const { id } = found;
-    const { cells, texts, names } = rows;
-    const ms = msOf(id);
-    let next = at + END.LENGTH;
-    for (let left = cells[at + END.ATTEMPTS]!; left > 0; left--, next += ATTEMPT_LENGTH) {
-      const values = this.#values;
-      values.length = 0;
-      values.push(id);
-      for (let place = 0; place < ATTEMPT_LENGTH; place++) {
-        const cell = cells[next + place]!;
-        const holds = ATTEMPT_HOLDS[place];
-        if (Number.isNaN(cell)) values.push(null);
-        else if (holds === NUMBER) values.push(cell);
-        else values.push(holds === NAME ? names.id(cell, this.#texts) : (texts[cell] ?? null));
-      }
-      values[1 + AT] = Math.max(0, Math.round(cells[next + AT]! - ms)) || 0;
-      this.#attempts.run(...values);
-    }
-    for (let number = 0; number < cells[at + END.SAVINGS]!; number++, next += SAVING_LENGTH) {
-      this.#insert(
-        "saving",
-        ["request", "number", "kind", "plugin", "tokens", "nano_usd"],
-        [
-          id,
-          number,
-          cells[next]!,
-          names.id(cells[next + 1]!, this.#texts),
-          known(cells[next + 2]!),
-          known(cells[next + 3]!),
-        ],
-      );
-    }
-    const timings = cells[at + END.TIMINGS]!;
-    if (timings > 0) {
-      const taps = this.#taps.begin();
-      for (let left = timings; left > 0; left--, next += TIMING_LENGTH) {
-        taps.add(names.id(cells[next]!, this.#texts)!);
-        taps.add(cells[next + 1]!);
-        taps.add(cells[next + 2]!);
-      }
-      this.#timings.run(id, taps.bytes());
-    }
+    const { cells, texts } = rows;
     const error = cells[at + END.ERROR]!;
     if (!Number.isNaN(error)) this.#insert("failure", ["request", "error"], [id, texts[error] ?? ""]);
     if (bodies !== undefined) {

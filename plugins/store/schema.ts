@@ -247,5 +247,14 @@ CREATE INDEX hourly_project ON hourly (project, at);
 CREATE INDEX hourly_model ON hourly (model, at);
 `;
 
+/**
+ * Version 5. What of an exchange's end nobody searches by is one column (detail.ts). Rows that have none were written
+ * before, or are being written by an older TokenMan that hands over: theirs is in columns, and in `attempt`, `saving` and
+ * `timing`, which nothing is added to any more.
+ */
+const details: Migration = `
+ALTER TABLE request ADD COLUMN detail BLOB;
+`;
+
 /** In order; the schema's version is how many of them a database has been through. */
-export const MIGRATIONS: readonly Migration[] = [first, decisions, savings, hourlyByName];
+export const MIGRATIONS: readonly Migration[] = [first, decisions, savings, hourlyByName, details];

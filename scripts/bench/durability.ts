@@ -118,7 +118,7 @@ function check(
     const rows = new Map(
       db
         .prepare(
-          `SELECT uuid, text.value AS session, outcome, input FROM request JOIN text ON text.id = request.session`,
+          `SELECT uuid, text.value AS session, outcome, output FROM request JOIN text ON text.id = request.session`,
         )
         .all()
         .map((row) => [String(row["session"]), row]),
@@ -139,7 +139,7 @@ function check(
       if (outcome === 6) interrupted++;
       if (deliveredAt !== undefined && deliveredAt < killed - graceMs) {
         delivered++;
-        if (outcome !== 1 || row?.["input"] === null)
+        if (outcome !== 1 || row?.["output"] === null)
           problems.push(
             `${session} was delivered ${Math.round(killed - deliveredAt)} ms before, and has outcome ${outcome}`,
           );

@@ -197,7 +197,7 @@ describe("retention", () => {
     assert.equal(pruneSome(db, retention, now), true, "a batch at a time");
     while (pruneSome(db, retention, now));
     const count = (table: string) => db.prepare(`SELECT count(*) AS n FROM ${table}`).get()?.["n"];
-    for (const table of ["request", "attempt", "failure", "body"]) assert.equal(count(table), 1, table);
+    for (const table of ["request", "failure", "body"]) assert.equal(count(table), 1, table);
     assert.equal(db.prepare("SELECT count(*) AS n FROM text WHERE kind = 1").get()?.["n"], 1, "sessions");
     assert.equal(db.prepare("SELECT sum(requests) AS n FROM daily_total").get()?.["n"], 1_201);
     assert.deepEqual(verify(db), []);

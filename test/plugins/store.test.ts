@@ -4,7 +4,7 @@ import { DatabaseSync } from "node:sqlite";
 import { describe, test } from "node:test";
 import { addSaving, type Exchange, savingsOf } from "@tokenman/plugin-sdk";
 import { keyAt, keyOfUuid, msOf, uuidBytes, uuidText } from "../../plugins/store/time-key.ts";
-import { unpackVarints, VarintWriter } from "../../plugins/store/varint.ts";
+import { VarintReader, VarintWriter } from "../../plugins/store/varint.ts";
 import { verify } from "../../plugins/store/verify.ts";
 import { attemptRow, beginRow, cost, endRow, exchangeId, usage } from "../support/ledger-rows.ts";
 import { openLedger } from "../support/open-ledger.ts";
@@ -25,8 +25,40 @@ describe("keys and numbers", () => {
     for (const round of [numbers, [], numbers.concat(...Array(100).fill(numbers))]) {
       writer.begin();
       for (const number of round) writer.add(number);
-      assert.deepEqual(unpackVarints(writer.bytes()), round);
+      const reader = new VarintReader(writer.bytes());
+      assert.deepEqual(
+        round.map(() => reader.next()),
+        round,
+      );
+      assert.ok(reader.atEnd);
     }
+  });
+  test("numbers that may be missing or negative, and texts, survive it, too; what is out of range is clamped", () => {
+    const writer = new VarintWriter().begin();
+    const signed = [0, -1, 1, 900, -900, 2 ** 31, -(2 ** 40), 2 ** 51];
+    for (const number of signed) writer.addSigned(number);
+    for (const number of [Number.NaN, -3, 2 ** 60, Number.POSITIVE_INFINITY]) writer.addSigned(number);
+    const texts = [undefined, "", "naïve café → 1", "x".repeat(5_000)];
+    for (const text of texts) writer.addText(text);
+    for (const number of [Number.NaN, 0, 7, Number.MAX_SAFE_INTEGER]) writer.addMaybe(number);
+    for (const number of [-5, Number.NaN, Number.POSITIVE_INFINITY]) writer.add(number);
+    const reader = new VarintReader(writer.bytes());
+    for (const number of signed) assert.equal(reader.signed(), number);
+    assert.deepEqual(
+      [1, 2, 3, 4].map(() => reader.signed()),
+      [null, -3, 2 ** 51, 2 ** 51],
+    );
+    for (const text of texts) assert.equal(reader.text(), text ?? null);
+    assert.deepEqual(
+      [1, 2, 3, 4].map(() => reader.maybe()),
+      [null, 0, 7, Number.MAX_SAFE_INTEGER],
+    );
+    assert.deepEqual(
+      [1, 2, 3].map(() => reader.next()),
+      [0, 0, 2 ** 53],
+    );
+    assert.ok(reader.atEnd);
+    assert.equal(reader.next(), 0, "behind the end there are zeros, and no crash");
   });
 });
 
