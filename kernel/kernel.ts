@@ -256,6 +256,7 @@ export class Kernel {
     const raw = readConfig({ file: this.#options.configFile, env, home: this.#options.home ?? homedir() });
     const core = coreFromRaw(raw);
     const dataDir = this.#config?.server.data_dir ?? core.server.data_dir;
+    this.#dataDir = dataDir;
     const configDir = raw.file === undefined ? undefined : path.dirname(raw.file);
     const wanted: PluginListOptions = {
       registry,
@@ -295,6 +296,7 @@ export class Kernel {
         version: this.#options.version,
         dataDir: config.server.data_dir,
         bootId: this.bootId,
+        keyFor: (purpose) => this.#hash.keyFor(purpose),
         storedBodyBytes: storedBodyBytes(config),
         configFile: raw.file,
         watched: watchedBy(raw, config, load),
@@ -330,8 +332,10 @@ export class Kernel {
     return config.keepFixed(old);
   }
 
+  /** Known from the first build on, and never another one. */
+  #dataDir = "";
   /** Its key is made at first use. */
-  readonly #hash = new KeyedHash(() => readOrMakeKey(path.join(this.config.server.data_dir, "instance.key")));
+  readonly #hash = new KeyedHash(() => readOrMakeKey(path.join(this.#dataDir, "instance.key")));
 }
 
 const LAST_MOMENT_MS = 2_000;

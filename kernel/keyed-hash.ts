@@ -55,6 +55,10 @@ export class KeyedHash {
       if (known.text === text && known.secret === secret) return known.hash;
     return undefined;
   }
+  /** 32 bytes derived of the key for a purpose (HKDF, RFC 5869). */
+  keyFor(purpose: string): Buffer {
+    return Buffer.from(crypto.hkdfSync("sha256", this.#known(), "", purpose, 32));
+  }
   #known(): Buffer {
     if (this.#key === undefined) {
       this.#key = this.#readKey();

@@ -168,7 +168,8 @@ export class Generation {
     const loaded = this.plan.order.map((each): PluginStatus => {
       const { name, version } = each.plugin;
       const handle = handles.get(name);
-      const status = { name, version, source: each.source, failures: handle?.failures ?? 0 };
+      const { source, digest } = each;
+      const status = { name, version, source, digest, failures: handle?.failures ?? 0 };
       if (handle?.quarantined !== undefined)
         return { ...status, state: "quarantined", reason: handle.quarantined };
       const reason = whyOff(each, this.settings, DEFAULT_PROJECT);
@@ -184,6 +185,7 @@ export class Generation {
         name,
         version: "",
         source,
+        digest: undefined,
         state: "off",
         reason,
         failures: 0,

@@ -20,6 +20,8 @@ export interface LoadedPlugin {
   readonly from: string;
   /** Absolute paths of all files it was made from; empty for a built-in one. */
   readonly inputs: readonly string[];
+  /** Hash over these files and what compiled them; undefined for a built-in one. */
+  readonly digest?: string;
 }
 
 export interface LoadResult {
@@ -87,7 +89,7 @@ export class PluginLoader {
     const known = this.#modules.get(file);
     const plugin = known?.key === key ? known.plugin : await evaluatePlugin(code, file, inputs);
     modules.set(file, { key, plugin });
-    return { plugin, source: file, listed, from, inputs };
+    return { plugin, source: file, listed, from, inputs, digest: key };
   }
 
   async #builtIn(name: string): Promise<Plugin> {

@@ -139,6 +139,11 @@ export interface HostInfo {
   readonly generation: number;
   /** Unique for each start of the process. */
   readonly bootId: string;
+  /**
+   * 32 secret bytes for one purpose, the same at every start with this data folder: for hashes that nobody else can
+   * compute. Throws TM_DATA_DIR where the folder's key can be neither read nor made.
+   */
+  keyFor(purpose: string): Buffer;
   /** How many bytes of each request and reply body may be stored: `server.store_body`, `max_log_body`. 0 is none. */
   readonly storedBodyBytes: number;
   /** Absolute; undefined where TokenMan runs without a config file. */
@@ -186,6 +191,8 @@ export interface PluginStatus {
   readonly name: string;
   readonly version: string;
   readonly source: string;
+  /** Hash over all files that it was made from; undefined for a built-in one, whose code changes with `host.version` only. */
+  readonly digest: string | undefined;
   readonly state: "on" | "off" | "quarantined";
   /** Why it is off or quarantined. */
   readonly reason: string | undefined;

@@ -16,6 +16,7 @@ const plugin = z.object({
   name: z.string(),
   version: z.string(),
   source: z.string(),
+  digest: z.string().optional().describe("Hash over the files of a plugin that is not built in."),
   state: z.enum(["on", "off", "quarantined"]),
   reason: z.string().optional().describe("Why it is off or quarantined."),
   failures: z.number(),

@@ -35,7 +35,7 @@ export default definePlugin({
     const decisive = decisiveIn(host.config());
     let known: string | undefined;
     // Which plugins there are is told from this generation's first request on. A list on the command line is in no config.
-    const scope = (): string => (known ??= scopeOf(decisive, host.status()));
+    const scope = (): string => (known ??= scopeOf(decisive, host.version, host.status()));
     const ttlOf = (effective: CacheConfig): number => (effective.ttl_seconds ?? ttlSeconds) * 1_000;
     let longestMs = ttlOf(config);
     for (const route of cacheRoutes(cache)) ctx.contribute("route", route);
@@ -66,9 +66,12 @@ function decisiveIn(config: Readonly<Record<string, unknown>>): string {
     (key, value: unknown) => (key === "cache" || key === "dir" ? undefined : value),
   );
 }
-function scopeOf(decisive: string, { plugins }: Pick<HostStatus, "plugins">): string {
-  const loaded = plugins.filter(({ state }) => state !== "off").map(({ name, version }) => [name, version]);
-  return crypto.hash("sha256", decisive + JSON.stringify(loaded), "base64url");
+/** A plugin that was edited may make other requests and replies of them: its answers are not those of before. */
+function scopeOf(decisive: string, host: string, { plugins }: Pick<HostStatus, "plugins">): string {
+  const loaded = plugins
+    .filter(({ state }) => state !== "off")
+    .map(({ name, version, digest }) => [name, version, digest]);
+  return crypto.hash("sha256", decisive + JSON.stringify([host, loaded]), "base64url");
 }
 
 function metricsOf(cache: Cache): string {

@@ -320,6 +320,45 @@ describe("cache: what shares an answer", () => {
   });
 });
 
+describe("cache: a plugin that is edited", () => {
+  it("is not answered for by what it had made before, and its reload otherwise takes nothing away", async () => {
+    const folder = newFolder();
+    const file = join(folder, "shout.ts");
+    const text = (word: string) =>
+      `import { definePlugin } from "@tokenman/plugin-sdk";
+       export default definePlugin({ name: "shout", version: "1.0.0", apiVersion: 1, setup: (ctx) =>
+         ctx.pipeline((_, hooks) => hooks.response.tap((reply) => {
+           reply.headers = [...reply.headers, "X-Shout", "${word}"];
+         })) });`;
+    writeFileSync(file, text("one"));
+    await using rigged = await rig(
+      `[plugins]\norder = ["cache", "shout"]\ndir = ${JSON.stringify(folder)}\n[cache]\nttl_seconds = 60\n`,
+    );
+    const asked = async () => {
+      const reply = await rigged.ask();
+      return [cacheOf(reply), headerValue(reply.headers, "x-shout")];
+    };
+    assert.deepEqual(
+      [await asked(), await asked()],
+      [
+        ["MISS", "one"],
+        ["HIT", "one"],
+      ],
+    );
+    assert.equal((await rigged.tokenman.reload("test")).ok, true);
+    assert.deepEqual(await asked(), ["HIT", "one"]);
+    writeFileSync(file, text("two"));
+    assert.equal((await rigged.tokenman.reload("test")).ok, true);
+    assert.deepEqual(
+      [await asked(), await asked()],
+      [
+        ["MISS", "two"],
+        ["HIT", "two"],
+      ],
+    );
+  });
+});
+
 describe("cache: after a restart", () => {
   it("does not answer with what other plugins had made of it", async () => {
     const dataDir = newFolder();

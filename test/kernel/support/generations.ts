@@ -144,6 +144,7 @@ export const host: HostBase = {
   version: "1.0.0",
   dataDir: "/data",
   bootId: "boot",
+  keyFor: () => assert.fail("not asked"),
   storedBodyBytes: 0,
   configFile: undefined,
   watched: [],
