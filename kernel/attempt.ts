@@ -40,6 +40,7 @@ export class AttemptState extends Slots implements Attempt {
   tappedAt = 0;
   readonly #exchange: ExchangeState;
   readonly #began = performance.now();
+  #endedMs = -1;
   readonly cancellation = new Cancellation();
   #edits: Edits | undefined;
 
@@ -81,6 +82,9 @@ export class AttemptState extends Slots implements Attempt {
   elapsedMs(): number {
     return performance.now() - this.#began;
   }
+  get durationMs(): number {
+    return this.#endedMs < 0 ? this.elapsedMs() : this.#endedMs;
+  }
   /** Nobody wants this attempt's reply any more. */
   cancel(): void {
     this.cancellation.cancel();
@@ -94,6 +98,7 @@ export class AttemptState extends Slots implements Attempt {
   end(result: AttemptResult): void {
     if (this.result !== undefined) return;
     this.result = result;
+    this.#endedMs = this.elapsedMs();
     this.#exchange.attemptEnded(this);
   }
   bodyEnded(end: BodyEnd): void {

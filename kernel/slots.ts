@@ -1,14 +1,26 @@
 import type { Slot } from "@tokenman/plugin-sdk";
 
-/** Plugins' own notes on an exchange or attempt. The map is made at first use. */
-export class Slots {
-  #values: Map<symbol, unknown> | undefined;
+interface Note {
+  readonly key: symbol;
+  value: unknown;
+  readonly next: Note | undefined;
+}
 
-  set<T>(slot: Slot<T>, value: T): void {
-    this.#values ??= new Map();
-    this.#values.set(slot.key, value);
+/** Plugins' own notes on an exchange or attempt. A list, since they are few: a map for each costs more than to go through it. */
+export class Slots {
+  #first: Note | undefined;
+
+  set<T>({ key }: Slot<T>, value: T): void {
+    const note = this.#find(key);
+    if (note === undefined) this.#first = { key, value, next: this.#first };
+    else note.value = value;
   }
-  get<T>(slot: Slot<T>): T | undefined {
-    return this.#values?.get(slot.key) as T | undefined;
+  get<T>({ key }: Slot<T>): T | undefined {
+    return this.#find(key)?.value as T | undefined;
+  }
+  #find(key: symbol): Note | undefined {
+    let note = this.#first;
+    while (note !== undefined && note.key !== key) note = note.next;
+    return note;
   }
 }

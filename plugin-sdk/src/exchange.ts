@@ -93,6 +93,8 @@ export interface Attempt {
   /** Milliseconds from the start to the head, and to the first body byte; undefined until then. */
   readonly headMs: number | undefined;
   readonly firstByteMs: number | undefined;
+  /** Milliseconds from the start to its end, or up to now where it has not ended. */
+  readonly durationMs: number;
   /** The status of its head, once that came. */
   readonly status: number | undefined;
   /** The head's headers, once it came. */
