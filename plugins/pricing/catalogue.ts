@@ -35,15 +35,24 @@ export class Catalogue {
   readonly #load: () => Package;
   #package: Package | undefined;
   readonly #found = new Map<string, Found>();
+  /** What was asked last whose price does not change with time: the next request mostly asks the same. */
+  #last:
+    | { readonly model: string; readonly provider: string; readonly format: string; readonly found: Found }
+    | undefined;
 
   constructor(load: () => Package = loadBundled) {
     this.#load = load;
   }
 
   find(model: string, provider: string, format: string, at: number): Found {
+    const last = this.#last;
+    if (last?.model === model && last.provider === provider && last.format === format) return last.found;
     const key = `${provider}\n${format}\n${model}`;
     const known = this.#found.get(key);
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      this.#last = { model, provider, format, found: known };
+      return known;
+    }
     const timedKey = `${key}\n${Math.floor(at / MINUTE)}`;
     const timed = this.#found.get(timedKey);
     if (timed !== undefined) return timed;

@@ -24,40 +24,25 @@ export class Pricer implements Pricing {
   }
 
   price(query: PriceQuery, usage: Usage): Price {
-    const counts = [
-      usage.inputTokens,
-      usage.cacheReadTokens,
-      usage.cacheWrite5mTokens,
-      usage.cacheWrite1hTokens,
-      usage.outputTokens,
-      ...Object.values(usage.serverTools),
-    ];
-    if (!counts.every((count) => Number.isSafeInteger(count) && count >= 0))
-      return unpriced("the usage has a count that is not a whole number");
+    if (!isWhole(usage)) return unpriced("the usage has a count that is not a whole number");
     const inputTokens =
       usage.inputTokens + usage.cacheReadTokens + usage.cacheWrite5mTokens + usage.cacheWrite1hTokens;
-    const resolved = this.#resolve(query, usage.model, { ...usage, inputTokens });
+    const { serviceTier, speed, region } = usage;
+    const resolved = this.#resolve(query, usage.model, { inputTokens, serviceTier, speed, region });
     if ("reason" in resolved) return unpriced(resolved.reason);
     const { card, rates } = resolved;
     const tools = toolCost(card, usage.serverTools);
     if (typeof tools === "string") return unpriced(tools);
-    const cost = [
-      rounded(usage.inputTokens, rates.input),
-      rounded(usage.cacheReadTokens, rates.cacheRead),
-      rounded(usage.cacheWrite5mTokens, rates.cacheWrite5m),
-      rounded(usage.cacheWrite1hTokens, rates.cacheWrite1h),
-      rounded(usage.outputTokens, rates.output),
-      tools,
-    ] as const;
-    const total = cost.reduce((sum, part) => sum + part, 0n);
+    const input = rounded(usage.inputTokens, rates.input);
+    const cacheRead = rounded(usage.cacheReadTokens, rates.cacheRead);
+    const cacheWrite5m = rounded(usage.cacheWrite5mTokens, rates.cacheWrite5m);
+    const cacheWrite1h = rounded(usage.cacheWrite1hTokens, rates.cacheWrite1h);
+    const output = rounded(usage.outputTokens, rates.output);
+    // Where one of them is beyond what a double holds exactly, so is their sum, and then there is no price.
+    const total = input + cacheRead + cacheWrite5m + cacheWrite1h + output + tools;
     if (total > Number.MAX_SAFE_INTEGER) return unpriced("the cost is beyond nine million dollars");
-    const [input, cacheRead, cacheWrite5m, cacheWrite1h, output, serverTools] = cost.map(Number) as Six;
-    return {
-      priced: true,
-      model: card.model,
-      source: card.source,
-      cost: { input, cacheRead, cacheWrite5m, cacheWrite1h, output, serverTools, total: Number(total) },
-    };
+    const cost = { input, cacheRead, cacheWrite5m, cacheWrite1h, output, serverTools: tools, total };
+    return { priced: true, model: card.model, source: card.source, cost };
   }
 
   rates(
@@ -98,7 +83,21 @@ export class Pricer implements Pricing {
   }
 }
 
-type Six = [number, number, number, number, number, number];
+function isWhole(usage: Usage): boolean {
+  if (
+    !isCount(usage.inputTokens) ||
+    !isCount(usage.cacheReadTokens) ||
+    !isCount(usage.cacheWrite5mTokens) ||
+    !isCount(usage.cacheWrite1hTokens) ||
+    !isCount(usage.outputTokens)
+  )
+    return false;
+  for (const tool in usage.serverTools) if (!isCount(usage.serverTools[tool]!)) return false;
+  return true;
+}
+function isCount(count: number): boolean {
+  return Number.isSafeInteger(count) && count >= 0;
+}
 
 function unpriced(reason: string): Price {
   return { priced: false, reason };
@@ -107,9 +106,10 @@ function unpriced(reason: string): Price {
 const FREE = decimal(0);
 
 /** What the tools cost, or why one of them has no price. */
-function toolCost(card: RateCard, uses: Usage["serverTools"]): bigint | string {
-  let total = 0n;
-  for (const [tool, count] of Object.entries(uses)) {
+function toolCost(card: RateCard, uses: Usage["serverTools"]): number | string {
+  let total = 0;
+  for (const tool in uses) {
+    const count = uses[tool]!;
     const rate = card.tools.get(tool) ?? (count === 0 ? FREE : undefined);
     if (rate === undefined) return `the tool "${tool}" of ${card.model} has no known price`;
     total += rounded(count, rate);

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Price, PriceQuery, Pricing, Usage } from "@tokenman/plugin-sdk";
+import { Random } from "@tokenman/plugin-sdk/testkit";
 import { Catalogue } from "../../plugins/pricing/catalogue.ts";
 import { spellings } from "../../plugins/pricing/names.ts";
-import { decimal, ratio, rounded, times } from "../../plugins/pricing/rational.ts";
+import { decimal, type Rational, ratio, rounded, times } from "../../plugins/pricing/rational.ts";
 import { pricing } from "../support/pricing.ts";
 
 const NOW = Date.parse("2026-11-20T12:00:00Z");
@@ -296,20 +297,53 @@ describe("pricing: the config's prices", () => {
 
 describe("pricing: arithmetic", () => {
   it("reads decimals as they were written", () => {
-    assert.deepEqual(decimal(0.1), { numerator: 1n, denominator: 10n });
-    assert.deepEqual(decimal(1e-7), { numerator: 1n, denominator: 10_000_000n });
-    assert.deepEqual(decimal(1.5e21), { numerator: 1_500_000_000_000_000_000_000n, denominator: 1n });
-    assert.deepEqual(decimal(0), { numerator: 0n, denominator: 10n ** 0n });
+    const fraction = (value: number): readonly bigint[] => [
+      decimal(value).numerator,
+      decimal(value).denominator,
+    ];
+    assert.deepEqual(fraction(0.1), [1n, 10n]);
+    assert.deepEqual(fraction(1e-7), [1n, 10_000_000n]);
+    assert.deepEqual(fraction(1.5e21), [1_500_000_000_000_000_000_000n, 1n]);
+    assert.deepEqual(fraction(0), [0n, 1n]);
     for (const bad of [-1, Number.NaN, Number.POSITIVE_INFINITY])
       assert.throws(() => decimal(bad), RangeError);
   });
 
   it("rounds halves away from zero, and only once", () => {
-    assert.equal(rounded(1, decimal(0.5)), 1n);
-    assert.equal(rounded(3, decimal(0.5)), 2n);
-    assert.equal(rounded(1, decimal(0.49)), 0n);
-    assert.equal(rounded(3, ratio(1n, 3n)), 1n);
-    assert.equal(rounded(1_000_000_007, times(decimal(0.075), decimal(1000))), 75_000_000_525n);
+    assert.equal(rounded(1, decimal(0.5)), 1);
+    assert.equal(rounded(3, decimal(0.5)), 2);
+    assert.equal(rounded(1, decimal(0.49)), 0);
+    assert.equal(rounded(3, ratio(1n, 3n)), 1);
+    assert.equal(rounded(1_000_000_007, times(decimal(0.075), decimal(1000))), 75_000_000_525);
+  });
+
+  it("is the same in numbers as in big integers", () => {
+    const random = new Random(7);
+    const exactly = (count: number, rate: Rational): number =>
+      Number((2n * BigInt(count) * rate.numerator + rate.denominator) / (2n * rate.denominator));
+    for (let round = 0; round < 20_000; round++) {
+      const count = Math.floor(2 ** (random.next() * 50));
+      const size = 2 ** (1 + random.next() * 36);
+      const rate = ratio(
+        BigInt(Math.floor(random.next() * size)),
+        BigInt(1 + Math.floor(random.next() * size)),
+      );
+      assert.equal(
+        rounded(count, rate),
+        exactly(count, rate),
+        `${count} times ${rate.numerator}/${rate.denominator}`,
+      );
+    }
+    // Just below, at and above a half, where a quotient's last bit decides.
+    for (const count of [1, 3, 999_999_937, 2 ** 31 - 1]) {
+      for (const denominator of [2n, 3n, 1_000_000n, (1n << 30n) - 1n]) {
+        const half = (BigInt(count) * denominator) / 2n;
+        for (const numerator of [half - 1n, half, half + 1n]) {
+          const rate = ratio(numerator < 0n ? 0n : numerator, denominator * BigInt(count));
+          assert.equal(rounded(count, rate), exactly(count, rate));
+        }
+      }
+    }
   });
 });
 
