@@ -88,6 +88,8 @@ export interface LedgerBodies {
 /** An exchange as it ends. */
 export interface LedgerEnd {
   readonly exchangeId: string;
+  /** What `begin` gave for it: with that the two may be written as one. */
+  readonly mark?: number | undefined;
   /** How it began, for those who watch and did not see that. */
   readonly begin?: LedgerBegin | undefined;
   readonly at: number;
@@ -336,8 +338,8 @@ export type LedgerEvent =
  * up to 200 ms old; they reject with TM_LEDGER_QUERY for a filter, range or cursor that makes no sense.
  */
 export interface Ledger {
-  /** Queues the row; it is on disk within 200 ms. */
-  begin(row: LedgerBegin): void;
+  /** Queues the row; it is on disk within 200 ms. May give a mark, for its end. */
+  begin(row: LedgerBegin): number | undefined;
   /** Queues the end of a row; rollups change with it, in the same transaction. Later ends of the same row are ignored. */
   end(row: LedgerEnd): void;
   /** Queues what a session's exchanges add to the comparison with held-out ones. */

@@ -75,9 +75,9 @@ export class Biller {
     const { cacheReadTokens, cacheWrite5mTokens, cacheWrite1hTokens } = usage;
     const cached = cacheReadTokens + cacheWrite5mTokens + cacheWrite1hTokens;
     if (cached === 0) return undefined;
-    const rates = this.#queries(exchange, attempt, usage)
-      .map((query) => this.#pricing?.rates(query))
-      .find((found) => found !== undefined);
+    let rates: ReturnType<Pricing["rates"]>;
+    for (const model of modelsOf(exchange, attempt, usage))
+      rates ??= this.#pricing?.rates(queryOf(exchange, attempt, model));
     if (rates === undefined) return undefined;
     const paid = cost.cacheRead + cost.cacheWrite5m + cost.cacheWrite1h;
     return {
@@ -137,28 +137,24 @@ export class Biller {
     if (this.#pricing === undefined)
       return { usage, cost: undefined, estimated, unpriced: "no plugin knows prices" };
     let reason = "the model is not named";
-    for (const query of this.#queries(exchange, attempt, usage)) {
-      const price = this.#pricing.price(query, usage);
+    for (const model of modelsOf(exchange, attempt, usage)) {
+      const price = this.#pricing.price(queryOf(exchange, attempt, model), usage);
       if (price.priced) return { usage, cost: wholeCost(price.cost), estimated, unpriced: undefined };
       reason = price.reason;
     }
     return { usage, cost: undefined, estimated, unpriced: reason };
   }
-  /** By the model's name as the provider gave it, which is the exact one; else by the one that was sent. */
-  #queries(exchange: Exchange, attempt: Attempt, usage: Usage): PriceQuery[] {
-    const { provider, startedAt } = attempt;
-    const query = (model: string): PriceQuery => ({
-      model,
-      provider: provider.name,
-      format: priceFormat(exchange, provider),
-      at: startedAt,
-    });
-    const queries: PriceQuery[] = [];
-    const sent = sentModel(exchange, attempt);
-    if (usage.model !== undefined) queries.push(query(usage.model));
-    if (sent !== undefined && sent !== usage.model) queries.push(query(sent));
-    return queries;
-  }
+}
+
+/** The names to price by: as the provider gave it, which is the exact one; then the one that was sent. */
+function modelsOf(exchange: Exchange, attempt: Attempt, { model }: Usage): readonly string[] {
+  const sent = sentModel(exchange, attempt);
+  if (model === undefined) return sent === undefined ? [] : [sent];
+  return sent === undefined || sent === model ? [model] : [model, sent];
+}
+
+function queryOf(exchange: Exchange, { provider, startedAt }: Attempt, model: string): PriceQuery {
+  return { model, provider: provider.name, format: priceFormat(exchange, provider), at: startedAt };
 }
 
 /** Whether it was called off, with a good head or none, because another attempt of the exchange had the reply. */

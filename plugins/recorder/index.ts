@@ -25,9 +25,7 @@ export default definePlugin({
     if (ctx.config.timings) ctx.contribute("hookObserver", { tapped: recorder.tapped });
     ctx.pipeline((_config, hooks) => {
       hooks.request.tap(recorder.request);
-      hooks.beforeUpstream.tap(recorder.beforeUpstream);
       hooks.response.tap(recorder.response);
-      hooks.lifecycle.for("attemptEnd").tap(recorder.attemptEnd);
       hooks.lifecycle.for("settled").tap(recorder.settled);
     });
   },

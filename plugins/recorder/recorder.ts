@@ -1,6 +1,7 @@
 import {
   type Attempt,
   AttemptBill,
+  type AttemptResult,
   addSaving,
   type Exchange,
   headerValue,
@@ -20,7 +21,7 @@ import {
 import { type Biller, sentModel } from "./bill.ts";
 import { BodyCopy } from "./body-copy.ts";
 import { OutputSample } from "./output-sample.ts";
-import { redactBytes, redactor } from "./redact.ts";
+import { redacted, redactedBytes } from "./redact.ts";
 
 /** How much of an error reply is read for the words in it. */
 const ERROR_BYTES = 16 * 1024;
@@ -28,21 +29,18 @@ const MAX_CLIENT = 80;
 const MAX_TIMINGS = 200;
 
 /** What is kept of an exchange until it ends. */
-interface Recording {
+class Recording {
   begin: LedgerBegin | undefined;
-  readonly timings: LedgerTiming[];
+  mark: number | undefined;
+  readonly timings: LedgerTiming[] = [];
   cache: LedgerEnd["cache"];
   error: BodyCopy | undefined;
   body: BodyCopy | undefined;
-  sample: { readonly attempt: Attempt; readonly output: OutputSample } | undefined;
+  /** The stream that is recorded, and the attempt that gives it. */
+  sample: OutputSample | undefined;
+  sampled: Attempt | undefined;
 }
 const Recorded: Slot<Recording> = slot<Recording>("recorder.recording");
-
-interface Span {
-  readonly from: number;
-  to: number | undefined;
-}
-const Timed: Slot<Span> = slot<Span>("recorder.span");
 
 export interface RecorderOptions {
   readonly ledger: Ledger;
@@ -68,13 +66,6 @@ export class Recorder {
     if (exchange.dialect?.generates === true) exchange.trackUsage();
     this.#begin(exchange);
   };
-  readonly beforeUpstream = (_exchange: Exchange, attempt: Attempt): void => {
-    attempt.set(Timed, { from: performance.now(), to: undefined });
-  };
-  readonly attemptEnd = (_exchange: Exchange, attempt: Attempt): void => {
-    const span = attempt.get(Timed);
-    if (span !== undefined) span.to = performance.now();
-  };
   readonly tapped = (
     plugin: string,
     hook: LedgerTiming["hook"],
@@ -94,9 +85,9 @@ export class Recorder {
       recording.error = new BodyCopy(ERROR_BYTES);
       reply.observe({ data: recording.error.data });
     } else if (reply.attempt !== undefined && reply.streaming && dialect?.outputText !== undefined) {
-      const output = new OutputSample(dialect);
-      recording.sample = { attempt: reply.attempt, output };
-      reply.observe({ event: output.event });
+      recording.sample = new OutputSample(dialect);
+      recording.sampled = reply.attempt;
+      reply.observe({ event: recording.sample.event });
     }
     if (this.#bodyBytes > 0 && dialect !== undefined) {
       recording.body = new BodyCopy(this.#bodyBytes);
@@ -106,74 +97,86 @@ export class Recorder {
 
   readonly settled = (exchange: Exchange, outcome: Outcome): void | Promise<void> => {
     // Refused before the request hook ran: too large, or on its way out.
-    this.#begin(exchange);
+    const recording = this.#begin(exchange);
     const { attempts } = exchange;
-    const bills: (LedgerBill | Promise<LedgerBill>)[] = [];
-    let waits = false;
-    for (const attempt of attempts) {
-      const bill = this.#bill(exchange, attempt);
+    const bills: LedgerBill[] = [];
+    for (let index = 0; index < attempts.length; index++) {
+      const bill = this.#bill(exchange, attempts[index]!, recording);
+      if (bill instanceof Promise) return this.#endLater(exchange, outcome, recording, bills, bill);
       bills.push(bill);
-      waits ||= bill instanceof Promise;
     }
-    if (waits) return Promise.all(bills).then((known) => this.#end(exchange, outcome, known));
-    this.#end(exchange, outcome, bills as LedgerBill[]);
+    this.#end(exchange, outcome, recording, bills);
   };
 
-  #begin(exchange: Exchange): void {
-    const recording = recordingOf(exchange);
-    if (recording.begin !== undefined) return;
-    recording.begin = beginOf(exchange);
-    this.#ledger.begin(recording.begin);
+  /** The first bills are known, the next one is not yet. */
+  async #endLater(
+    exchange: Exchange,
+    outcome: Outcome,
+    recording: Recording,
+    known: readonly LedgerBill[],
+    next: Promise<LedgerBill>,
+  ): Promise<void> {
+    const rest = exchange.attempts
+      .slice(known.length + 1)
+      .map((attempt) => this.#bill(exchange, attempt, recording));
+    this.#end(exchange, outcome, recording, [...known, ...(await Promise.all([next, ...rest]))]);
   }
-  #bill(exchange: Exchange, attempt: Attempt): LedgerBill | Promise<LedgerBill> {
-    const { sample } = recordingOf(exchange);
-    const output = sample?.attempt === attempt ? sample.output : undefined;
-    const keep = (bill: LedgerBill): LedgerBill => {
-      output?.drop();
-      attempt.set(AttemptBill, bill);
-      return bill;
-    };
+  #begin(exchange: Exchange): Recording {
+    const recording = recordingOf(exchange);
+    if (recording.begin === undefined) {
+      recording.begin = beginOf(exchange);
+      recording.mark = this.#ledger.begin(recording.begin);
+    }
+    return recording;
+  }
+  #bill(exchange: Exchange, attempt: Attempt, recording: Recording): LedgerBill | Promise<LedgerBill> {
+    const output = recording.sampled === attempt ? recording.sample : undefined;
     const bill = this.#biller.bill(exchange, attempt, output);
-    return bill instanceof Promise ? bill.then(keep) : keep(bill);
+    if (bill instanceof Promise) return bill.then((known) => keep(attempt, output, known));
+    return keep(attempt, output, bill);
   }
-  #end(exchange: Exchange, outcome: Outcome, bills: readonly LedgerBill[]): void {
+  #end(exchange: Exchange, outcome: Outcome, recording: Recording, bills: readonly LedgerBill[]): void {
     const { attempts } = exchange;
-    const recording = recordingOf(exchange);
-    const redact = redactor(exchange);
-    attempts.forEach((attempt, index) => {
-      const saving = this.#biller.providerCacheSaving(exchange, attempt, bills[index]!);
+    const rows: LedgerAttempt[] = [];
+    let answering: Attempt | undefined;
+    for (let index = 0; index < attempts.length; index++) {
+      const attempt = attempts[index]!;
+      const bill = bills[index]!;
+      const saving = this.#biller.providerCacheSaving(exchange, attempt, bill);
       if (saving !== undefined) addSaving(exchange, saving);
-    });
-    const error = errorOf(exchange, outcome, recording.error);
+      rows.push(attemptOf(exchange, attempt, bill));
+      if (attempt.result?.kind === "reply") answering = attempt;
+    }
+    const { begin, mark, cache, timings, body } = recording;
     const { message } = outcome;
+    const error = errorOf(exchange, outcome, answering, recording.error);
     this.#ledger.end({
       exchangeId: exchange.id,
-      begin: recording.begin,
+      mark,
+      begin,
       at: Date.now(),
-      outcome: message === undefined ? outcome : { ...outcome, message: redact(message) },
-      provider: (attempts.findLast(({ result }) => result?.kind === "reply") ?? attempts.at(-1))?.provider
-        .name,
-      cache: recording.cache,
-      attempts: attempts.map((attempt, index) => attemptOf(exchange, attempt, bills[index]!, redact)),
+      outcome: message === undefined ? outcome : { ...outcome, message: redacted(exchange, message) },
+      provider: (answering ?? attempts.at(-1))?.provider.name,
+      cache,
+      attempts: rows,
       savings: savingsOf(exchange),
-      timings: recording.timings,
-      bodies: bodiesOf(exchange, recording.body, this.#bodyBytes, redact),
-      error: error === undefined ? undefined : redact(error),
+      timings,
+      bodies: bodiesOf(exchange, body, this.#bodyBytes),
+      error: error === undefined ? undefined : redacted(exchange, error),
     });
   }
+}
+
+function keep(attempt: Attempt, output: OutputSample | undefined, bill: LedgerBill): LedgerBill {
+  output?.drop();
+  attempt.set(AttemptBill, bill);
+  return bill;
 }
 
 function recordingOf(exchange: Exchange): Recording {
   let recording = exchange.get(Recorded);
   if (recording === undefined) {
-    recording = {
-      begin: undefined,
-      timings: [],
-      cache: undefined,
-      error: undefined,
-      body: undefined,
-      sample: undefined,
-    };
+    recording = new Recording();
     exchange.set(Recorded, recording);
   }
   return recording;
@@ -214,39 +217,41 @@ function shortened(path: string): string {
   return path.replace(/\?.*/s, "").replace(/\/(?=[^/]{0,200}\d)[^/]{12,}/g, "/:id");
 }
 
-function attemptOf(
-  exchange: Exchange,
-  attempt: Attempt,
-  bill: LedgerBill,
-  redact: (text: string) => string,
-): LedgerAttempt {
-  const { result = { kind: "cancelled" } } = attempt;
-  const span = attempt.get(Timed);
+function attemptOf(exchange: Exchange, attempt: Attempt, bill: LedgerBill): LedgerAttempt {
+  const { result = CANCELLED } = attempt;
   return {
     number: attempt.number,
     at: attempt.startedAt,
     provider: attempt.provider.name,
     model: sentModel(exchange, attempt),
-    result: result.kind === "error" ? { ...result, message: redact(result.message) } : result,
+    result: result.kind === "error" ? { ...result, message: redacted(exchange, result.message) } : result,
     headMs: attempt.headMs,
     firstByteMs: attempt.firstByteMs,
-    durationMs: span === undefined ? 0 : (span.to ?? performance.now()) - span.from,
+    durationMs: attempt.durationMs,
     usage: bill.usage,
     cost: bill.cost,
     estimated: bill.estimated,
     unpriced: bill.unpriced,
   };
 }
+const CANCELLED: AttemptResult = Object.freeze({ kind: "cancelled" });
 
-/** What went wrong, in the words of whoever said it. */
-function errorOf(exchange: Exchange, outcome: Outcome, reply: BodyCopy | undefined): string | undefined {
-  const { dialect, attempts } = exchange;
-  if (outcome.code === undefined && outcome.message === undefined && reply === undefined) {
-    if (attempts.every(({ streamError }) => streamError === undefined)) return undefined;
-  }
+/** What went wrong, in the words of whoever said it. `answering` is the last attempt that had a reply. */
+function errorOf(
+  { dialect }: Exchange,
+  outcome: Outcome,
+  answering: Attempt | undefined,
+  reply: BodyCopy | undefined,
+): string | undefined {
+  const streamError = answering?.streamError;
+  if (
+    outcome.code === undefined &&
+    outcome.message === undefined &&
+    reply === undefined &&
+    streamError === undefined
+  )
+    return undefined;
   const said: (string | undefined)[] = [outcome.code, outcome.message];
-  const answering = attempts.findLast(({ result }) => result?.kind === "reply");
-  const { streamError } = answering ?? {};
   if (streamError !== undefined) said.push(streamError.type, streamError.message);
   if (reply !== undefined) {
     const body = reply.bytes();
@@ -262,13 +267,12 @@ function bodiesOf(
   exchange: Exchange,
   reply: BodyCopy | undefined,
   maxBytes: number,
-  redact: (text: string) => string,
 ): LedgerBodies | undefined {
   if (maxBytes === 0 || exchange.dialect === undefined) return undefined;
   const { body } = exchange.request;
   return {
-    request: body === undefined ? undefined : redactBytes(body.subarray(0, maxBytes), redact),
-    response: reply === undefined ? undefined : redactBytes(reply.bytes(), redact),
+    request: body === undefined ? undefined : redactedBytes(exchange, body.subarray(0, maxBytes)),
+    response: reply === undefined ? undefined : redactedBytes(exchange, reply.bytes()),
     truncated: (body?.length ?? 0) > maxBytes || reply?.isTruncated === true,
   };
 }

@@ -9,16 +9,12 @@ const KEYS = [
 ];
 const GONE = "[key]";
 
-/** Takes keys out of texts that are to be kept: those of this exchange, and whatever looks like one. */
-export function redactor(exchange: Exchange): (text: string) => string {
-  let secrets: Set<string> | undefined;
-  return (text) => {
-    secrets ??= secretsOf(exchange);
-    let clean = text;
-    for (const secret of secrets) clean = clean.replaceAll(secret, GONE);
-    for (const key of KEYS) clean = clean.replace(key, GONE);
-    return clean;
-  };
+/** Takes keys out of a text that is to be kept: those of this exchange, and whatever looks like one. */
+export function redacted(exchange: Exchange, text: string): string {
+  let clean = text;
+  for (const secret of secretsOf(exchange)) clean = clean.replaceAll(secret, GONE);
+  for (const key of KEYS) clean = clean.replace(key, GONE);
+  return clean;
 }
 
 function secretsOf(exchange: Exchange): Set<string> {
@@ -31,7 +27,7 @@ function secretsOf(exchange: Exchange): Set<string> {
   return secrets;
 }
 
-/** As {@link redactor}, for bytes: keys are ASCII, and all other bytes stay what they are. */
-export function redactBytes(bytes: Buffer, redact: (text: string) => string): Buffer {
-  return Buffer.from(redact(bytes.toString("latin1")), "latin1");
+/** As {@link redacted}, for bytes: keys are ASCII, and all other bytes stay what they are. */
+export function redactedBytes(exchange: Exchange, bytes: Buffer): Buffer {
+  return Buffer.from(redacted(exchange, bytes.toString("latin1")), "latin1");
 }

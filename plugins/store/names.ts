@@ -10,6 +10,9 @@ const MAX_NAMES = 20_000;
 /** Gives numbers to texts that recur, on the side that sends; from 1 on. */
 export class NameNumbers {
   readonly #numbers: readonly Map<string, number>[] = TEXT_KINDS.map(() => new Map());
+  /** Of each kind the text that was asked for last, which mostly comes again, and its number. */
+  readonly #lastTexts: (string | undefined)[] = TEXT_KINDS.map(() => undefined);
+  readonly #lastNumbers: number[] = TEXT_KINDS.map(() => 0);
   #kinds: number[] = [];
   #values: string[] = [];
   #sent = 0;
@@ -17,8 +20,11 @@ export class NameNumbers {
   /** NaN for no text. */
   of(kind: number, text: string | undefined): number {
     if (text === undefined) return Number.NaN;
-    const known = this.#numbers[kind]!.get(text);
-    return known ?? this.#add(kind, text);
+    if (text === this.#lastTexts[kind]) return this.#lastNumbers[kind]!;
+    const number = this.#numbers[kind]!.get(text) ?? this.#add(kind, text);
+    this.#lastTexts[kind] = text;
+    this.#lastNumbers[kind] = number;
+    return number;
   }
   #add(kind: number, text: string): number {
     if (text.length > MAX_NAME_LENGTH) return this.of(kind, text.slice(0, MAX_NAME_LENGTH));
@@ -39,6 +45,7 @@ export class NameNumbers {
     this.#sent = this.#values.length;
     if (this.#sent > MAX_NAMES) {
       for (const numbers of this.#numbers) numbers.clear();
+      this.#lastTexts.fill(undefined);
       this.#kinds = [];
       this.#values = [];
       this.#sent = 0;

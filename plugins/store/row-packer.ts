@@ -37,15 +37,19 @@ const PLUGIN = kind("plugin");
 const TIER = kind("tier");
 const REASON = kind("reason");
 
-/** Puts rows into the cells in which they travel, at once: nothing of an exchange is kept alive until they do. */
+/**
+ * Puts rows into the cells in which they travel. One that ends before it is handed over becomes cells when it ends, as a
+ * whole; of one that is still open its beginning does when the others go.
+ */
 export class RowPacker {
   #cells = new Float64Array(8_192);
   #used = 0;
-  #begun: number[] = [];
+  /** What has begun, in its order: the beginning while it is open, then where it is among the cells. */
+  #begun: (LedgerBegin | number)[] = [];
+  /** The mark of the first of them; marks count on, so that those of rows that went before mean none. */
+  #firstMark = 1;
   #ended: number[] = [];
   #texts: string[] = [];
-  /** Where those are that have begun and not ended. A new one each time: an old one would keep its growth. */
-  #open = new Map<string, number>();
   readonly #names = new NameNumbers();
 
   /** How many rows are here. */
@@ -53,41 +57,41 @@ export class RowPacker {
     return this.#begun.length + this.#ended.length;
   }
 
-  begin(row: LedgerBegin): void {
-    const at = this.#take(BEGIN.LENGTH);
-    const cells = this.#cells;
-    const names = this.#names;
-    writeUuid(row.exchangeId, cells, at + BEGIN.ID);
-    cells[at + BEGIN.LINK] = 0;
-    cells[at + BEGIN.PROJECT] = names.of(PROJECT, row.project);
-    cells[at + BEGIN.SESSION] = names.of(SESSION, row.session);
-    cells[at + BEGIN.CLIENT] = names.of(CLIENT, row.client);
-    cells[at + BEGIN.METHOD] = names.of(METHOD, row.method);
-    cells[at + BEGIN.PATH] = names.of(PATH, row.path);
-    cells[at + BEGIN.DIALECT] = names.of(DIALECT, row.dialect);
-    cells[at + BEGIN.MODEL] = names.of(MODEL, row.model);
-    cells[at + BEGIN.STREAM] = row.stream ? 1 : 0;
-    this.#begun.push(at);
-    this.#open.set(row.exchangeId, at);
+  /** Gives the mark by which its end finds it. */
+  begin(row: LedgerBegin): number {
+    return this.#firstMark + this.#begun.push(row) - 1;
   }
   /** Whether an exchange that ends has its beginning here, and becomes one row with it. */
-  has(exchangeId: string): boolean {
-    return this.#open.has(exchangeId);
+  has(row: LedgerEnd): boolean {
+    return this.#beginningOf(row) !== undefined;
+  }
+  #beginningOf({ mark, exchangeId }: LedgerEnd): LedgerBegin | undefined {
+    if (mark === undefined || mark < this.#firstMark) return undefined;
+    const begun = this.#begun[mark - this.#firstMark];
+    return typeof begun === "object" && begun.exchangeId === exchangeId ? begun : undefined;
   }
   /** `bodies` is their place in the batch; NaN for none. */
   end(row: LedgerEnd, bodies: number = NONE): void {
-    const { outcome, attempts, savings, timings, error } = row;
+    const { outcome, attempts, savings, timings } = row;
     const attemptCount = Math.min(attempts.length, MAX_ATTEMPTS);
     const savingCount = Math.min(savings.length, MAX_SAVINGS);
     const timingCount = Math.min(timings.length, MAX_TIMINGS);
-    const at = this.#take(
-      END.LENGTH + attemptCount * ATTEMPT_LENGTH + savingCount * SAVING_LENGTH + timingCount * TIMING_LENGTH,
-    );
+    const length =
+      END.LENGTH + attemptCount * ATTEMPT_LENGTH + savingCount * SAVING_LENGTH + timingCount * TIMING_LENGTH;
+    let at: number;
+    const begin = this.#beginningOf(row);
+    if (begin !== undefined) {
+      const began = this.#take(BEGIN.LENGTH + length);
+      at = began + BEGIN.LENGTH;
+      this.#begin(begin, began, at);
+      this.#begun[row.mark! - this.#firstMark] = began;
+    } else {
+      at = this.#take(length);
+      writeUuid(row.exchangeId, this.#cells, at + END.ID);
+      this.#ended.push(at);
+    }
     const cells = this.#cells;
     const names = this.#names;
-    const began = this.#open.get(row.exchangeId);
-    // One whose beginning is here is known by that.
-    if (began === undefined) writeUuid(row.exchangeId, cells, at + END.ID);
     cells[at + END.BODIES] = bodies;
     cells[at + END.OUTCOME] = codeOf(OUTCOMES, outcome.kind) ?? 0;
     cells[at + END.STATUS] = whole(outcome.status, 0);
@@ -98,7 +102,7 @@ export class RowPacker {
     cells[at + END.DURATION_US] = micros(outcome.durationMs);
     cells[at + END.FIRST_BYTE_US] = micros(outcome.firstByteMs);
     cells[at + END.BYTES_SENT] = whole(outcome.bytesSent);
-    cells[at + END.ERROR] = this.#text(error);
+    cells[at + END.ERROR] = this.#text(row.error);
     cells[at + END.ATTEMPTS] = attemptCount;
     cells[at + END.SAVINGS] = savingCount;
     cells[at + END.TIMINGS] = timingCount;
@@ -118,28 +122,33 @@ export class RowPacker {
       cells[next + 1] = HOOKS.indexOf(hook);
       cells[next + 2] = Math.round(durationMs * 1_000);
     }
-    if (began === undefined) this.#ended.push(at);
-    else {
-      cells[began + BEGIN.LINK] = at;
-      this.#open.delete(row.exchangeId);
-    }
   }
 
   /** All that is here, to hand over; undefined where there is nothing. */
   take(): RowBatch | undefined {
-    if (this.#used === 0) return undefined;
+    if (this.count === 0) return undefined;
+    const begun: number[] = [];
+    for (const row of this.#begun) {
+      if (typeof row === "number") {
+        begun.push(row);
+        continue;
+      }
+      const at = this.#take(BEGIN.LENGTH);
+      this.#begin(row, at, 0);
+      begun.push(at);
+    }
     const batch: RowBatch = {
       cells: this.#cells.slice(0, this.#used),
-      begun: this.#begun,
+      begun,
       ended: this.#ended,
       texts: this.#texts,
       names: this.#names.take(),
     };
     this.#used = 0;
+    this.#firstMark += this.#begun.length;
     this.#begun = [];
     this.#ended = [];
     this.#texts = [];
-    this.#open = new Map();
     return batch;
   }
   /** Whoever has taken batches is gone: the next one is for somebody who knows no names. */
@@ -147,6 +156,21 @@ export class RowPacker {
     this.#names.again();
   }
 
+  /** `end` is where its end is; 0 for not yet. */
+  #begin(row: LedgerBegin, at: number, end: number): void {
+    const cells = this.#cells;
+    const names = this.#names;
+    writeUuid(row.exchangeId, cells, at + BEGIN.ID);
+    cells[at + BEGIN.LINK] = end;
+    cells[at + BEGIN.PROJECT] = names.of(PROJECT, row.project);
+    cells[at + BEGIN.SESSION] = names.of(SESSION, row.session);
+    cells[at + BEGIN.CLIENT] = names.of(CLIENT, row.client);
+    cells[at + BEGIN.METHOD] = names.of(METHOD, row.method);
+    cells[at + BEGIN.PATH] = names.of(PATH, row.path);
+    cells[at + BEGIN.DIALECT] = names.of(DIALECT, row.dialect);
+    cells[at + BEGIN.MODEL] = names.of(MODEL, row.model);
+    cells[at + BEGIN.STREAM] = row.stream ? 1 : 0;
+  }
   #attempt(attempt: LedgerAttempt, at: number): void {
     const { result, usage, cost } = attempt;
     const cells = this.#cells;
@@ -218,6 +242,8 @@ function isEmpty(record: object): boolean {
 /** A whole number that SQLite and JavaScript both hold exactly; NaN for none. */
 function whole(value: number | undefined, otherwise: number = NONE): number {
   if (value === undefined || Number.isNaN(value)) return otherwise;
+  // Nearly all of them are small and whole.
+  if ((value | 0) === value) return value;
   return Math.max(-MAX_SAFE, Math.min(MAX_SAFE, Math.round(value)));
 }
 

@@ -55,13 +55,14 @@ export class SqliteLedger implements Ledger {
     this.#writer.tune(tuning);
   }
 
-  begin(row: LedgerBegin): void {
-    this.#writer.begin(row);
-    for (const watch of this.#watchers) watch({ kind: "begin", row });
+  begin(row: LedgerBegin): number | undefined {
+    const mark = this.#writer.begin(row);
+    if (this.#watchers.size > 0) for (const watch of this.#watchers) watch({ kind: "begin", row });
+    return mark;
   }
   end(row: LedgerEnd): void {
     this.#writer.end(row);
-    for (const watch of this.#watchers) watch({ kind: "end", row });
+    if (this.#watchers.size > 0) for (const watch of this.#watchers) watch({ kind: "end", row });
   }
   trial(row: LedgerTrial): void {
     this.#writer.trial(row);

@@ -30,28 +30,47 @@ export function uuidBytes(id: string): Buffer {
   return Buffer.from(id.replaceAll("-", ""), "hex");
 }
 
+/** The value of each hexadecimal digit by its character's code; 16 for any other. */
+const DIGITS = new Uint8Array(256).fill(16);
+for (let digit = 0; digit < 16; digit++) {
+  DIGITS[digit.toString(16).charCodeAt(0)] = digit;
+  DIGITS[digit.toString(16).toUpperCase().charCodeAt(0)] = digit;
+}
+/** Where the digits of each 32 bits begin, and how many there are before a dash. */
+const WORDS = [
+  [0, 8],
+  [9, 4, 14, 4],
+  [19, 4, 24, 4],
+  [28, 8],
+] as const;
+const DASH = 45;
+
 /** A UUID as four numbers of 32 bits; NaN for anything else. Without a text or a buffer in between: it is on the way of requests. */
 export function writeUuid(id: string, cells: Float64Array, at: number): void {
-  let digits = 0;
-  let word = 0;
-  let isHex = id.length === 36;
-  for (let index = 0; index < id.length && isHex; index++) {
-    const code = id.charCodeAt(index);
-    if (index === 8 || index === 13 || index === 18 || index === 23) {
-      isHex = code === DASH;
-      continue;
+  let wrong =
+    id.length !== 36 ||
+    id.charCodeAt(8) !== DASH ||
+    id.charCodeAt(13) !== DASH ||
+    id.charCodeAt(18) !== DASH ||
+    id.charCodeAt(23) !== DASH;
+  for (let word = 0; word < 4 && !wrong; word++) {
+    const runs = WORDS[word]!;
+    let bits = 0;
+    let seen = 0;
+    for (let run = 0; run < runs.length; run += 2) {
+      const end = runs[run]! + runs[run + 1]!;
+      for (let index = runs[run]!; index < end; index++) {
+        const code = id.charCodeAt(index);
+        const digit = code < 256 ? DIGITS[code]! : 16;
+        seen |= digit;
+        bits = (bits << 4) | digit;
+      }
     }
-    const digit = code >= 97 ? code - 87 : code >= 65 ? code - 55 : code >= 48 && code <= 57 ? code - 48 : 16;
-    isHex = digit < 16;
-    word = word * 16 + digit;
-    if (++digits % 8 === 0) {
-      cells[at + digits / 8 - 1] = word;
-      word = 0;
-    }
+    wrong = seen > 15;
+    cells[at + word] = bits >>> 0;
   }
-  if (!isHex) cells.fill(Number.NaN, at, at + 4);
+  if (wrong) cells.fill(Number.NaN, at, at + 4);
 }
-const DASH = 45;
 
 /** The 16 bytes of what {@link writeUuid} wrote. Throws TM_LEDGER_QUERY where that was no UUID. */
 export function readUuid(

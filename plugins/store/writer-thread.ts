@@ -91,14 +91,15 @@ export class WriterThread {
     this.#post({ kind: "tune", tuning });
   }
 
-  begin(row: LedgerBegin): void {
-    if (!this.#hasRoom()) return;
-    this.#rows.begin(row);
+  begin(row: LedgerBegin): number | undefined {
+    if (!this.#hasRoom()) return undefined;
+    const mark = this.#rows.begin(row);
     this.#gathered();
+    return mark;
   }
   /** Joins the row that began, where it has not been handed over yet. */
   end(row: LedgerEnd): void {
-    if (!this.#rows.has(row.exchangeId) && !this.#hasRoom()) return;
+    if (!this.#rows.has(row) && !this.#hasRoom()) return;
     if (row.bodies === undefined) this.#rows.end(row);
     else {
       const { request, response, truncated } = row.bodies;

@@ -144,8 +144,7 @@ export function fillLedger(
   const began = performance.now();
   for (let number = 0; number < count; number++) {
     const { begin, end } = madeUp(number, Math.floor(now - (1 - number / count) * days * DAY_MS));
-    packer.begin(begin);
-    packer.end(end);
+    packer.end({ ...end, mark: packer.begin(begin) });
     if (packer.count < GROUP && number + 1 < count) continue;
     writer.take(receiver.receive(packer.take()!, []));
     writer.commit();

@@ -68,28 +68,55 @@ describe("rows on their way", () => {
   test("an exchange that ends before it is handed over is one row, whatever came in between", () => {
     const packer = new RowPacker();
     const [first, second] = [beginRow(), beginRow()];
-    packer.begin(first);
-    packer.begin(second);
-    packer.end(endRow(first));
+    const mark = packer.begin(first);
+    const other = packer.begin(second);
+    packer.end(endRow(first, { mark }));
     assert.equal(packer.count, 2);
     const work = new RowReceiver().receive(packer.take()!, []);
     assert.deepEqual(
       work.map(({ operation }) => operation.kind),
       ["begin", "begin"],
     );
-    packer.end(endRow(second));
+    packer.end(endRow(second, { mark: other }));
     assert.equal(packer.count, 1);
     const [late] = new RowReceiver().receive(packer.take()!, []);
     assert.equal(late?.operation.kind, "end");
     assert.equal(packer.take(), undefined);
   });
 
+  test("a mark of another ledger's, of a row that has ended, or none at all joins nothing", () => {
+    const packer = new RowPacker();
+    const rows = [beginRow(), beginRow()] as const;
+    const marks = rows.map((row) => packer.begin(row));
+    packer.end(endRow(rows[0], { mark: marks[1] }));
+    packer.end(endRow(rows[1]));
+    packer.end(endRow(rows[0], { mark: marks[0] }));
+    packer.end(endRow(rows[0], { mark: marks[0] }));
+    const kinds = new RowReceiver().receive(packer.take()!, []).map(({ operation }) => operation.kind);
+    assert.deepEqual(kinds, ["begin", "begin", "end", "end", "end"]);
+  });
+
+  test("beginnings travel in their order, in whatever order they end", () => {
+    const packer = new RowPacker();
+    const rows = Array.from({ length: 4 }, () => beginRow());
+    const marks = rows.map((row) => packer.begin(row));
+    for (const index of [2, 0, 3]) packer.end(endRow(rows[index]!, { mark: marks[index] }));
+    const { cells, begun } = packer.take()!;
+    assert.deepEqual(
+      begun.map((at) => uuidText(readUuid(cells, at + BEGIN.ID))),
+      rows.map((row) => row.exchangeId),
+    );
+    assert.deepEqual(
+      begun.map((at) => cells[at + BEGIN.LINK] !== 0),
+      [true, false, true, true],
+    );
+  });
+
   test("more than fits at first is kept whole", () => {
     const packer = new RowPacker();
     const rows = Array.from({ length: 2_000 }, () => beginRow());
     for (const row of rows) {
-      packer.begin(row);
-      packer.end(endRow(row));
+      packer.end(endRow(row, { mark: packer.begin(row) }));
     }
     const batch = packer.take()!;
     assert.deepEqual(

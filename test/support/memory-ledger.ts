@@ -36,7 +36,7 @@ export class MemoryLedger implements Ledger {
   get state() {
     return { lost: 0, waiting: 0, failing: this.failing };
   }
-  begin(row: LedgerBegin): void {
+  begin(row: LedgerBegin): undefined {
     this.begun.push(row);
     for (const watch of this.#watchers) watch({ kind: "begin", row });
   }
