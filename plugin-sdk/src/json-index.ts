@@ -60,19 +60,27 @@ const NO_ITEMS: readonly JsonNode[] = [];
 /** Of the member that `pick` is at. */
 const pickedKey = new JsonTape(1);
 
+/**
+ * A tape takes a microsecond or two to make, and all of a value; what is shorter and not in many others is scanned for its
+ * children alone, a third of a microsecond for a message. Bounded, so that no depth makes the scans add up.
+ */
+const PLAIN_BYTES = 16_384;
+const PLAIN_DEPTH = 4;
+
 /** One value of a document: the bytes [start, end) of its buffer, which must not change while the node is in use. */
 export class JsonNode {
   readonly start: number;
   readonly end: number;
   private readonly buf: Buffer;
   private tape: JsonTape | Outline | null;
-  private readonly slot: number;
+  private slot: number;
   private members: readonly JsonMember[] | undefined;
   private elements: readonly JsonNode[] | undefined;
 
   /**
    * Nodes come from `parseIndex`, `topLevel` and `nodeAt`. `tape` is null where the value's inside has not been scanned
-   * into one. An outline knows the children of the document's object, and of the member at `slot` where that is an array.
+   * into one; then `slot` is how many containers of such a value it is in. An outline knows the children of the document's
+   * object, and of the member at `slot` where that is an array.
    */
   constructor(buf: Buffer, start: number, end: number, tape: JsonTape | Outline | null, slot: number) {
     this.buf = buf;
@@ -194,6 +202,7 @@ export class JsonNode {
 
   private readMembers(): JsonMember[] {
     if (this.tape !== null && !(this.tape instanceof JsonTape)) return this.outlinedMembers(this.tape);
+    if (this.isPlain()) return this.plainMembers();
     const tape = this.scanned();
     const { words } = tape;
     const members: JsonMember[] = [];
@@ -208,6 +217,7 @@ export class JsonNode {
 
   private readElements(): JsonNode[] {
     if (this.tape !== null && !(this.tape instanceof JsonTape)) return this.outlinedElements(this.tape);
+    if (this.isPlain()) return this.plainElements();
     const tape = this.scanned();
     const { words } = tape;
     const elements: JsonNode[] = [];
@@ -237,12 +247,49 @@ export class JsonNode {
     return found;
   }
 
+  /** Whether to scan it for its children alone costs less than a tape, although theirs will be scanned once more. */
+  private isPlain(): boolean {
+    return this.tape === null && this.end - this.start <= PLAIN_BYTES && this.slot < PLAIN_DEPTH;
+  }
+
+  private plainMembers(): JsonMember[] {
+    const { buf } = this;
+    const members: JsonMember[] = [];
+    let pos = skipSpace(buf, this.start + 1);
+    while (pos < this.end - 1) {
+      pickedKey.length = 0;
+      const start = skipSpace(buf, memberStart(buf, pos, pickedKey));
+      const end = scanValue(buf, start, null);
+      const value = new JsonNode(buf, start, end, null, this.slot + 1);
+      members.push(new JsonMember(buf, pickedKey.words[0]!, pickedKey.words[1]!, value));
+      pos = skipSpace(buf, end);
+      if (buf[pos] !== COMMA) break;
+      pos = skipSpace(buf, pos + 1);
+    }
+    return members;
+  }
+
+  private plainElements(): JsonNode[] {
+    const { buf } = this;
+    const elements: JsonNode[] = [];
+    let pos = skipSpace(buf, this.start + 1);
+    while (pos < this.end - 1) {
+      const end = scanValue(buf, pos, null);
+      elements.push(new JsonNode(buf, pos, end, null, this.slot + 1));
+      pos = skipSpace(buf, end);
+      if (buf[pos] !== COMMA) break;
+      pos = skipSpace(buf, pos + 1);
+    }
+    return elements;
+  }
+
   /** The tape with this container on it. A node made without one stands alone, so its own tape has it in slot 0. */
   private scanned(): JsonTape {
     if (!(this.tape instanceof JsonTape)) {
       const tape = new JsonTape((this.end - this.start) >> 5);
       scanValue(this.buf, this.start, tape);
       this.tape = tape;
+      this.slot = 0;
     }
     return this.tape;
   }
