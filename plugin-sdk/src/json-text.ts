@@ -65,7 +65,7 @@ export function skipSpace(buf: Buffer, pos: number): number {
   let at = pos;
   while (at < buf.length) {
     const byte = buf[at]!;
-    if (byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09) break;
+    if (byte > 0x20 || (byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09)) break;
     at++;
   }
   return at;

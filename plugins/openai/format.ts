@@ -27,10 +27,10 @@ export const format: Format = Object.freeze({
 
 /** `Authorization`, or the `api-key` header of Azure's variant. */
 function credential(headers: RawHeaders): ClientCredential | undefined {
-  const kind = isSubscription(headers) ? "oauth" : "key";
   const authorization = headerValue(headers, "authorization");
-  if (authorization)
-    return { kind, header: "authorization", secret: bearerOf(authorization) ?? authorization };
+  const bearer = authorization && bearerOf(authorization);
+  const kind = isLogin(headers, bearer) ? "oauth" : "key";
+  if (authorization) return { kind, header: "authorization", secret: bearer ?? authorization };
   const key = headerValue(headers, "api-key");
   return key ? { kind, header: "api-key", secret: key } : undefined;
 }
@@ -40,9 +40,12 @@ function credential(headers: RawHeaders): ClientCredential | undefined {
  * servers accept keys of any shape, so an unknown one says nothing.
  */
 function isSubscription(headers: RawHeaders): boolean {
-  if (headerValue(headers, "chatgpt-account-id") !== undefined) return true;
   const authorization = headerValue(headers, "authorization");
-  return /^eyJ[\w-]+\.[\w-]+\./.test((authorization && bearerOf(authorization)) ?? "");
+  return isLogin(headers, authorization && bearerOf(authorization));
+}
+function isLogin(headers: RawHeaders, bearer: string | undefined): boolean {
+  if (headerValue(headers, "chatgpt-account-id") !== undefined) return true;
+  return bearer?.startsWith("eyJ") === true && /^eyJ[\w-]+\.[\w-]+\./.test(bearer);
 }
 
 /** Where this vendor's clients name their session: Codex, and coding agents that follow it. */

@@ -26,11 +26,39 @@ const CLIENT: CandidateCredential = Object.freeze({ kind: "client" });
 const NONE: CandidateCredential = Object.freeze({ kind: "none" });
 const NO_KEY: Keys = Object.freeze([]);
 
+/** Of one plan, with the client's credential and without: see {@link admit}. */
+export interface Admissions {
+  owned: Admission | undefined;
+  bare: Admission | undefined;
+}
+
 /**
  * Gives each choice its credential, or rules it out. The client's own goes to the plan's owner and to nobody else; all
  * others need a key of their own, or must be declared to want none. Asynchronous only where a key comes from a file.
  */
 export function admit(plan: Plan, client: Client): Admission | Promise<Admission> {
+  if (!plan.isPlain || !isPlain(plan, client)) return worked(plan, client);
+  // Nothing else of the request is asked then, and no key has to be waited for.
+  const which = client.credential === undefined ? "bare" : "owned";
+  plan.admissions[which] ??= shared(worked(plan, client) as Admission);
+  return plan.admissions[which];
+}
+
+/** Whether what a plain plan makes of the request is what it makes of every other one. */
+function isPlain({ strangers }: Plan, { credential, request }: Client): boolean {
+  if (hasCredentialInQuery(request.target)) return false;
+  return credential === undefined || strangerOf(strangers, credential) === undefined;
+}
+
+/** Many exchanges have it: none may change it for the others. */
+function shared(admission: Admission): Admission {
+  admission.candidates.forEach(Object.freeze);
+  Object.freeze(admission.candidates);
+  Object.freeze(admission.ruledOut);
+  return admission;
+}
+
+function worked(plan: Plan, client: Client): Admission | Promise<Admission> {
   const keys = plan.choices.map((choice) => {
     const { provider } = choice;
     const isServed = provider.answer !== undefined || provider.auth === "none";
@@ -111,6 +139,11 @@ function lack(provider: Provider, keys: Keys, owner: Provider | undefined): stri
   if (provider.auth === "key") return 'has auth = "key", but no key_ref';
   const whose = owner === undefined ? "is not known to belong to it" : `belongs to ${owner.name}`;
   return `has no key of its own (key_ref, or auth = "none"), and the client's credential ${whose}`;
+}
+
+/** Whether the provider has a key of its own, which may be another one at the next request. */
+export function hasKeys(provider: Provider): boolean {
+  return provider instanceof ConfiguredProvider ? provider.keys.length > 0 : provider.key !== undefined;
 }
 
 function keysOf(provider: Provider): Keys | Promise<Keys> {

@@ -23,7 +23,7 @@ import { type Admission, admit } from "./credentials.ts";
 import { Keys } from "./keys.ts";
 import { modelInPath } from "./model-path.ts";
 import { Models } from "./models.ts";
-import { type Plan, RouteTable, spreadOver } from "./route-table.ts";
+import { type Plan, RouteTable, type RuledOut, spreadOver } from "./route-table.ts";
 import {
   BUILT_IN,
   type ProvidersConfig,
@@ -135,10 +135,8 @@ export default definePlugin({
         const conclude = (admitted: Admission) => {
           for (const failure of admitted.keyFailures)
             log.error({ err: failure }, "a key_ref could not be resolved");
-          for (const { provider, reason } of admitted.ruledOut) {
-            if (told.isNew(`${provider} ${reason}`))
-              log.info({ provider, reason }, `the provider ${provider} is left out: it ${reason}`);
-          }
+          for (const { provider, reason } of told.newIn(admitted.ruledOut))
+            log.info({ provider, reason }, `the provider ${provider} is left out: it ${reason}`);
           const usable = usableOf(exchange, admitted.candidates, routing.fallback_enabled);
           const ordered = ways.order(exchange, usable);
           exchange.candidates = other === undefined ? ordered : ordered.map((each) => named(each, other));
@@ -238,11 +236,20 @@ function refusal(exchange: Exchange, model: string | undefined, plan: Plan, admi
 }
 
 const MAX_TOLD = 1_000;
+const NOTHING: readonly RuledOut[] = [];
 
 /** What was said once is not said again with each request. Reasons hold names that clients chose, so it is bounded. */
 class Told {
   readonly #said = new Set<string>();
-  isNew(what: string): boolean {
+  /** Most requests share what their plan ruled out: it is not gone through again. */
+  #last: readonly RuledOut[] | undefined;
+
+  newIn(ruledOut: readonly RuledOut[]): readonly RuledOut[] {
+    if (ruledOut === this.#last) return NOTHING;
+    this.#last = ruledOut;
+    return ruledOut.filter(({ provider, reason }) => this.#isNew(`${provider} ${reason}`));
+  }
+  #isNew(what: string): boolean {
     if (this.#said.has(what) || this.#said.size >= MAX_TOLD) return false;
     this.#said.add(what);
     return true;

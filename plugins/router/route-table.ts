@@ -1,5 +1,6 @@
 import { type Format, matchesGlob, type Provider, speaks, TokenmanErrors } from "@tokenman/plugin-sdk";
 import { ConfiguredProvider } from "./configured-provider.ts";
+import { type Admissions, hasKeys } from "./credentials.ts";
 import { type Mapping, ModelMap } from "./model-map.ts";
 import { ownerOf, strangersTo } from "./owner.ts";
 import { problemsOf } from "./problems.ts";
@@ -34,6 +35,10 @@ export interface Plan {
   readonly isBinding: boolean;
   /** Whether conversations are spread over equal choices: {@link spreadOver} gives each its own order. */
   readonly isSpread: boolean;
+  /** Whether admission asks no more of a request than whether it has a credential of its vendor's. */
+  readonly isPlain: boolean;
+  /** What was worked out for such requests. */
+  readonly admissions: Admissions;
 }
 
 export interface RouteTableParts {
@@ -53,7 +58,7 @@ export interface Alias {
 }
 
 /** A plan before it is known whose the client's credential is. */
-type Route = Omit<Plan, "owner" | "strangers" | "isSpread">;
+type Route = Omit<Plan, "owner" | "strangers" | "isSpread" | "isPlain" | "admissions">;
 
 const LISTED = 1;
 const TAKING = 2;
@@ -78,7 +83,16 @@ export function spreadOver(plan: Plan, conversation: string): Plan {
     );
     from = to;
   }
-  return { ...plan, choices };
+  return { ...plan, choices, admissions: noneYet() };
+}
+
+function planOf(route: Route, whose: Pick<Plan, "owner" | "strangers" | "isSpread">): Plan {
+  const isPlain = route.choices.every(({ provider, model }) => model === undefined && !hasKeys(provider));
+  return { ...route, ...whose, isPlain, admissions: noneYet() };
+}
+
+function noneYet(): Admissions {
+  return { owned: undefined, bare: undefined };
 }
 
 function areEquals(left: Choice, right: Choice): boolean {
@@ -186,7 +200,7 @@ export class RouteTable {
       (choice, index) =>
         choice.weight > 0 && choices.some((other, at) => at !== index && areEquals(choice, other)),
     );
-    return { ...route, owner, strangers, isSpread };
+    return planOf(route, { owner, strangers, isSpread });
   }
 
   /** `sent`: the name to send where that is not the client's. */
@@ -238,7 +252,10 @@ export class RouteTable {
     const reason = "routing.default_provider, as nothing tells whose request it is";
     const choices = provider === undefined ? [] : [choiceOf(provider, undefined, reason, 0)];
     const ruledOut = provider === undefined ? [{ provider: name, reason: "it is disabled" }] : [];
-    return { choices, ruledOut, isBinding: true, owner: undefined, strangers: [], isSpread: false };
+    return planOf(
+      { choices, ruledOut, isBinding: true },
+      { owner: undefined, strangers: [], isSpread: false },
+    );
   }
 
   /** The vendor's own server takes a model that its configured list does not have: lists age. */
