@@ -1,6 +1,12 @@
 import { type ServerResponse, STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
-import { type BodyEnd, headerValue, type RawHeaders, TokenmanError } from "@tokenman/plugin-sdk";
+import {
+  type BodyEnd,
+  headerValue,
+  type RawHeaders,
+  TokenmanError,
+  withoutHeaders,
+} from "@tokenman/plugin-sdk";
 import type { ExchangeState } from "./exchange.ts";
 import type { Flow } from "./reply/flow.ts";
 import type { KernelReply } from "./reply/reply.ts";
@@ -10,6 +16,8 @@ import type { BodySink } from "./reply/source.ts";
 const SOCKET_BUFFER_BYTES = 64 * 1024;
 /** How long the bytes before a break may take to leave before the socket is destroyed with them. */
 const LAST_BYTES_MS = 1_000;
+
+const TRAILER: ReadonlySet<string> = new Set(["trailer"]);
 
 /** How the sending of a reply ended. */
 export interface Sent {
@@ -99,16 +107,19 @@ class Sender implements BodySink {
     this.#link.sender = this;
     const headers = this.#head();
     const { status, origin } = this.#reply;
+    const length = headerValue(headers, "content-length");
+    const hasBody = response.req.method !== "HEAD" && status !== 204 && status !== 304;
+    // Trailers follow chunks only (RFC 9112 §7.1.2), and node:http refuses to announce others.
+    const isChunked = hasBody && length === undefined && !this.#link.legacy;
+    const sendable = isChunked ? headers : withoutHeaders(headers, TRAILER);
     response.sendDate = origin !== "provider";
     try {
-      response.writeHead(status, sendableReason(status, this.#reply.reasonPhrase), headers as string[]);
+      response.writeHead(status, sendableReason(status, this.#reply.reasonPhrase), sendable as string[]);
     } catch (cause) {
       this.fail(new TokenmanError("TM_UPSTREAM_PROTOCOL", "the reply's head cannot be sent", { cause }));
       this.#flow.abort();
       return;
     }
-    const length = headerValue(headers, "content-length");
-    const hasBody = response.req.method !== "HEAD" && status !== 204 && status !== 304;
     if (length !== undefined && hasBody) this.#lengthLeft = Number(length);
     this.#flow.start(this);
     // The head waits a turn for the first bytes, to leave in one packet with them; a silent body does not hold it back.

@@ -17,6 +17,8 @@ export class Connection {
   failure: Error | undefined;
   /** A request is out, and nothing of its final reply has come. */
   waiting = false;
+  /** How many bytes came first of the last reply. */
+  firstRead = 0;
   /** The present socket. */
   socket: Socket | undefined;
   readonly headWatch = new Watchdog();

@@ -170,7 +170,12 @@ class Call implements DispatchCall, Watched, Waiting {
       },
       abort: () => this.abort(),
     });
-    this.#events.head(status, wholePhrase(status, statusText), headers, this.#body);
+    this.#events.head(
+      status,
+      wholePhrase(status, statusText, this.#connection!.firstRead),
+      headers,
+      this.#body,
+    );
     // Undici takes the length in a 204 or 304, which is the resource's, for the body's, and calls the call broken.
     if (status === 204 || status === 304) this.#body.finish(undefined);
     return true;
@@ -260,10 +265,17 @@ class Call implements DispatchCall, Watched, Waiting {
   }
 }
 
-/** Of a reason phrase that came in several reads undici keeps the last piece: the usual one is told by its end. */
-function wholePhrase(status: number, phrase: string): string {
+/** "HTTP/1.1 200 " */
+const STATUS_BYTES = 13;
+
+/**
+ * Of a reason phrase that came in several reads undici keeps the last piece: the usual one is told by its end. One that is
+ * whole within the first read is what the server said.
+ */
+function wholePhrase(status: number, phrase: string, firstRead: number): string {
   const usual = STATUS_CODES[status] ?? "";
-  return phrase !== "" && usual.endsWith(phrase) ? usual : phrase;
+  const isSplit = firstRead <= STATUS_BYTES + usual.length;
+  return isSplit && phrase !== "" && usual.endsWith(phrase) ? usual : phrase;
 }
 
 function latin1(bytes: Buffer): string {

@@ -9,7 +9,7 @@ import {
 } from "@tokenman/plugin-sdk";
 
 /** What becomes of a header at this hop, whatever `Connection` says. */
-type Fate = "keep" | "drop" | "connection" | "length";
+type Fate = "keep" | "drop" | "own" | "connection" | "length";
 
 /**
  * First letters of the names whose fate is not to be kept, by their length. Most other names are told from them by these
@@ -23,7 +23,7 @@ const SPECIAL: readonly (string | undefined)[] = [
 function fateOf(name: string): Fate {
   const first = name.charCodeAt(0) | 0x20;
   if (first === 0x78 && (name.charCodeAt(2) | 0x20) === 0x74 && name.toLowerCase().startsWith("x-tokenman-"))
-    return "drop";
+    return "own";
   const letters = SPECIAL[name.length];
   if (letters === undefined || !letters.includes(String.fromCharCode(first))) return "keep";
   const lower = name.toLowerCase();
@@ -48,7 +48,10 @@ export function forwardedHeaders(headers: RawHeaders): string[] {
   return isNamed ? withoutNamed(kept, headers) : kept;
 }
 
-/** A reply's headers less the upstream hop's own. Content-Length stays: it describes the body, which is relayed. */
+/**
+ * A reply's headers less the upstream hop's own, and less what only TokenMan says: another one's may stand behind it.
+ * Content-Length stays: it describes the body, which is relayed.
+ */
 export function relayedHeaders(headers: RawHeaders): string[] {
   const kept: string[] = [];
   let isNamed = false;
@@ -56,7 +59,7 @@ export function relayedHeaders(headers: RawHeaders): string[] {
     const name = headers[index]!;
     const fate = fateOf(name);
     if (fate === "connection") isNamed ||= namesFields(headers[index + 1]!);
-    else if (fate !== "drop" || !isHopByHop(name)) kept.push(name, headers[index + 1]!);
+    else if (fate !== "own" && (fate !== "drop" || !isHopByHop(name))) kept.push(name, headers[index + 1]!);
   }
   return isNamed ? withoutNamed(kept, headers) : kept;
 }

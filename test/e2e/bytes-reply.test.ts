@@ -131,6 +131,20 @@ const CASES: readonly Case[] = [
     body: Buffer.from('{"type":"error"}'),
     framing: "length",
   },
+  {
+    name: "a reason of one word, with which the usual one ends",
+    status: "500 Error",
+    head: ["Content-Type: text/plain"],
+    body: Buffer.from("no"),
+    framing: "length",
+  },
+  {
+    name: "a reason that leaves out how the usual one begins",
+    status: "503 Unavailable",
+    head: ["Content-Type: text/plain"],
+    body: Buffer.from("no"),
+    framing: "length",
+  },
   { name: "a reply without a reason phrase", status: "200 ", head: [], body: JSON_BODY, framing: "length" },
   {
     name: "a status that is not registered",
@@ -346,6 +360,42 @@ describe("a reply that no plugin changes arrives as it was sent:", () => {
       }
     });
   }
+
+  for (const [name, head, body, method] of [
+    ["of known length", "200 OK\r\nContent-Length: 2", "{}", "POST"],
+    ["that is empty", "200 OK\r\nContent-Length: 0", "", "POST"],
+    ["of a status without a body", "204 No Content", "", "POST"],
+    ["to HEAD", "200 OK\r\nContent-Length: 2", "", "HEAD"],
+  ] as const) {
+    it(`a reply ${name} that announces trailers, which cannot follow, less that`, async () => {
+      relay.upstream.next(async (call) => {
+        await call.received;
+        await call.write(`HTTP/1.1 ${head}\r\nTrailer: X-Sum\r\nX-A: b\r\n\r\n${body}`);
+      });
+      const reply = await client.ask(
+        requestBytes({ method, lines: ["x-api-key: k"], ...(method === "POST" && { body: BODY }) }),
+        method,
+      );
+      assert.equal(reply.broken, false);
+      assert.deepEqual(reply.values("trailer"), []);
+      assert.deepEqual(reply.values("x-a"), ["b"]);
+      assert.equal(reply.body.toString(), body);
+    });
+  }
+
+  it("less what only TokenMan itself says", async () => {
+    relay.upstream.next(async (call) => {
+      await call.received;
+      const forged = "X-Tokenman-Cache: HIT\r\nx-tokenman-request-id: 1\r\nX-TokenMan-Provider: other";
+      await call.write(`HTTP/1.1 200 OK\r\n${forged}\r\nContent-Length: 2\r\n\r\n{}`);
+    });
+    const reply = await client.ask(requestBytes({ lines: ["x-api-key: k"], body: BODY }));
+    assert.deepEqual(reply.values("x-tokenman-cache"), []);
+    assert.equal(reply.values("x-tokenman-request-id").length, 1);
+    assert.notEqual(reply.values("x-tokenman-request-id")[0], "1");
+    assert.equal(reply.values("x-tokenman-provider").length, 1);
+    assert.notEqual(reply.values("x-tokenman-provider")[0], "other");
+  });
 
   it("a head that comes byte by byte", async () => {
     const head = "HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 2\r\n\r\n{}";
