@@ -38,6 +38,8 @@ export interface ChaosReport {
 
 /** The three that can serve all, in the order in which they are asked. */
 const NAMES = ["anthropic", "spare-1", "spare-2"] as const;
+/** A run of five minutes has storms of ten seconds; a shorter one has as many. */
+const stormSeconds = (seconds: number): number => seconds / 30;
 /** How long the last ones are waited for. */
 const DRAIN_MS = 60_000;
 /** A request of each of these begins at a provider that cannot be reached: its name, or its certificate. */
@@ -68,7 +70,7 @@ export async function chaos(options: ChaosOptions): Promise<ChaosReport> {
   const secure = await untrusted();
   const home = await mkdtemp(join(tmpdir(), "tokenman-chaos-"));
   const configFile = join(home, "tokenman.toml");
-  await writeFile(configFile, configOf(home, providers, secure.url), { mode: 0o600 });
+  await writeFile(configFile, configOf(home, seconds, providers, secure.url), { mode: 0o600 });
   const kernel = await createKernel({
     version: "0.0.0-soak",
     configFile,
@@ -154,7 +156,7 @@ class Weather {
     }
     if (at < this.#stormUntil) return;
     for (const provider of this.#providers) provider.storm = undefined;
-    this.#stormUntil = at + this.#seconds / 30;
+    this.#stormUntil = at + stormSeconds(this.#seconds);
     const storm = this.#random.pick<Doing | undefined>([
       "limited",
       "overloaded",
@@ -253,7 +255,13 @@ function withPlugin(plugin: Plugin): typeof firstParty {
   };
 }
 
-function configOf(home: string, providers: readonly ChaosProvider[], secure: string): string {
+/** A provider is spared for a part of a storm: were it for longer, in a short run all three would be spared at once. */
+function configOf(
+  home: string,
+  seconds: number,
+  providers: readonly ChaosProvider[],
+  secure: string,
+): string {
   const table = (name: string, url: string, priority: number, models = "") =>
     `[providers.${name}]\nformat = "anthropic"\nauth = "none"\napi_base = "${url}"\npriority = ${priority}\n${models}`;
   return `[server]
@@ -271,7 +279,8 @@ affinity_seconds = 0
 [resilience]
 retry_base_delay_ms = 100
 retry_max_delay_ms = 2000
-cb_reset_timeout_seconds = 2
+cb_reset_timeout_seconds = ${stormSeconds(seconds) / 5}
+cb_window_seconds = ${stormSeconds(seconds) * 3}
 ${providers.map(({ url }, index) => table(NAMES[index]!, url, index)).join("")}
 ${table("no-name", "http://nowhere.invalid", 9, 'models = ["no-name"]\n')}
 ${table("no-trust", secure, 9, 'models = ["no-trust"]\n')}`;

@@ -9,7 +9,7 @@ it("providers that fail in every way lose no request that one of them could serv
   timeout: 120_000,
 }, async () => {
   const main = join(import.meta.dirname, "../../scripts/soak/main.ts");
-  const child = spawn(process.execPath, [main, "--chaos", "--seconds", "20", "--json"], {
+  const child = spawn(process.execPath, [main, "--chaos", "--seconds", "12", "--rate", "300", "--json"], {
     stdio: ["ignore", "pipe", "inherit"],
     timeout: 110_000,
     killSignal: "SIGKILL",
