@@ -24,8 +24,13 @@ const NEEDED = [
  * Runs a seed's plans against a copy of the kernel. Resolves to what it printed when it failed, and to undefined where
  * it passed.
  */
-async function run(copy: string, { seed }: Pick<SeededBug, "seed">): Promise<string | undefined> {
-  const child = spawn(process.execPath, [join(copy, "test/kernel/property/main.ts"), String(seed)], {
+async function run(
+  copy: string,
+  { seed }: Pick<SeededBug, "seed">,
+  ...options: readonly string[]
+): Promise<string | undefined> {
+  const main = join(copy, "test/kernel/property/main.ts");
+  const child = spawn(process.execPath, [main, ...options, String(seed)], {
     stdio: ["ignore", "ignore", "pipe"],
     timeout: 30_000,
     killSignal: "SIGKILL",
@@ -71,7 +76,7 @@ describe("the property test of the hooks", { concurrency: 2 }, () => {
       // Some bugs show by a race between two timers: a machine that is busy may let one seed's plans miss it.
       let said: string | undefined;
       for (let seed = bug.seed; seed < bug.seed + SEEDS && said === undefined; seed++)
-        said = await run(copy, { seed });
+        said = await run(copy, { seed }, "--patience", "2000");
       assert.ok(said !== undefined, "the bug was not noticed");
       // Not because the copy does not even start.
       assert.match(said, /seed \d+|is never settled|unhandled rejection|uncaught exception/);

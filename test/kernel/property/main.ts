@@ -1,9 +1,12 @@
-/** Runs seeds: `node main.ts [--exchanges N] SEED…`. Exits with 1 at the first that fails, and says how. */
+/** Runs seeds: `node main.ts [--exchanges N] [--patience MS] SEED…`. Exits with 1 at the first that fails, and says how. */
 import { parseArgs } from "node:util";
 import { runSeed } from "./world.ts";
 
 const { values, positionals } = parseArgs({
-  options: { exchanges: { type: "string", default: "120" } },
+  options: {
+    exchanges: { type: "string", default: "120" },
+    patience: { type: "string", default: "4000" },
+  },
   allowPositionals: true,
 });
 process.on("unhandledRejection", (reason) => {
@@ -16,7 +19,7 @@ process.on("uncaughtException", (error) => {
 });
 for (const seed of positionals.map(Number)) {
   try {
-    await runSeed({ seed, exchanges: Number(values.exchanges), patienceMs: 4_000 });
+    await runSeed({ seed, exchanges: Number(values.exchanges), patienceMs: Number(values.patience) });
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
     process.exit(1);
