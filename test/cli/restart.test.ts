@@ -9,6 +9,8 @@ import { describe, test } from "node:test";
 import type { PidRecord } from "../../cli/pid-file.ts";
 import { processIdentity } from "../../cli/process-identity.ts";
 import { type RestartRequest, requestFile, takeRequest, writeRequest } from "../../cli/restart-request.ts";
+import { isWholeChunked } from "../support/raw-client.ts";
+import { heldStreams } from "./support/held-stream.ts";
 import { Sandbox } from "./support/instance.ts";
 
 const limits = { timeout: 60_000 };
@@ -16,7 +18,9 @@ const limits = { timeout: 60_000 };
 function record({ dataDir }: Sandbox): PidRecord {
   return JSON.parse(readFileSync(join(dataDir, "tokenman.pid"), "utf8")) as PidRecord;
 }
-const healthy = async (base: string | undefined) => (await fetch(`${base}/health`)).status === 200;
+/** Leaves no connection behind, on which a process that hands over would wait. */
+const healthy = async (base: string | undefined) =>
+  (await fetch(`${base}/health`, { headers: { connection: "close" } })).status === 200;
 /** Nobody tells a process that is not the parent. */
 async function until(holds: () => boolean): Promise<void> {
   const deadline = performance.now() + limits.timeout;
@@ -288,22 +292,18 @@ describe("in the foreground the process that somebody waits for stays", () => {
   });
 
   test("and does not wait for older ones longer than for a stop when that dies", limits, async () => {
-    await using box = new Sandbox();
-    const { ended, proxy } = await box.serve();
+    await using held = await heldStreams();
+    await using box = new Sandbox(held.config);
+    const { ended, proxy, logged } = await box.serve();
     assert.equal((await box.run("restart")).status, 0);
     const older = record(box).pid;
-    const reply = await fetch(`${proxy}/v1/chat/completions`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({
-        model: "mock-chunked-9-slow-1s",
-        stream: true,
-        messages: [{ role: "user", content: "a b c d e f g h i" }],
-      }),
-    });
+    const client = await held.begin(proxy);
     assert.equal((await box.run("restart")).status, 0);
     process.kill(record(box).pid, "SIGKILL");
-    assert.match(await reply.text(), /\[DONE\]/);
+    // The one in the foreground notices, and stops the older one, whose stream may end yet.
+    await until(() => /"reason":"SIGTERM".*"shutting down"/.test(logged()));
+    held.end();
+    assert.match(await client.until(isWholeChunked), /message_stop/);
     assert.equal((await ended).status, 70);
     assert.equal(processIdentity(older), undefined);
   });
@@ -322,7 +322,8 @@ describe("in the foreground the process that somebody waits for stays", () => {
 
 /** Starts in the foreground in a process group of its own, as a shell does; a "Ctrl-C" goes to all of the group. */
 test("Ctrl-C in a terminal is one signal to each process, not two", limits, async () => {
-  await using box = new Sandbox();
+  await using held = await heldStreams();
+  await using box = new Sandbox(held.config);
   const main = join(import.meta.dirname, "..", "..", "cli", "main.ts");
   const child: ChildProcess = spawn(
     process.execPath,
@@ -330,20 +331,19 @@ test("Ctrl-C in a terminal is one signal to each process, not two", limits, asyn
     { cwd: box.folder, env: box.env, stdio: ["ignore", "ignore", "pipe"], detached: true },
   );
   const closed = once(child, "exit");
+  let said = "";
+  child.stderr?.on("data", (chunk: Buffer) => {
+    said += chunk;
+  });
   await until(() => existsSync(join(box.dataDir, "tokenman.pid")) && record(box).handsOver);
   assert.equal((await box.run("restart")).status, 0);
   const { pid, proxy } = record(box);
-  const reply = await fetch(`${proxy}/v1/chat/completions`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({
-      model: "mock-chunked-9-slow-100ms",
-      stream: true,
-      messages: [{ role: "user", content: "a b c d e f g h i" }],
-    }),
-  });
+  const client = await held.begin(proxy as string);
   process.kill(-(child.pid as number), "SIGINT");
-  assert.match(await reply.text(), /\[DONE\]/);
+  // From the terminal, or passed on by the one in the foreground: a second one would break the stream off.
+  await until(() => /"reason":"SIG(INT|TERM)".*"shutting down"/.test(said));
+  held.end();
+  assert.match(await client.until(isWholeChunked), /message_stop/);
   assert.deepEqual(await closed, [0, null]);
   await gone(pid);
 });

@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pidFile } from "../../../cli/pid-file.ts";
 
 const MAIN = join(import.meta.dirname, "..", "..", "..", "cli", "main.ts");
 
@@ -74,7 +75,8 @@ export class Sandbox {
 
   /** Ends what still runs, a background instance included, and removes the folder. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#children.size === 0) await this.run("stop", "--timeout", "0");
+    if (this.#children.size === 0 && existsSync(pidFile(this.dataDir)))
+      await this.run("stop", "--timeout", "0");
     for (const child of this.#children) child.kill("SIGKILL");
     rmSync(this.folder, { recursive: true, force: true });
   }
