@@ -6,30 +6,17 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import type { PidRecord } from "../../cli/pid-file.ts";
 import { processIdentity } from "../../cli/process-identity.ts";
 import { type RestartRequest, requestFile, takeRequest, writeRequest } from "../../cli/restart-request.ts";
 import { isWholeChunked } from "../support/raw-client.ts";
 import { heldStreams } from "./support/held-stream.ts";
-import { Sandbox } from "./support/instance.ts";
+import { gone, Sandbox, until } from "./support/instance.ts";
 
 const limits = { timeout: 60_000 };
 
-function record({ dataDir }: Sandbox): PidRecord {
-  return JSON.parse(readFileSync(join(dataDir, "tokenman.pid"), "utf8")) as PidRecord;
-}
 /** Leaves no connection behind, on which a process that hands over would wait. */
 const healthy = async (base: string | undefined) =>
   (await fetch(`${base}/health`, { headers: { connection: "close" } })).status === 200;
-/** Nobody tells a process that is not the parent. */
-async function until(holds: () => boolean): Promise<void> {
-  const deadline = performance.now() + limits.timeout;
-  while (!holds()) {
-    assert.ok(performance.now() < deadline, `it never came to be: ${holds}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
-const gone = (pid: number) => until(() => processIdentity(pid) === undefined);
 
 test("nothing to restart, and times that are none, are clear errors", limits, async () => {
   await using box = new Sandbox();
@@ -51,7 +38,7 @@ test(
   async () => {
     await using box = new Sandbox();
     const { child, proxy, ended } = await box.serve();
-    const { handsOver: _, ...older } = record(box);
+    const { handsOver: _, ...older } = box.record;
     writeFileSync(join(box.dataDir, "tokenman.pid"), JSON.stringify(older));
     const { status, stderr } = await box.run("restart");
     assert.equal(status, 69);
@@ -115,25 +102,24 @@ describe("a new process that does not come up: the old one serves on, and the co
       writeFileSync(join(box.folder, "faulty.ts"), faulty(""));
       const start = await box.run("start", "--plugins", "+./faulty.ts");
       assert.equal(start.status, 0, start.stderr);
-      const before = record(box);
+      const before = box.record;
       edit(box);
       const { status, stdout, stderr } = await box.run("restart", ...flags);
       assert.match(stderr, says);
       assert.match(stderr, new RegExp(`\nnot restarted: pid ${before.pid} serves on\n$`));
       assert.deepEqual([status, stdout], [exit, ""]);
-      assert.deepEqual(record(box), before);
+      assert.deepEqual(box.record, before);
       assert.ok(await healthy(before.proxy));
       const hung = join(box.folder, "hung");
       if (existsSync(hung)) assert.equal(processIdentity(Number(readFileSync(hung, "utf8"))), undefined);
-      const failed = readFileSync(join(box.dataDir, "tokenman.log"), "utf8");
-      assert.match(failed, /not restarted, this process serves on/);
+      assert.match(box.log, /not restarted, this process serves on/);
       assert.ok(!existsSync(requestFile(box.dataDir)), "the request is taken away");
       // What is mended can be tried again.
       box.config("[watch]\nenabled = false\n");
       writeFileSync(join(box.folder, "faulty.ts"), faulty(""));
       const again = await box.run("restart");
       assert.deepEqual([again.status, again.stderr], [0, ""]);
-      assert.notEqual(record(box).pid, before.pid);
+      assert.notEqual(box.record.pid, before.pid);
       assert.ok(await healthy(before.proxy));
       await gone(before.pid);
     });
@@ -143,7 +129,7 @@ describe("a new process that does not come up: the old one serves on, and the co
 test("a Node or a script that is not there leaves the old process as it was", limits, async () => {
   await using box = new Sandbox();
   await box.run("start");
-  const { pid, proxy } = record(box);
+  const { pid, proxy } = box.record;
   const request = (id: string, execPath: string, entry: string): RestartRequest => ({
     id,
     pid,
@@ -180,12 +166,12 @@ test(
     await once(free, "close");
     await using box = new Sandbox();
     await box.run("start");
-    const before = record(box);
+    const before = box.record;
     const text = readFileSync(box.configFile, "utf8").replace("proxy_port = 0", `proxy_port = ${port}`);
     writeFileSync(box.configFile, text);
     const { status, stderr } = await box.run("restart");
     assert.equal(status, 0, stderr);
-    const after = record(box);
+    const after = box.record;
     assert.deepEqual([after.proxy, after.dashboard], [`http://127.0.0.1:${port}`, before.dashboard]);
     assert.ok(await healthy(after.proxy));
     await gone(before.pid);
@@ -210,7 +196,7 @@ test("a signal in the middle of a restart stops both processes", limits, async (
   );
   const begun = join(box.folder, "begun");
   assert.equal((await box.run("start", "--plugins", "+./slow.ts")).status, 0);
-  const { pid } = record(box);
+  const { pid } = box.record;
   const restarting = box.run("restart");
   await until(() => readFileSync(begun, "utf8") !== "");
   assert.equal((await box.run("stop")).status, 0);
@@ -259,8 +245,8 @@ describe("in the foreground the process that somebody waits for stays", () => {
     for (const how of ["command", "signal", "command"]) {
       if (how === "command") assert.equal((await box.run("restart")).status, 0);
       else child.kill("SIGUSR2");
-      await until(() => record(box).pid !== pids.at(-1));
-      pids.push(record(box).pid);
+      await until(() => box.record.pid !== pids.at(-1));
+      pids.push(box.record.pid);
       assert.ok(await healthy(proxy));
     }
     // Those in between do not stay.
@@ -286,7 +272,7 @@ describe("in the foreground the process that somebody waits for stays", () => {
       const { ended } = await box.serve();
       assert.equal((await box.run("restart")).status, 0);
       if (how === "stop") assert.equal((await box.run("stop")).status, 0);
-      else process.kill(record(box).pid, "SIGKILL");
+      else process.kill(box.record.pid, "SIGKILL");
       assert.equal((await ended).status, exit);
     }
   });
@@ -296,10 +282,10 @@ describe("in the foreground the process that somebody waits for stays", () => {
     await using box = new Sandbox(held.config);
     const { ended, proxy, logged } = await box.serve();
     assert.equal((await box.run("restart")).status, 0);
-    const older = record(box).pid;
+    const older = box.record.pid;
     const client = await held.begin(proxy);
     assert.equal((await box.run("restart")).status, 0);
-    process.kill(record(box).pid, "SIGKILL");
+    process.kill(box.record.pid, "SIGKILL");
     // The one in the foreground notices, and stops the older one, whose stream may end yet.
     await until(() => /"reason":"SIGTERM".*"shutting down"/.test(logged()));
     held.end();
@@ -312,7 +298,7 @@ describe("in the foreground the process that somebody waits for stays", () => {
     await using box = new Sandbox();
     const { child, ended } = await box.serve();
     assert.equal((await box.run("restart")).status, 0);
-    const { pid } = record(box);
+    const { pid } = box.record;
     child.kill("SIGKILL");
     await ended;
     await gone(pid);
@@ -335,9 +321,9 @@ test("Ctrl-C in a terminal is one signal to each process, not two", limits, asyn
   child.stderr?.on("data", (chunk: Buffer) => {
     said += chunk;
   });
-  await until(() => existsSync(join(box.dataDir, "tokenman.pid")) && record(box).handsOver);
+  await until(() => existsSync(join(box.dataDir, "tokenman.pid")) && box.record.handsOver);
   assert.equal((await box.run("restart")).status, 0);
-  const { pid, proxy } = record(box);
+  const { pid, proxy } = box.record;
   const client = await held.begin(proxy as string);
   process.kill(-(child.pid as number), "SIGINT");
   // From the terminal, or passed on by the one in the foreground: a second one would break the stream off.

@@ -4,15 +4,10 @@ import { once } from "node:events";
 import { appendFileSync, chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { test } from "node:test";
-import type { PidRecord } from "../../cli/pid-file.ts";
-import { Sandbox } from "./support/instance.ts";
+import { Sandbox, until } from "./support/instance.ts";
 
 const limits = { timeout: 60_000 };
 const has = (program: string) => spawnSync(program, ["--version"], { stdio: "ignore" }).status === 0;
-
-function pidOf({ dataDir }: Sandbox): number {
-  return (JSON.parse(readFileSync(join(dataDir, "tokenman.pid"), "utf8")) as PidRecord).pid;
-}
 
 /** What the service manager is told, one message a line, with its assignments separated by tabs. */
 class Told {
@@ -26,15 +21,12 @@ class Told {
   }
   /** The first message that matches after the first `from`, and the number of messages up to it. */
   async until(pattern: RegExp, from = 0): Promise<{ readonly message: string; readonly count: number }> {
-    const deadline = performance.now() + limits.timeout;
-    for (;;) {
-      assert.ok(performance.now() < deadline, `nothing told matches ${pattern}`);
-      const { messages } = this;
-      const index = messages.findIndex((each, at) => at >= from && pattern.test(each));
-      if (index >= 0) return { message: messages[index] as string, count: index + 1 };
-      // A file tells nobody that it grows.
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+    let index = -1;
+    await until(() => {
+      index = this.messages.findIndex((each, at) => at >= from && pattern.test(each));
+      return index >= 0;
+    });
+    return { message: this.messages[index] as string, count: index + 1 };
   }
 }
 
@@ -66,7 +58,7 @@ async function tellsAll(box: Sandbox, told: Told): Promise<void> {
   assert.match(reloaded.message, /STATUS=generation 2 serves/);
 
   assert.equal((await box.run("restart")).status, 0);
-  const successor = pidOf(box);
+  const successor = box.record.pid;
   const main = await told.until(/MAINPID=/, reloaded.count);
   assert.match(main.message, new RegExp(`MAINPID=${successor}$`));
   await told.until(/READY=1/, reloaded.count);

@@ -1,6 +1,4 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
 import {
   chunkBytes,
@@ -12,28 +10,14 @@ import {
   recordingUpstream,
   steps,
 } from "@tokenman/plugin-sdk/testkit";
-import type { PidRecord } from "../../cli/pid-file.ts";
 import { processIdentity } from "../../cli/process-identity.ts";
-import { Sandbox } from "../cli/support/instance.ts";
+import { gone, Sandbox, until } from "../cli/support/instance.ts";
 import { MESSAGE, STOP } from "../support/faulty.ts";
 import { outcomesByProcess } from "../support/ledger-file.ts";
 import { isWholeChunked, rawClient, requestBytes } from "../support/raw-client.ts";
 import { traffic } from "../support/traffic.ts";
 
 const limits = { timeout: 90_000 };
-
-/** What the PID file says. */
-function record({ dataDir }: Sandbox): PidRecord {
-  return JSON.parse(readFileSync(join(dataDir, "tokenman.pid"), "utf8")) as PidRecord;
-}
-/** Nobody tells a process that is not the parent. */
-async function gone(pid: number): Promise<void> {
-  const deadline = performance.now() + limits.timeout;
-  while (processIdentity(pid) !== undefined) {
-    assert.ok(performance.now() < deadline, `process ${pid} does not end`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
 
 test(
   "two restarts under load: nothing is refused, cut or lost, and the ledger has each request once, as answered",
@@ -42,17 +26,17 @@ test(
     await using box = new Sandbox();
     const start = await box.run("start");
     assert.equal(start.status, 0, start.stderr);
-    const proxy = record(box).proxy as string;
+    const proxy = box.record.proxy as string;
     await using load = traffic(proxy, 24);
-    const pids = [record(box).pid];
+    const pids = [box.record.pid];
     await load.more(100);
     for (let round = 0; round < 2; round++) {
       const { status, stdout, stderr } = await box.run("restart");
       assert.equal(status, 0, stderr);
-      pids.push(record(box).pid);
+      pids.push(box.record.pid);
       assert.match(stdout, new RegExp(`^TokenMan was restarted \\(version \\S+, pid ${pids.at(-1)}\\)\n`));
       assert.match(stdout, new RegExp(`pid ${pids.at(-2)} (finishes \\d+ requests|has no requests left)`));
-      assert.equal(record(box).proxy, proxy);
+      assert.equal(box.record.proxy, proxy);
       await load.more(200);
     }
     await load.stop();
@@ -108,7 +92,7 @@ test(
     const [end, none] = [gate(), gate()];
     none.open();
     upstream.next(streamUntil(end), streamUntil(none), streamUntil(none));
-    const { proxy, dashboard, pid } = record(box);
+    const { proxy, dashboard, pid } = box.record;
     const page = await rawClient(dashboard as string);
     await page.send(requestBytes({ method: "GET", target: "/health" }));
     await page.until("ok");
@@ -120,9 +104,9 @@ test(
     await stream.until("event: a");
 
     assert.equal((await box.run("restart")).status, 0);
-    assert.notEqual(record(box).pid, pid);
+    assert.notEqual(box.record.pid, pid);
     const status = await box.run("status");
-    assert.match(status.stdout, new RegExp(`is running \\(pid ${record(box).pid},`));
+    assert.match(status.stdout, new RegExp(`is running \\(pid ${box.record.pid},`));
     assert.match(status.stdout, new RegExp(`before +pid ${pid} finishes its requests`));
     assert.deepEqual(
       outcomesByProcess(box.dataDir),
@@ -158,7 +142,7 @@ test(
     await using box = new Sandbox();
     box.config("idle_timeout = 1\n");
     await box.run("start");
-    const { proxy, pid } = record(box);
+    const { proxy, pid } = box.record;
     const idle = await rawClient(proxy as string);
     await idle.send(requestBytes({ method: "GET", target: "/health" }));
     assert.match(await idle.until("ok"), /keep-alive: timeout=1/i);
@@ -185,7 +169,7 @@ monthly_limit = 0.021
 reserve = "max"
 `);
     assert.equal((await box.run("restart")).status, 0);
-    const { proxy, pid } = record(box);
+    const { proxy, pid } = box.record;
     const ask = (content: string) =>
       fetch(`${proxy}/v1/messages`, {
         method: "POST",
@@ -214,7 +198,7 @@ reserve = "max"
     const before = ask("before");
     await upstream.request(1);
     assert.equal((await box.run("restart")).status, 0);
-    assert.notEqual(record(box).pid, pid);
+    assert.notEqual(box.record.pid, pid);
     const beside = ask("beside");
     await upstream.request(2);
     const refused = await ask("one too many");
@@ -224,7 +208,7 @@ reserve = "max"
     assert.deepEqual([(await before).status, (await beside).status], [200, 200]);
     await gone(pid);
     const budget = async () => {
-      const reply = await fetch(`${record(box).dashboard}/api/security/budget`);
+      const reply = await fetch(`${box.record.dashboard}/api/security/budget`);
       const { windows } = (await reply.json()) as { windows: { spent: number; reserved: number }[] };
       return windows[0] as { spent: number; reserved: number };
     };
@@ -241,7 +225,7 @@ test("stop ends the processes that still finish requests, too, within the same t
   const [soon, never] = [gate(), gate()];
   upstream.next(streamUntil(soon));
   upstream.next(streamUntil(never));
-  const { proxy, pid } = record(box);
+  const { proxy, pid } = box.record;
   const ask = async (text: string) => {
     const client = await rawClient(proxy as string);
     await client.send(message(text));
@@ -250,11 +234,12 @@ test("stop ends the processes that still finish requests, too, within the same t
   };
   const [whole, cut] = [await ask("soon"), await ask("never")];
   assert.equal((await box.run("restart")).status, 0);
-  const stopping = box.run("stop", "--timeout", "4");
+  const stopping = box.run("stop", "--timeout", "2");
+  await until(() => box.log.split(/"reason":"SIGTERM".*"shutting down"/).length > 2);
   soon.open();
   const { status, stdout } = await stopping;
   assert.equal(status, 0);
-  assert.match(stdout, /requests that took longer than 4 s were cut/);
+  assert.match(stdout, /requests that took longer than 2 s were cut/);
   await Promise.all([whole.ended, cut.ended]);
   assert.ok(whole.text.includes(STOP) && !cut.text.includes(STOP));
   assert.equal(processIdentity(pid), undefined);
@@ -270,7 +255,7 @@ test(
     const { box, upstream } = w;
     const never = gate();
     upstream.next(streamUntil(never));
-    const { proxy, pid } = record(box);
+    const { proxy, pid } = box.record;
     const client = await rawClient(proxy as string);
     await client.send(message("never"));
     await client.until("event: a");

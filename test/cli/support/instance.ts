@@ -1,8 +1,10 @@
+import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { pidFile } from "../../../cli/pid-file.ts";
+import { type PidRecord, pidFile } from "../../../cli/pid-file.ts";
+import { processIdentity } from "../../../cli/process-identity.ts";
 
 const MAIN = join(import.meta.dirname, "..", "..", "..", "cli", "main.ts");
 
@@ -27,6 +29,15 @@ export class Sandbox {
     );
     this.env = { ...Object.fromEntries(inherited), HOME: this.folder, ...env };
     this.config(config);
+  }
+
+  /** What the instance says about itself. Throws where none has ever run, or the last has ended as it should. */
+  get record(): PidRecord {
+    return JSON.parse(readFileSync(pidFile(this.dataDir), "utf8")) as PidRecord;
+  }
+  /** What instances in the background have logged. */
+  get log(): string {
+    return readFileSync(join(this.dataDir, "tokenman.log"), "utf8");
   }
 
   /** Writes the config file anew, on free ports. */
@@ -90,6 +101,17 @@ export interface Served {
   /** What it has written to stderr so far. */
   logged(): string;
 }
+
+/** For what other processes do, which tell nobody who is not their parent. Rejects after a minute. */
+export async function until(holds: () => boolean): Promise<void> {
+  const deadline = performance.now() + 60_000;
+  while (!holds()) {
+    assert.ok(performance.now() < deadline, `it never came to be: ${holds}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+/** Resolves when there is no such process. */
+export const gone = (pid: number): Promise<void> => until(() => processIdentity(pid) === undefined);
 
 function resultOf(child: ChildProcess): Promise<Result> {
   const { promise, resolve } = Promise.withResolvers<Result>();
