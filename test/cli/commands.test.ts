@@ -6,7 +6,7 @@ import { Sandbox } from "./support/instance.ts";
 
 const EXAMPLE = join(import.meta.dirname, "..", "..", "configs", "tokenman.example.toml");
 
-describe("tokenman", () => {
+describe("tokenman", { concurrency: 3 }, () => {
   test("starts in the background, tells its status, reloads, and stops", async () => {
     await using box = new Sandbox();
     const before = await box.run("status");

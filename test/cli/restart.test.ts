@@ -49,7 +49,9 @@ test(
   },
 );
 
-describe("a new process that does not come up: the old one serves on, and the command says why", () => {
+describe("a new process that does not come up: the old one serves on, and the command says why", {
+  concurrency: 3,
+}, () => {
   const faulty = (setup: string) => `
     import { writeFileSync } from "node:fs";
     import { definePlugin } from "@tokenman/plugin-sdk";
@@ -237,7 +239,7 @@ test("a request that was left behind without its signal is not taken up by a lat
   rmSync(folder, { recursive: true });
 });
 
-describe("in the foreground the process that somebody waits for stays", () => {
+describe("in the foreground the process that somebody waits for stays", { concurrency: 2 }, () => {
   test("until the last of its successors has ended; signals are passed on", limits, async () => {
     await using box = new Sandbox();
     const { child, proxy, ended } = await box.serve();

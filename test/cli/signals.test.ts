@@ -32,7 +32,7 @@ async function beginStream({ proxy }: Served, pace: string) {
   return { ended, text: () => text };
 }
 
-describe("signals", () => {
+describe("signals", { concurrency: 3 }, () => {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     test(`${signal} lets a stream end, takes no new requests, and exits with 0`, async () => {
       await using box = new Sandbox();
