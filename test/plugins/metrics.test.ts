@@ -293,8 +293,6 @@ scrape_configs:
         `--config.file=${join(folder, "prometheus.yml")}`,
         `--storage.tsdb.path=${join(folder, "data")}`,
         `--web.listen-address=${address}`,
-        // It would look for its targets for the first time after five seconds.
-        "--scrape.discovery-reload-interval=200ms",
       ],
       { stdio: "ignore" },
     );
