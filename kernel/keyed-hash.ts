@@ -4,9 +4,10 @@ import crypto from "node:crypto";
 const LENGTH = 22;
 /** Secrets whose hashes are kept: a proxy has few clients. */
 const MAX_SECRETS = 1_000;
-/** Beginnings of conversations whose hashes are kept, and how long they are at the least. */
+/** Beginnings of conversations whose hashes are kept: long ones, and those that are found sooner than they are hashed. */
 const MAX_BEGINNINGS = 32;
-const MIN_KEPT = 1_024;
+const MAX_SHORT = 256;
+const MIN_LONG = 1_024;
 
 /** Hashes with a key of this data folder, so that they cannot be looked up elsewhere. The key is asked for at the first. */
 export class KeyedHash {
@@ -16,6 +17,8 @@ export class KeyedHash {
   readonly #ofSecrets = new Map<string, string>();
   readonly #beginnings: { readonly secret: string; readonly text: string; readonly hash: string }[] = [];
   #next = 0;
+  /** By their texts. */
+  readonly #short = new Map<string, { readonly secret: string; readonly hash: string }>();
 
   constructor(readKey: () => Buffer) {
     this.#readKey = readKey;
@@ -39,20 +42,22 @@ export class KeyedHash {
    * the hash, which is all that is told, cannot be continued.
    */
   ofBeginning(secret: string, text: string): string {
-    const known = text.length < MIN_KEPT ? undefined : this.#beginning(secret, text);
-    if (known !== undefined) return known;
+    const known = text.length < MIN_LONG ? this.#short.get(text) : this.#long(text, secret);
+    if (known?.secret === secret) return known.hash;
     this.#known();
     const hash = crypto.hash("sha256", `${this.#hexKey}${secret}\n${text}`, "base64url").slice(0, LENGTH);
-    if (text.length >= MIN_KEPT) {
+    if (text.length < MIN_LONG) {
+      if (this.#short.size === MAX_SHORT) this.#short.clear();
+      this.#short.set(text, { secret, hash });
+    } else {
       this.#beginnings[this.#next] = { secret, text, hash };
       this.#next = (this.#next + 1) % MAX_BEGINNINGS;
     }
     return hash;
   }
   /** A dialect gives the same string for a conversation that goes on: then only that is compared. */
-  #beginning(secret: string, text: string): string | undefined {
-    for (const known of this.#beginnings)
-      if (known.text === text && known.secret === secret) return known.hash;
+  #long(text: string, secret: string): { readonly secret: string; readonly hash: string } | undefined {
+    for (const known of this.#beginnings) if (known.text === text && known.secret === secret) return known;
     return undefined;
   }
   /** 32 bytes derived of the key for a purpose (HKDF, RFC 5869). */

@@ -1,4 +1,3 @@
-/** Shorter runs are worked out anew: that costs no more than to look for them. */
 const MIN_BYTES = 256;
 /** Longer ones are not kept. */
 const MAX_BYTES = 262_144;
@@ -8,6 +7,8 @@ export interface KnownBytesBounds {
   readonly entries: number;
   /** Bytes of all of them. */
   readonly bytes: number;
+  /** Shorter runs are worked out anew (256): of most things that costs no more than to look for them. */
+  readonly minBytes?: number;
 }
 
 const BOUNDS: KnownBytesBounds = { entries: 32, bytes: 2_097_152 };
@@ -26,10 +27,12 @@ export class KnownBytes<T> {
   /** The one used last comes first. */
   readonly #known: Known<T>[] = [];
   readonly #bounds: KnownBytesBounds;
+  readonly #minBytes: number;
   #bytes = 0;
 
   constructor(bounds: KnownBytesBounds = BOUNDS) {
     this.#bounds = bounds;
+    this.#minBytes = bounds.minBytes ?? MIN_BYTES;
   }
 
   /** What `make` gives for the bytes [start, end) of `buf`; it may depend on nothing but them. */
@@ -47,7 +50,7 @@ export class KnownBytes<T> {
   /** Keeps `value` for the bytes [start, end) of `buf`. */
   keep(buf: Buffer, start: number, end: number, value: T): void {
     const length = end - start;
-    if (length < MIN_BYTES || length > MAX_BYTES) return;
+    if (length < this.#minBytes || length > MAX_BYTES) return;
     const bytes = Buffer.allocUnsafeSlow(length);
     buf.copy(bytes, 0, start, end);
     this.#known.unshift({ bytes, value });

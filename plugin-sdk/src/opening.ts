@@ -12,7 +12,11 @@ const PART: ReadonlySet<string> = new Set(["text"]);
 
 /** Of system prompts, and of the turns up to the first user message. */
 const systems = new KnownBytes<string>();
-const openings = new KnownBytes<{ system: string; text: string }>();
+const openings = new KnownBytes<{ system: string; text: string }>({
+  entries: 32,
+  bytes: 2_097_152,
+  minBytes: 32,
+});
 
 /**
  * How a conversation begins: the first bytes of its system prompt and of the texts up to its first user message. The same
