@@ -15,13 +15,15 @@ function folder(t: { after(fn: () => void): void }): string {
 
 /** Root may read everything: as root, it is done as a user who may only reach the folder. */
 function asNobody(home: string, act: () => void): void {
-  if (process.geteuid?.() !== 0) return act();
-  chmodSync(home, 0o755);
-  process.seteuid!(65_534);
+  const asRoot = process.geteuid?.() === 0;
+  if (asRoot) {
+    chmodSync(home, 0o755);
+    process.seteuid!(65_534);
+  }
   try {
     act();
   } finally {
-    process.seteuid!(0);
+    if (asRoot) process.seteuid!(0);
   }
 }
 
