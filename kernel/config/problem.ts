@@ -3,7 +3,7 @@ import { type Document, openDocument, type Span } from "./document.ts";
 import type { EnvSetting } from "./env.ts";
 import { codeFrame } from "./frame.ts";
 import type { RawConfig } from "./raw.ts";
-import { isSecretName, redactText } from "./secret.ts";
+import { isNearlySecret, isSecretName, redactText } from "./secret.ts";
 import { expectation, type Shape, shapeAt } from "./shape.ts";
 import { formatKey, formatPath, get, isTable, quote } from "./table.ts";
 
@@ -77,7 +77,7 @@ export function draftIssue(
   }
   const shape = shapeAt(context.shape, local);
   const value = get(context.input, local);
-  const found = describe(value, local.at(-1), shape, context.fromEnv(path));
+  const found = describe(value, path, shape, context.fromEnv(path));
   const expected = expectedOf(issue, shape);
   const message = expected.startsWith("expected ")
     ? `${expected}, found ${found}`
@@ -105,19 +105,19 @@ function expectedOf(issue: Issue, shape: Shape | undefined): string {
 /** What was found, without showing what may be secret: nothing textual that came from the environment. */
 export function describe(
   value: unknown,
-  key: PropertyKey | undefined,
+  path: readonly PropertyKey[],
   shape: Shape | undefined,
   fromEnv: boolean,
 ): string {
-  const hidden = shape?.secret === true || (typeof key === "string" && isSecretName(key));
+  const names = path.filter((part) => typeof part === "string");
+  const hidden = shape?.secret === true || names.some(isSecretName);
   switch (typeof value) {
     case "undefined":
       return "nothing";
     case "string":
       if (hidden || fromEnv) return value === "" ? "empty text" : "other text";
-      return quote(
-        redactText(typeof key === "string" ? key : "", value.length > 60 ? `${value.slice(0, 59)}…` : value),
-      );
+      // An element of a list is as secret as the list's name says.
+      return quote(shorten(redactText(names.at(-1) ?? "", value)));
     case "number":
     case "boolean":
       return hidden ? `a ${typeof value}` : String(value);
@@ -130,6 +130,10 @@ export function describe(
             ? "a table"
             : "another value";
   }
+}
+
+function shorten(text: string): string {
+  return text.length > 60 ? `${text.slice(0, 59)}…` : text;
 }
 
 /** An unknown key, with the nearest of the keys that its table takes. */
@@ -236,10 +240,21 @@ function spanPlace(span: Span | undefined, file: string, source: string): Place 
   return { file, line: span.line, column: span.column, frame };
 }
 
-/** Overwrites the secrets' characters, so that columns stay; what only a schema knows to be secret as well. */
+/**
+ * Overwrites the secrets' characters, so that columns stay; what only a schema knows to be secret as well, and what
+ * stands under an unknown key that is probably a secret's, misspelt.
+ */
 function starSecrets(text: string, document: Document, root: Shape): string {
-  const isSecret = (_: PropertyKey, index: number, path: readonly PropertyKey[]) =>
-    isSecretName(String(path[index])) || shapeAt(root, path.slice(0, index + 1))?.secret === true;
+  const isSecret = (part: PropertyKey, index: number, path: readonly PropertyKey[]) => {
+    if (isSecretName(String(part))) return true;
+    const shape = shapeAt(root, path.slice(0, index + 1));
+    if (shape !== undefined || typeof part !== "string") return shape?.secret === true;
+    const parent = shapeAt(root, path.slice(0, index));
+    if (parent === undefined) return isNearlySecret(part);
+    const known = keysOf(parent);
+    const meant = nearest(part.toLowerCase(), known);
+    return isNearlySecret(part, known) || (meant !== undefined && shapeAt(parent, [meant])?.secret === true);
+  };
   let source = text;
   for (const { path, node } of document.assignments) {
     // What stands below a secret key is secret too, wrong as it may be there.

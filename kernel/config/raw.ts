@@ -4,6 +4,7 @@ import { isAbsolute, join, resolve } from "node:path";
 import { TokenmanError, TokenmanErrors } from "@tokenman/plugin-sdk";
 import { parse } from "toml";
 import { codeFrame } from "./frame.ts";
+import { isNearlySecret, isSecretName, maskSource } from "./secret.ts";
 import { copy, deeperThan, deepFreeze, emptyTable, MAX_DEPTH, type Table } from "./table.ts";
 
 /** What was read, before any schema looked at it. */
@@ -126,13 +127,15 @@ function syntaxError(cause: unknown, text: string, file: string): TokenmanError 
   const line = error.location?.start.line ?? error.line;
   const column = error.location?.start.column ?? error.column;
   const message = error.location === undefined ? sentence(error.message) : grammarMessage(error);
+  // Nobody has told which keys of this text are known, so one that is nearly a secret's name counts as that.
+  const shown = maskSource(text, (key) => isSecretName(key) || isNearlySecret(key));
   return new TokenmanError("TM_CONFIG_SYNTAX", message, {
     cause,
     place: {
       file,
       ...(line !== undefined && { line }),
       ...(column !== undefined && { column }),
-      ...(line !== undefined && { frame: codeFrame(text, line, column ?? 1) }),
+      ...(line !== undefined && { frame: codeFrame(shown, line, column ?? 1) }),
     },
   });
 }

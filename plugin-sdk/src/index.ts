@@ -23,6 +23,7 @@ export * from "./json-index.ts";
 export { DocumentMemo, type DocumentMemoBounds, requestBodies } from "./json-memo.ts";
 export * from "./json-read.ts";
 export * from "./json-splice.ts";
+export * from "./key-like.ts";
 export * from "./known-bytes.ts";
 export * from "./ledger.ts";
 export * from "./log.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { z } from "@tokenman/plugin-sdk";
 import type { Config } from "../../kernel/config/index.ts";
-import { builtSections, thirdParty, validate } from "./config-fixture.ts";
+import { builtSections, raw, thirdParty, validate } from "./config-fixture.ts";
 
 /** The value at a dotted path of what `/api/config` would show. */
 function shownAt(config: Config, path: string): unknown {
@@ -83,6 +83,15 @@ test("no error shows a secret of the file: not the one at fault, not its neighbo
     `[plugins.configs.hook]\nmore = 1\npin = """\n${CANARY}"""\n`,
     `auth.token = ["${CANARY}"]\n`,
     `auth.token.x = "${CANARY}"\n`,
+    `[providers.a]\nkey_ref = ["env:A", "${CANARY}"]\n`,
+    `[providers.a]\nkey_ref = [\n  "env:A", # a comment ]\n  "${CANARY}",\n  "${CANARY}",\n]\ntimeout = "x"\n`,
+    `[providers.a]\ntimeout = "gsk_0123456789${CANARY}"\n`,
+    `[providers.a]\ntimeout = "${"x".repeat(48)} sk-ant-api03-${CANARY}0123456789"\n`,
+    `[providers.a]\nformat = "https://host.example/v1?k=${CANARY}"\n`,
+    `[providers.a]\nkey_rf = "${CANARY}"\n`,
+    `[auth]\ntokn = "${CANARY}"\n`,
+    `[auht]\ntokn = "${CANARY}"\n`,
+    `[plugins.configs.hook]\npinn = "${CANARY}"\n`,
   ];
   for (const text of texts) {
     const { problems, warnings } = await validate(text, {
@@ -93,6 +102,21 @@ test("no error shows a secret of the file: not the one at fault, not its neighbo
       "\n",
     );
     assert.doesNotMatch(said, /canary/, text);
+  }
+});
+
+test("an error of a file that does not parse shows no secret either, misspelt or spread over lines", () => {
+  for (const text of [
+    `[auth]\ntoken = "${CANARY}"\nenabled =\n`,
+    `[auth]\ntokn = "${CANARY}"\nenabled =\n`,
+    `[providers.a]\nkey_ref = [\n  "${CANARY}",\n]\ntimeout =\n`,
+    `[providers.a]\nkey_ref = [\n  "${CANARY}"\ntimeout = 3\n`,
+  ]) {
+    assert.throws(
+      () => raw(text),
+      (error: Error) => error.message.includes("TM_CONFIG_SYNTAX") && !error.message.includes(CANARY),
+      text,
+    );
   }
 });
 
