@@ -51,15 +51,20 @@ function* walkAlong(db: DatabaseSync, { sources }: Walk, below: number): Generat
     const rows = statement.iterate(...values, below) as unknown as Iterator<WalkedRow, undefined>;
     return { rows, row: rows.next().value ?? undefined };
   });
-  for (;;) {
-    let newest: (typeof heads)[number] | undefined;
-    for (const head of heads) {
-      if (head.row !== undefined && (newest?.row === undefined || head.row[0]! > newest.row[0]!))
-        newest = head;
+  try {
+    for (;;) {
+      let newest: (typeof heads)[number] | undefined;
+      for (const head of heads) {
+        if (head.row !== undefined && (newest?.row === undefined || head.row[0]! > newest.row[0]!))
+          newest = head;
+      }
+      if (newest?.row === undefined) return;
+      yield newest.row;
+      newest.row = newest.rows.next().value ?? undefined;
     }
-    if (newest?.row === undefined) return;
-    yield newest.row;
-    newest.row = newest.rows.next().value ?? undefined;
+  } finally {
+    // A statement in the middle of its rows keeps what it reads from: the thread would see nothing newer for ever.
+    for (const { rows } of heads) rows.return?.();
   }
 }
 

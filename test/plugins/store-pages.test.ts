@@ -122,6 +122,19 @@ describe("pages", () => {
     assert.ok(pages >= 2, "the walk was cut into pages");
   });
 
+  test("that were cut short keep nobody from seeing what is newer", async () => {
+    await using open = await openLedger();
+    const { ledger } = open;
+    for (let round = 0; round < 8; round++) {
+      const begin = beginRow({ at: Date.now() + round });
+      ledger.begin(begin);
+      await ledger.flush();
+      // Whichever thread is asked, some of them several times.
+      const { rows } = await ledger.page({}, { limit: 1 });
+      assert.equal(rows[0]?.id, begin.exchangeId, `round ${round}`);
+    }
+  });
+
   test("refuse what makes no sense", async () => {
     await using open = await openLedger();
     const { ledger } = open;
