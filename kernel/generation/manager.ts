@@ -1,4 +1,11 @@
-import { type Logger, type ReloadEvent, TokenmanError, TokenmanErrors } from "@tokenman/plugin-sdk";
+import { basename } from "node:path";
+import {
+  formatPlace,
+  type Logger,
+  type ReloadEvent,
+  TokenmanError,
+  TokenmanErrors,
+} from "@tokenman/plugin-sdk";
 import { within } from "./deadline.ts";
 import type { Generation } from "./generation.ts";
 
@@ -90,6 +97,7 @@ export class GenerationManager {
   async #reload(reason: string): Promise<ReloadEvent> {
     const old = this.current;
     let error: string | undefined;
+    let brief: string | undefined;
     let files: readonly string[] = [];
     if (this.#closed) error = "TokenMan is shutting down";
     else {
@@ -99,6 +107,7 @@ export class GenerationManager {
         this.#current = next;
       } catch (cause) {
         error = cause instanceof Error ? cause.message : String(cause);
+        brief = briefOf(cause);
         files = filesOf(cause);
       }
     }
@@ -107,6 +116,7 @@ export class GenerationManager {
       ok: error === undefined,
       generation: serving.id,
       error,
+      ...(brief !== undefined && { brief }),
       ...(files.length > 0 && { files }),
     });
     this.#lastReload = Object.freeze({ ...event, at: Date.now() });
@@ -126,6 +136,16 @@ export class GenerationManager {
     void generation.retire();
     void generation.disposed.then(() => this.#retiring.delete(generation));
   }
+}
+
+/** What is wrong and where, without anything that stands there. */
+function briefOf(cause: unknown): string {
+  if (!(cause instanceof TokenmanErrors)) return "TM_INTERNAL";
+  const lines = cause.errors.map(({ code, place }) => {
+    if (place === undefined) return code;
+    return `${formatPlace({ file: basename(place.file), ...(place.line !== undefined && { line: place.line }) })}: ${code}`;
+  });
+  return lines.join("\n");
 }
 
 /** The files in which the problems are. */

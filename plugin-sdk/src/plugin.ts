@@ -77,6 +77,8 @@ export interface ReloadEvent {
   readonly generation: number;
   /** What failed, in words, with file, line and code frame where known. */
   readonly error: string | undefined;
+  /** The same for readers who may not see the config: a line each, "FILE:LINE: CODE", without the folder. */
+  readonly brief?: string;
   /** The files in which the problems are, absolute: a change of one of them may mend it. */
   readonly files?: readonly string[];
 }

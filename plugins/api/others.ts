@@ -9,6 +9,7 @@ const reload = z.object({
   ok: z.boolean(),
   generation: z.number(),
   error: z.string().optional().describe("What failed, in words."),
+  brief: z.string().optional().describe("The same as places and codes, without anything of the files."),
   files: z.array(z.string()).optional(),
 });
 
@@ -101,7 +102,14 @@ export const others: readonly Endpoint[] = [
       version: z.string(),
       bootId: z.string(),
       generation: z.number(),
-      lastReload: reload.extend({ at: z.number() }).nullable(),
+      lastReload: z
+        .object({
+          ok: z.boolean(),
+          generation: z.number(),
+          at: z.number(),
+          error: z.string().optional().describe("What failed, as places and codes."),
+        })
+        .nullable(),
       checks: z.array(
         z.object({
           name: z.string(),

@@ -3,6 +3,7 @@ import {
   type HealthCheck,
   type HealthResult,
   type HostInfo,
+  type HostStatus,
   type Route,
 } from "@tokenman/plugin-sdk";
 
@@ -67,9 +68,19 @@ interface Readiness {
   readonly version: string;
   readonly bootId: string;
   readonly generation: number;
-  /** Null before the first. One that failed leaves the status as it is: the generation before it serves. */
-  readonly lastReload: ReturnType<HostInfo["status"]>["lastReload"] | null;
+  /**
+   * Null before the first. One that failed leaves the status as it is: the generation before it serves. Everybody may
+   * read this, so `error` is no more than codes and places; `/api/status` shows the whole.
+   */
+  readonly lastReload: LastReload | null;
   readonly checks: readonly CheckReport[];
+}
+
+interface LastReload {
+  readonly ok: boolean;
+  readonly generation: number;
+  readonly at: number;
+  readonly error?: string;
 }
 
 type CheckReport = HealthResult & { readonly name: string; readonly required: boolean };
@@ -83,9 +94,13 @@ async function readiness(host: HostInfo): Promise<Readiness> {
     version: host.version,
     bootId: host.bootId,
     generation,
-    lastReload: lastReload ?? null,
+    lastReload: lastReload === undefined ? null : shown(lastReload),
     checks,
   };
+}
+
+function shown({ ok, generation, at, brief }: NonNullable<HostStatus["lastReload"]>): LastReload {
+  return { ok, generation, at, ...(!ok && { error: brief ?? "TM_INTERNAL" }) };
 }
 
 /** A check that throws, or does not end, has failed; it must not take the others' answers with it. */

@@ -43,9 +43,12 @@ class Instance {
     this.#plugins = join(sandbox.folder, "plugins");
   }
   async ready(): Promise<Ready> {
-    const reply = await fetch(`${this.#served.dashboard}/health/ready`);
-    assert.equal(reply.status, 200);
-    return (await reply.json()) as Ready;
+    const ready = await fetch(`${this.#served.dashboard}/health/ready`);
+    assert.equal(ready.status, 200);
+    const { status } = (await ready.json()) as Ready;
+    const whole = await fetch(`${this.#served.dashboard}/api/status`);
+    const { generation, lastReload } = (await whole.json()) as Partial<Ready>;
+    return { status, generation: generation!, lastReload: lastReload ?? null };
   }
   /** Changes something on the disk, and resolves when the reload that follows from it has ended. */
   async after(change: () => void): Promise<Ready> {

@@ -100,6 +100,7 @@ describe("a reload", () => {
       ok: false,
       generation: 1,
       error: 'TM_PLUGIN_SETUP plugin "a": its setup failed: no disk',
+      brief: "TM_PLUGIN_SETUP",
     });
     assert.equal(manager.current.id, 1);
     assert.deepEqual({ ...manager.lastReload, at: 0 }, { ...event, at: 0 });
@@ -120,7 +121,7 @@ describe("a reload", () => {
       build: (id) => (++calls > 1 ? Promise.reject(new TypeError("a bug")) : build(loaded(), { id })),
     });
     await manager.start();
-    assert.deepEqual(await manager.reload("x"), { ok: false, generation: 1, error: "a bug" });
+    assert.deepEqual(await manager.reload("x"), { ok: false, generation: 1, error: "a bug", brief: "TM_INTERNAL" });
     await manager.close();
   });
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { describe, test } from "node:test";
 import { definePlugin, type HealthCheck, type Route, type RouteContext } from "@tokenman/plugin-sdk";
 import health from "../../plugins/health/index.ts";
@@ -133,13 +134,36 @@ describe("health", () => {
     const ready = await ask(`${running.proxy}/health/ready`);
     assert.equal(ready.status, 200);
     assert.deepEqual([ready.json.status, ready.json.generation], ["ok", 2]);
-    assert.equal(ready.json.lastReload.error, bad.json.error);
     const { json } = await ask(`${running.dashboard}/api/status`);
     assert.equal(json.lastReload.ok, false);
     assert.deepEqual(
       json.plugins.map(({ name, state }: { name: string; state: string }) => [name, state]),
       [["health", "on"]],
     );
+  });
+
+  test("tells a reader without the token where a reload failed, and shows nothing of the file", async () => {
+    const auth = '[auth]\nenabled = true\ntoken = "secret"\n';
+    await using running = await runKernel([health], auth);
+    writeFileSync(
+      running.configFile,
+      `${auth}[server]\nproxy_prot = 1\nallowed_hosts = ["internal.example"]\n`,
+    );
+    const headers = { authorization: "Bearer secret" };
+    const whole = await ask(`${running.dashboard}/api/reload`, { method: "POST", headers });
+    assert.match(whole.json.error, /internal\.example/, "who has the token sees the lines around");
+    for (const base of [running.proxy, running.dashboard]) {
+      const { text, json } = await ask(`${base}/health/ready`);
+      const { at, ...lastReload } = json.lastReload;
+      assert.deepEqual(lastReload, {
+        ok: false,
+        generation: 1,
+        error: "tokenman.toml:5: TM_CONFIG_UNKNOWN_KEY",
+      });
+      assert.ok(!text.includes(dirname(running.configFile)), "nor the folder");
+    }
+    const status = await ask(`${running.dashboard}/api/status`, { headers });
+    assert.equal(status.json.lastReload.error, whole.json.error);
   });
 
   test("does not let a web page of another origin reload", async () => {
