@@ -36,16 +36,12 @@ export class ShareBuffer {
       !(this.#finish !== undefined && "error" in this.#finish)
     );
   }
-  /** A copy of all bytes, once the body came to its regular end; undefined where some are gone, or spoiled. */
+  /** All bytes, once the body came to its regular end; undefined where some are gone, or spoiled. */
   whole(): Buffer | undefined {
     const finish = this.#finish;
     if (finish === undefined || "error" in finish || (finish.trailers?.length ?? 0) > 0) return undefined;
     if (this.spoiled || !this.joinable) return undefined;
-    // Memory of its own: a part of a pool that is kept keeps the whole pool.
-    const bytes = Buffer.allocUnsafeSlow(this.#bytes);
-    let at = 0;
-    for (const chunk of this.#chunks) at += chunk.copy(bytes, at);
-    return bytes;
+    return this.#chunks.length === 1 ? this.#chunks[0] : Buffer.concat(this.#chunks, this.#bytes);
   }
   get nextChunk(): number {
     return this.#firstChunk + this.#chunks.length;

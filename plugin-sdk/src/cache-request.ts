@@ -2,14 +2,9 @@
  * What a request says, beside its body, that a store of replies has to know: what may change the answer, and what the
  * client asks of caches (RFC 9111 §5.2.1, and `X-Tokenman-Cache`).
  */
-import crypto from "node:crypto";
-import type { Exchange } from "./exchange.ts";
 import type { RawHeaders } from "./headers.ts";
-import { requestBodies } from "./json-memo.ts";
 
 export interface CacheRequest {
-  /** The headers that may change the answer, as they came: credentials among them, so only ever to be hashed. */
-  readonly variant: string;
   /** Neither give a stored reply nor store this one. */
   readonly noStore: boolean;
   /** Give no stored reply, but store this one. */
@@ -40,23 +35,56 @@ const VARYING: ReadonlySet<string> = new Set([
   "x-tokenman-nocompress",
 ]);
 const CONTROL: ReadonlySet<string> = new Set(["cache-control", "pragma", "x-tokenman-cache"]);
-const NONE: readonly string[] = [];
+/** Names seen, in any spelling, are few; what is known of them is remembered up to here. */
+const MAX_NAMES = 1_000;
 
-/** Reads a request's headers, in one pass. */
-export function cacheRequestOf({ format, request }: Pick<Exchange, "format" | "request">): CacheRequest {
-  const credentials = format?.credentialHeaders ?? NONE;
-  const headers: RawHeaders = request.headers;
-  let variant = "";
-  let directives: string[] | undefined;
+/** Which headers of a format's requests count, by their names as they came. */
+export class HeaderKinds {
+  readonly #credentials: readonly string[];
+  readonly #counts = new Map<string, boolean>();
+
+  /** `credentials`: names, in lower case, of those that carry one. */
+  constructor(credentials: readonly string[]) {
+    this.#credentials = credentials;
+  }
+  /** Puts what may change the answer, and what is asked of caches, into `into`: names and values, as they came. */
+  collect(headers: RawHeaders, into: string[]): void {
+    let count = 0;
+    for (let index = 0; index + 1 < headers.length; index += 2) {
+      const name = headers[index]!;
+      if (!(this.#counts.get(name) ?? this.#learn(name))) continue;
+      into[count] = name;
+      into[count + 1] = headers[index + 1]!;
+      count += 2;
+    }
+    into.length = count;
+  }
+  /** What of it may change the answer. Credentials are among it, so it is only ever to be hashed. */
+  varyingIn(collected: RawHeaders): string {
+    let text = "";
+    for (let index = 0; index + 1 < collected.length; index += 2) {
+      const lower = collected[index]!.toLowerCase();
+      if (!CONTROL.has(lower)) text += `${lower}:${collected[index + 1]}\n`;
+    }
+    return text;
+  }
+  #learn(name: string): boolean {
+    const lower = name.toLowerCase();
+    const counts = varies(lower) || CONTROL.has(lower) || this.#credentials.includes(lower);
+    if (this.#counts.size === MAX_NAMES) this.#counts.clear();
+    this.#counts.set(name, counts);
+    return counts;
+  }
+}
+
+/** What the client asks of caches, by the headers that {@link HeaderKinds} collects. */
+export function cacheRequestIn(headers: RawHeaders): CacheRequest {
+  const directives: string[] = [];
   for (let index = 0; index + 1 < headers.length; index += 2) {
     const lower = headers[index]!.toLowerCase();
-    if (varies(lower) || credentials.includes(lower)) variant += `${lower}:${headers[index + 1]}\n`;
-    else if (CONTROL.has(lower)) {
-      directives ??= [];
-      directives.push(lower, headers[index + 1]!);
-    }
+    if (CONTROL.has(lower)) directives.push(lower, headers[index + 1]!);
   }
-  return new Facts(variant, directives ?? []);
+  return directives.length === 0 ? NOTHING_ASKED : new Facts(directives);
 }
 
 function varies(name: string): boolean {
@@ -71,15 +99,13 @@ export function tellsApart(name: string): boolean {
 }
 
 class Facts implements CacheRequest {
-  readonly variant: string;
   noStore = false;
   refresh = false;
   maxAgeMs = Number.POSITIVE_INFINITY;
   minFreshMs = 0;
   onlyIfCached = false;
 
-  constructor(variant: string, directives: readonly string[]) {
-    this.variant = variant;
+  constructor(directives: readonly string[]) {
     const isControlled = directives.includes("cache-control");
     for (let index = 0; index < directives.length; index += 2) {
       // RFC 9111 §5.4: Pragma counts where there is no Cache-Control.
@@ -98,31 +124,10 @@ class Facts implements CacheRequest {
   }
 }
 
+const NOTHING_ASKED: CacheRequest = Object.freeze(new Facts([]));
+
 /** Milliseconds; undefined for what is no number of seconds. */
 function secondsIn(text: string): number | undefined {
   const digits = /^"?(\d{1,10})"?$/.exec(text)?.[1];
   return digits === undefined ? undefined : Number(digits) * 1_000;
 }
-
-/**
- * A key that two requests have in common only where the same answer may be given to both: one project, one credential, one
- * method, dialect, path and query, the same headers of interest and the same body. `scope` is whatever else must be equal.
- * The body's bytes count as they are; of a turn of a known conversation only what is new is hashed. 43 characters of base64url.
- */
-export function answerKey(exchange: Exchange, variant: string, scope: string, body: Buffer): string {
-  const { dialect, project, credentialHash, request } = exchange;
-  const { method, target } = request;
-  // Lengths, so that no part can pretend to be the beginning of the next one.
-  const head = `${scope.length} ${project.length} ${target.length} ${variant.length}\n${scope}${project}${target}${variant}${credentialHash}\n${method} ${dialect?.name ?? ""}\n`;
-  if (3 * (head.length + 5) + body.length > SCRATCH_BYTES)
-    return crypto.hash("sha256", `${head}digest\n${requestBodies.digestOf(body)}`, "base64url");
-  // Of a short body one call on bytes side by side costs less than two.
-  scratch ??= Buffer.allocUnsafeSlow(SCRATCH_BYTES);
-  const written = scratch.write(`${head}body\n`, 0, "utf8");
-  body.copy(scratch, written);
-  return crypto.hash("sha256", scratch.subarray(0, written + body.length), "base64url");
-}
-
-/** Nothing of it is needed after the call that fills it. */
-let scratch: Buffer | undefined;
-const SCRATCH_BYTES = 16_384;

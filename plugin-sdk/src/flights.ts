@@ -2,6 +2,7 @@
  * Single flight: of requests with the same key only the first goes upstream, and its reply is streamed to all of them as
  * it arrives. Any of them may leave at any time, the first one included.
  */
+import type { AnswerKey } from "./answer-key.ts";
 import type { Attempt, Exchange } from "./exchange.ts";
 import type { Reply, ReplyInit, SharedReply } from "./reply.ts";
 
@@ -25,7 +26,7 @@ const NOTHING: Landed = Object.freeze({});
 
 /** A request on its way upstream, and those who wait for its reply. */
 export class Flight {
-  readonly key: string;
+  readonly key: AnswerKey;
   /** How many had begun before it in its table. */
   readonly number: number;
   /** The next one in the table's chain. */
@@ -36,7 +37,7 @@ export class Flight {
   #wake: ((landed: Landed) => void)[] | undefined;
   #landed: Landed | undefined;
 
-  constructor(key: string, number: number, leader: Exchange) {
+  constructor(key: AnswerKey, number: number, leader: Exchange) {
     this.key = key;
     this.number = number;
     this.#leader = leader;
@@ -161,13 +162,13 @@ export class Flights {
   get size(): number {
     return this.#size;
   }
-  find(key: string): Flight | undefined {
+  find(key: AnswerKey): Flight | undefined {
     let flight = this.#buckets[bucketOf(key)];
-    while (flight !== undefined && flight.key !== key) flight = flight.next;
+    while (flight !== undefined && !flight.key.equals(key)) flight = flight.next;
     return flight;
   }
   /** The exchange's request goes upstream. Others find it where `isShared`, and until it lands on nobody else. */
-  begin(key: string, leader: Exchange, isShared: boolean): Flight {
+  begin(key: AnswerKey, leader: Exchange, isShared: boolean): Flight {
     const flight = new Flight(key, this.#begun++, leader);
     if (isShared) {
       const earlier = this.find(key);
@@ -199,9 +200,6 @@ export class Flights {
   }
 }
 
-/** Keys are digests: a few characters tell them apart. */
-function bucketOf(key: string): number {
-  let hash = 0;
-  for (let index = 0; index < 4; index++) hash = (hash * 31 + (key.charCodeAt(index) || 0)) | 0;
-  return (hash >>> 0) % BUCKETS;
+function bucketOf({ hash }: AnswerKey): number {
+  return hash & (BUCKETS - 1);
 }

@@ -1,4 +1,5 @@
 export { z } from "zod";
+export * from "./answer-key.ts";
 export * from "./ask.ts";
 export * from "./attempt-policy.ts";
 export * from "./cache-request.ts";

@@ -43,8 +43,9 @@ export interface SharedReply {
   /** A reply with the same head; undefined once the buffer cap was passed or the source failed. */
   join(): ReplyInit | undefined;
   /**
-   * A copy of all its bytes, as they are sent, once the body has come to its regular end; undefined before that, beyond
-   * the buffer cap, with trailers, and where a rewrite attached before failed in the middle.
+   * All its bytes, as they are sent, once the body has come to its regular end; undefined before that, beyond the buffer
+   * cap, with trailers, and where a rewrite attached before failed in the middle. It may be a part of larger memory: who
+   * keeps it for long makes a copy.
    */
   whole(): Buffer | undefined;
 }

@@ -9,12 +9,9 @@ import { type Pricing, priceFormat } from "./pricing.ts";
 import type { ReplyInit } from "./reply.ts";
 
 export interface StoredReply {
-  /**
-   * Its headers, without those that belong to its own moment or connection: names and values with a line feed
-   * between them, which none of them can have. One text, because many are kept for long.
-   */
-  readonly head: string;
-  /** As it was sent, in its Content-Encoding. Belongs to whoever keeps it. */
+  /** Without those that belong to its own moment or connection. */
+  readonly headers: RawHeaders;
+  /** As it was sent, in its Content-Encoding. It may be a part of larger memory: who keeps it for long makes a copy. */
   readonly body: Buffer;
   /** Whether it came without a length: so it goes out again. */
   readonly chunked: boolean;
@@ -53,14 +50,24 @@ const MOMENTARY: ReadonlySet<string> = new Set([
 /** `anthropic-ratelimit-…`, `x-ratelimit-…`, `ratelimit-…`: what is left of a limit. `x-tokenman-…`: TokenMan's own. */
 const MOMENTARY_START = /^(?:(?:anthropic-|x-)?ratelimit|x-tokenman-)/;
 
-function lasting(headers: RawHeaders): string {
+/** Names seen, in any spelling, are few; what is known of them is remembered up to here. */
+const MAX_NAMES = 1_000;
+const isMomentary = new Map<string, boolean>();
+
+function lasting(headers: RawHeaders): RawHeaders {
   const kept: string[] = [];
   for (let index = 0; index + 1 < headers.length; index += 2) {
-    const name = headers[index]!.toLowerCase();
-    if (!MOMENTARY.has(name) && !MOMENTARY_START.test(name)) kept.push(headers[index]!, headers[index + 1]!);
+    const name = headers[index]!;
+    if (!(isMomentary.get(name) ?? learn(name))) kept.push(name, headers[index + 1]!);
   }
-  // Joined, it is a text of its own, and keeps nothing else alive.
-  return kept.join("\n");
+  return kept;
+}
+function learn(name: string): boolean {
+  const lower = name.toLowerCase();
+  const momentary = MOMENTARY.has(lower) || MOMENTARY_START.test(lower);
+  if (isMomentary.size === MAX_NAMES) isMomentary.clear();
+  isMomentary.set(name, momentary);
+  return momentary;
 }
 
 /**
@@ -74,7 +81,7 @@ export function storedReply(exchange: Exchange, flight: Flight): StoredReply | u
   const body = shared.whole();
   if (body === undefined) return undefined;
   return {
-    head: lasting(shared.headers),
+    headers: lasting(shared.headers),
     body,
     chunked: headerValue(shared.headers, "content-length") === undefined,
     provider: attempt.provider.name,
@@ -100,7 +107,7 @@ const NO_STORE = /(?:^|[\s,;])no-store(?![\w-])/i;
 export function replayOf(stored: StoredReply, headers: RawHeaders): ReplyInit {
   return {
     status: 200,
-    headers: stored.head === "" ? headers : [...stored.head.split("\n"), ...headers],
+    headers: [...stored.headers, ...headers],
     body: stored.body,
     chunked: stored.chunked,
   };

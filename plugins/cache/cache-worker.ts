@@ -1,7 +1,7 @@
-import { rmSync } from "node:fs";
+import { existsSync, rmSync, truncateSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
-import { CacheDatabase, isCorrupt, setAside } from "./database.ts";
-import type { DiskSettings, FromDisk, ToDisk } from "./messages.ts";
+import { CacheDatabase, isBusy, isCorrupt, setAside } from "./database.ts";
+import type { DiskRow, DiskSettings, FromDisk, ToDisk } from "./messages.ts";
 
 const port = parentPort!;
 const { file } = workerData as DiskSettings;
@@ -42,17 +42,20 @@ function startAnew(cause: unknown): void {
   sayState(undefined, true);
 }
 
-/** Does something with the database; a second time with a new one where the first turned out damaged. */
+/** Does something with the database; a second time with a new one where the first turned out damaged. Throws the reason why not. */
+function perform<T>(run: (open: CacheDatabase) => T): T {
+  try {
+    return run(open());
+  } catch (cause) {
+    if (!isCorrupt(cause)) throw cause;
+    startAnew(cause);
+    return run(open());
+  }
+}
+/** The same, and says how it went. */
 function attempt<T>(run: (open: CacheDatabase) => T): T | undefined {
   try {
-    let value: T;
-    try {
-      value = run(open());
-    } catch (cause) {
-      if (!isCorrupt(cause)) throw cause;
-      startAnew(cause);
-      value = run(open());
-    }
+    const value = perform(run);
     sayState(undefined, false);
     return value;
   } catch (cause) {
@@ -61,22 +64,65 @@ function attempt<T>(run: (open: CacheDatabase) => T): T | undefined {
   }
 }
 
-/** What cannot be deleted, on a full disk say, goes with the whole file: it must not be there after a restart. */
-function purge(project: string | undefined): void {
-  attempt((open) => open.purge(project));
-  if (failing === undefined) return;
+/** Gives whether the rows are written, and whether nothing is left of what was to be deleted. */
+function write(
+  rows: readonly DiskRow[],
+  bodies: readonly Uint8Array[],
+  deleted: readonly number[],
+): { readonly rows: boolean; readonly deleted: boolean } {
+  const isDone = attempt((open) => {
+    open.write(rows, bodies, deleted);
+    return true;
+  });
+  if (isDone === true) return { rows: true, deleted: true };
+  return { rows: false, deleted: deleted.length === 0 || deleteAlone(deleted) };
+}
+/** A full disk may still take this; where it does not, the file goes with all that is in it. */
+function deleteAlone(deleted: readonly number[]): boolean {
+  try {
+    perform((open) => open.write([], [], deleted));
+    return true;
+  } catch (cause) {
+    // Another process has the file: it is asked again.
+    return !isBusy(cause) && drop() === undefined;
+  }
+}
+
+/** Why it could not be done; undefined: nothing of it is in the file. */
+function purge(project: string | undefined): string | undefined {
+  const isDone = attempt((open) => {
+    open.purge(project);
+    return true;
+  });
+  // What cannot be deleted must not be there after a restart.
+  return isDone === true ? undefined : drop();
+}
+/** Does away with the file. Gives the reason why not. */
+function drop(): string | undefined {
   try {
     database?.close();
   } catch {
     // It is removed all the same.
   }
   database = undefined;
-  try {
-    for (const suffix of ["", "-wal", "-shm"]) rmSync(file + suffix, { force: true });
-    tell({ kind: "state", failing, emptied: true });
-  } catch {
-    // The next write says what is wrong with the disk.
+  let reason: string | undefined;
+  // A folder that lets nothing be removed may have a file that can be emptied.
+  for (const end of [remove, empty]) {
+    try {
+      for (const suffix of ["-wal", "-shm", ""]) end(file + suffix);
+      tell({ kind: "state", failing, emptied: true });
+      return undefined;
+    } catch (cause) {
+      reason ??= messageOf(cause);
+    }
   }
+  return reason;
+}
+function remove(name: string): void {
+  rmSync(name, { force: true });
+}
+function empty(name: string): void {
+  if (existsSync(name)) truncateSync(name);
 }
 
 function messageOf(cause: unknown): string {
@@ -85,18 +131,25 @@ function messageOf(cause: unknown): string {
 
 port.on("message", (message: ToDisk) => {
   switch (message.kind) {
-    case "write":
-      attempt((open) => open.write(message.rows, message.deleted));
+    case "write": {
+      const bodies: Uint8Array[] = [];
+      let at = 0;
+      for (const length of message.lengths) {
+        bodies.push(new Uint8Array(message.bodies, at, length));
+        at += length;
+      }
+      tell({ kind: "written", call: message.call, ...write(message.rows, bodies, message.deleted) });
       return;
+    }
     case "read":
-      tell({ kind: "answer", call: message.call, row: attempt((open) => open.read(message.key)) });
+      tell({ kind: "answer", call: message.call, row: attempt((open) => open.read(message.hash)) });
       return;
     case "purge":
-      purge(message.project);
-      tell({ kind: "answer", call: message.call, row: undefined });
+      tell({ kind: "purged", call: message.call, failure: purge(message.project) });
       return;
     case "close":
       try {
+        if (message.deleted.length > 0) deleteAlone(message.deleted);
         database?.close();
       } finally {
         port.close();

@@ -1,6 +1,13 @@
-import { type Flight, Flights, type Logger, type StoredReply, storeNow } from "@tokenman/plugin-sdk";
+import {
+  type AnswerKey,
+  type Flight,
+  Flights,
+  type Logger,
+  type StoredReply,
+  storeNow,
+} from "@tokenman/plugin-sdk";
 import { Disk } from "./disk.ts";
-import { type Entry, MemoryTier } from "./memory.ts";
+import { MemoryTier } from "./memory.ts";
 import { Purges } from "./purges.ts";
 
 /** Between two looks for what is too old. */
@@ -46,7 +53,7 @@ export class Cache {
   #stored = 0;
 
   constructor(file: string, log: Logger) {
-    this.#disk = new Disk(file, log);
+    this.#disk = new Disk(file, log, this.#memory);
     this.#timer = setInterval(() => this.#expire(), EXPIRE_MS).unref();
   }
 
@@ -57,9 +64,9 @@ export class Cache {
   }
 
   /** What is stored under the key, however old; a promise where it must be read from disk. */
-  find(key: string): StoredReply | undefined | Promise<StoredReply | undefined> {
-    const entry = this.#memory.get(key);
-    if (entry !== undefined) return entry.stored;
+  find(key: AnswerKey): StoredReply | undefined | Promise<StoredReply | undefined> {
+    const stored = this.#memory.get(key);
+    if (stored !== undefined) return stored;
     if (this.#disk.loading !== undefined) return this.#whenLoaded(key);
     return this.#disk.has(key) ? this.#read(key) : undefined;
   }
@@ -67,22 +74,21 @@ export class Cache {
   isPurged({ number }: Flight, project: string): boolean {
     return this.#purges.reach(number, project);
   }
-  put(key: string, project: string, stored: StoredReply): void {
-    const entry: Entry = { key, project, stored, isWritten: false };
+  put(key: AnswerKey, project: string, stored: StoredReply): void {
     this.#stored++;
-    this.#memory.put(entry);
+    this.#memory.put(key, project, stored, false);
     // An older answer under the same key must not come back after a restart.
-    this.#disk.delete(key);
-    this.#disk.add(entry);
+    this.#disk.delete(key.hash);
+    this.#disk.want();
   }
-  /** Drops the answers of a project, or all, and those under way when they come. Resolves to how many there were, when the disk has none of them either. */
+  /**
+   * Drops the answers of a project, or all, and those under way when they come. Resolves to how many there were, when the
+   * disk has none of them either; rejects with TM_DATA_DIR where it has.
+   */
   async purge(project: string | undefined): Promise<number> {
     this.#purges.add(project, this.flights.begun);
-    const keys = new Set<string>();
-    for (const entry of this.#memory.values())
-      if (project === undefined || entry.project === project) keys.add(entry.key);
-    for (const key of keys) this.#memory.delete(key);
-    return this.#disk.purge(project, keys);
+    const hashes = this.#memory.purge(project);
+    return hashes.length + (await this.#disk.purge(project, new Set(hashes)));
   }
   stats(): CacheStats {
     const { hits, misses, coalesced, bypassed } = this;
@@ -108,27 +114,27 @@ export class Cache {
   async close(): Promise<void> {
     clearInterval(this.#timer);
     this.#expire();
-    await this.#disk.close(this.#memory.values());
+    await this.#disk.close();
   }
 
-  async #whenLoaded(key: string): Promise<StoredReply | undefined> {
+  async #whenLoaded(key: AnswerKey): Promise<StoredReply | undefined> {
     await this.#disk.loading;
     return this.find(key);
   }
-  async #read(key: string): Promise<StoredReply | undefined> {
+  async #read(key: AnswerKey): Promise<StoredReply | undefined> {
     const purges = this.#purges.count;
     const entry = await this.#disk.read(key);
     // It was read before the purge, and must not come back by it.
     if (entry === undefined || this.#purges.count !== purges) return undefined;
     // Another request may have brought a newer one meanwhile.
     const newer = this.#memory.get(key);
-    if (newer !== undefined) return newer.stored;
-    this.#memory.put(entry);
+    if (newer !== undefined) return newer;
+    this.#memory.put(key, entry.project, entry.stored, true);
     return entry.stored;
   }
   #expire(): void {
     const before = storeNow() - this.#ttlMs;
-    this.#memory.deleteWhere(({ stored }) => stored.at < before);
+    this.#memory.deleteOlder(before);
     this.#disk.expire(before);
   }
 }

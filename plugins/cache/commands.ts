@@ -45,5 +45,10 @@ async function purge({ fetch, options, print }: CommandContext): Promise<void> {
 
 async function answer(response: Response): Promise<unknown> {
   if (response.ok) return response.json();
+  const said = (await response.json().catch(() => undefined)) as
+    | { error?: { message?: unknown } }
+    | undefined;
+  const message = said?.error?.message;
+  if (response.status === 500 && typeof message === "string") throw new TokenmanError("TM_DATA_DIR", message);
   throw new TokenmanError("TM_NOT_RUNNING", `TokenMan answered ${response.status}: is the plugin cache on?`);
 }

@@ -1,13 +1,14 @@
 import { closeSync, existsSync, mkdirSync, openSync, readSync, renameSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import type { DiskPlace, DiskRow } from "./messages.ts";
+import type { DiskPlace, DiskRow, FullRow } from "./messages.ts";
 
 /** Marks the file as TokenMan's response cache: "tkmc". */
 const APPLICATION_ID = 0x746b6d63;
-const SCHEMA_VERSION = 1;
+const SCHEMA_VERSION = 2;
 const SCHEMA = `CREATE TABLE entry (
-  key TEXT PRIMARY KEY,
+  hash INTEGER PRIMARY KEY,
+  id TEXT NOT NULL,
   project TEXT NOT NULL,
   at INTEGER NOT NULL,
   head TEXT NOT NULL,
@@ -16,12 +17,19 @@ const SCHEMA = `CREATE TABLE entry (
 const BUSY_MS = 1_000;
 const MAGIC = "SQLite format 3\0";
 
+/** SQLite's BUSY and LOCKED: another process has the file, and it may be given back. */
+const BUSY: ReadonlySet<number> = new Set([5, 6]);
 /** SQLite's CORRUPT and NOTADB (https://sqlite.org/rescode.html). */
 const CORRUPT: ReadonlySet<number> = new Set([11, 26]);
 
 export function isCorrupt(cause: unknown): boolean {
   const { errcode } = (cause ?? {}) as { readonly errcode?: unknown };
   return cause instanceof Foreign || (typeof errcode === "number" && CORRUPT.has(errcode & 0xff));
+}
+
+export function isBusy(cause: unknown): boolean {
+  const { errcode } = (cause ?? {}) as { readonly errcode?: unknown };
+  return typeof errcode === "number" && BUSY.has(errcode & 0xff);
 }
 
 /** The file is none of this program's: another one's database, or a newer version's. */
@@ -47,10 +55,10 @@ export class CacheDatabase {
       this.#db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -2000");
       this.#migrate();
       this.#insert = this.#db.prepare(
-        "INSERT OR REPLACE INTO entry (key, project, at, head, body) VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO entry (hash, id, project, at, head, body) VALUES (?, ?, ?, ?, ?, ?)",
       );
-      this.#select = this.#db.prepare("SELECT key, project, at, head, body FROM entry WHERE key = ?");
-      this.#delete = this.#db.prepare("DELETE FROM entry WHERE key = ?");
+      this.#select = this.#db.prepare("SELECT hash, id, project, at, head, body FROM entry WHERE hash = ?");
+      this.#delete = this.#db.prepare("DELETE FROM entry WHERE hash = ?");
     } catch (cause) {
       this.#db.close();
       throw cause;
@@ -60,19 +68,20 @@ export class CacheDatabase {
   /** Oldest first. */
   places(): DiskPlace[] {
     const rows = this.#db
-      .prepare("SELECT key, project, at, length(body) AS bytes FROM entry ORDER BY at")
-      .all() as unknown as { key: string; project: string; at: number; bytes: number }[];
-    return rows.map(({ key, project, at, bytes }) => [key, project, at, bytes]);
+      .prepare("SELECT hash, project, at, length(body) AS bytes FROM entry ORDER BY at")
+      .all() as unknown as { hash: number; project: string; at: number; bytes: number }[];
+    return rows.map(({ hash, project, at, bytes }) => [hash, project, at, bytes]);
   }
-  read(key: string): DiskRow | undefined {
-    return this.#select.get(key) as unknown as DiskRow | undefined;
+  read(hash: number): FullRow | undefined {
+    return this.#select.get(hash) as unknown as FullRow | undefined;
   }
-  /** All of it, or nothing. */
-  write(rows: readonly DiskRow[], deleted: readonly string[]): void {
+  /** All of it, or nothing. What is deleted goes before what is written. */
+  write(rows: readonly DiskRow[], bodies: readonly Uint8Array[], deleted: readonly number[]): void {
     this.#db.exec("BEGIN IMMEDIATE");
     try {
-      for (const key of deleted) this.#delete.run(key);
-      for (const { key, project, at, head, body } of rows) this.#insert.run(key, project, at, head, body);
+      for (const hash of deleted) this.#delete.run(hash);
+      for (const [index, { hash, id, project, at, head }] of rows.entries())
+        this.#insert.run(hash, id, project, at, head, bodies[index]!);
       this.#db.exec("COMMIT");
     } catch (cause) {
       // A full disk has rolled it back already.
@@ -95,7 +104,10 @@ export class CacheDatabase {
     const version = this.#pragma("user_version");
     const owner = this.#pragma("application_id");
     if (version === SCHEMA_VERSION && owner === APPLICATION_ID) return;
-    if (version !== 0 || owner !== 0) {
+    // What an earlier version stored, nobody could ask for: its keys are made otherwise now.
+    if (owner === APPLICATION_ID && version < SCHEMA_VERSION)
+      this.#db.exec("DELETE FROM entry; DROP TABLE entry");
+    else if (version !== 0 || owner !== 0) {
       throw new Foreign(
         owner === APPLICATION_ID
           ? `it has schema version ${version}, and this TokenMan knows ${SCHEMA_VERSION}`

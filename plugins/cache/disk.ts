@@ -1,21 +1,22 @@
 import { existsSync } from "node:fs";
 import { Worker } from "node:worker_threads";
-import { type Logger, type StoredReply, storeNow } from "@tokenman/plugin-sdk";
-import type { Entry } from "./memory.ts";
-import type { DiskPlace, DiskRow, FromDisk, ToDisk } from "./messages.ts";
+import { type AnswerKey, type Logger, type StoredReply, storeNow, TokenmanError } from "@tokenman/plugin-sdk";
+import type { DiskEntry } from "./memory.ts";
+import type { DiskPlace, DiskRow, FromDisk, FullRow, ToDisk } from "./messages.ts";
 
 /** Between two batches. What is asked for only once within so short a time costs the disk nothing but this. */
 const GATHER_MS = 1_000;
 /** A batch at the most: a flood of requests that never come again must not keep a disk busy. */
 const BATCH_ROWS = 64;
+const LAST_ROWS = 1_024;
 const BATCH_BYTES = 4 * 1024 * 1024;
-/** What waits to be written at the most; older ones stay in memory only. */
-const QUEUE_BYTES = 2 * BATCH_BYTES;
-const QUEUE_ROWS = 1_024;
+/** What was stored before so many bytes of others stays in memory only, as long as it is there. */
+const WITHIN_BYTES = 2 * 1024 * 1024;
 const MAX_PLACES = 50_000;
 /** A thread without work ends, and its memory is free. */
 const IDLE_MS = 30_000;
 const ANSWER_MS = 2_000;
+const PURGE_MS = 30_000;
 const CLOSE_MS = 5_000;
 /** How long a disk is left alone that would not take a batch. */
 const REST_MS = 30_000;
@@ -25,9 +26,16 @@ interface Place {
   readonly at: number;
   readonly bytes: number;
 }
+/** An answer of the thread's that is waited for. */
 interface Call {
-  readonly done: (row: DiskRow | undefined) => void;
-  readonly timer: NodeJS.Timeout;
+  readonly done: (answer: FromDisk | undefined) => void;
+  readonly timer: NodeJS.Timeout | undefined;
+}
+
+/** The memory, as the disk sees it; see {@link MemoryTier}. */
+export interface DiskSource {
+  unwritten(maxCount: number, maxBytes: number, withinBytes: number): DiskEntry[];
+  notWritten(hashes: readonly number[]): void;
 }
 
 /**
@@ -37,14 +45,19 @@ interface Call {
 export class Disk {
   readonly #file: string;
   readonly #log: Logger;
-  readonly #places = new Map<string, Place>();
+  readonly #source: DiskSource;
+  /** By the hash of their keys, in the order of their age, but for a few. */
+  readonly #places = new Map<number, Place>();
   readonly #calls = new Map<number, Call>();
   #nextCall = 1;
+  #whenQuiet: (() => void) | undefined;
   #maxBytes = 0;
   #bytes = 0;
-  #queue: Entry[] = [];
-  #queuedBytes = 0;
-  #deleted: string[] = [];
+  /** Whether anything was ever in the file, as far as is known here. */
+  #hasHeld = false;
+  #isWanted = false;
+  /** What is to be deleted, until the thread says that it is, and with which call it was told last; 0: with none yet. */
+  readonly #deleted = new Map<number, number>();
   #worker: Worker | undefined;
   #timer: NodeJS.Timeout | undefined;
   #idle: NodeJS.Timeout | undefined;
@@ -56,9 +69,10 @@ export class Disk {
   written = 0;
   evicted = 0;
 
-  constructor(file: string, log: Logger) {
+  constructor(file: string, log: Logger, source: DiskSource) {
     this.#file = file;
     this.#log = log;
+    this.#source = source;
     if (!existsSync(file)) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#loading = { promise, done: resolve };
@@ -85,146 +99,172 @@ export class Disk {
     this.#maxBytes = maxBytes;
     this.#shrink();
   }
-  has(key: string): boolean {
-    return this.#places.has(key);
+  /** Whether there may be an answer with this key: another one may have the same hash. */
+  has({ hash }: AnswerKey): boolean {
+    return this.#places.has(hash);
   }
 
   /** The entry; undefined where it is not there, or does not come in time. Never rejects. */
-  async read(key: string): Promise<Entry | undefined> {
-    const row = await this.#ask((call) => ({ kind: "read", call, key }));
+  async read(key: AnswerKey): Promise<Omit<DiskEntry, "id" | "hash"> | undefined> {
+    const { hash, id } = key;
+    const answer = await this.#ask((call) => ({ kind: "read", call, hash }), ANSWER_MS);
+    const row = answer?.kind === "answer" ? answer.row : undefined;
+    // Another request's, with the same hash.
+    if (row !== undefined && row.id !== id) return undefined;
     const entry = row === undefined ? undefined : entryOf(row);
-    if (entry === undefined) this.#forget(key);
+    if (entry === undefined) this.#forget(hash);
     return entry;
   }
-  /** To be written with the next batches. */
-  add(entry: Entry): void {
-    if (this.#maxBytes === 0 || this.#closed || entry.isWritten) return;
-    entry.isWritten = true;
-    this.#queue.push(entry);
-    this.#queuedBytes += entry.stored.body.length;
-    while (this.#queue.length > QUEUE_ROWS || this.#queuedBytes > QUEUE_BYTES) {
-      const dropped = this.#queue.shift();
-      if (dropped === undefined) break;
-      dropped.isWritten = false;
-      this.#queuedBytes -= dropped.stored.body.length;
-    }
+  /** There is something new in memory, to be written with the next batches. */
+  want(): void {
+    if (this.#maxBytes === 0 || this.#closed) return;
+    this.#isWanted = true;
     this.#schedule();
   }
-  delete(key: string): void {
-    if (!this.#forget(key)) return;
-    this.#deleted.push(key);
+  delete(hash: number): void {
+    if (!this.#forget(hash)) return;
+    this.#deleted.set(hash, 0);
     this.#schedule();
   }
   /** Drops what is older. The places are in the order of their age, but for a few. */
   expire(before: number): void {
-    for (const [key, { at }] of this.#places) {
+    for (const [hash, { at }] of this.#places) {
       if (at >= before) return;
-      this.delete(key);
+      this.delete(hash);
     }
   }
   /**
-   * Resolves when the entries of the project, or all, are gone from the disk, to how many different ones there were with
-   * those of `keys`.
+   * Resolves when the entries of the project, or all, are gone from the disk, to how many there were besides those in
+   * memory, whose hashes are given. Rejects with TM_DATA_DIR where they cannot be taken out of the file.
    */
-  async purge(project: string | undefined, keys: Set<string>): Promise<number> {
+  async purge(project: string | undefined, inMemory: ReadonlySet<number>): Promise<number> {
     const { loading } = this;
     if (loading !== undefined) await loading;
-    this.#queue = this.#queue.filter((entry) => project !== undefined && entry.project !== project);
-    this.#queuedBytes = this.#queue.reduce((sum, { stored }) => sum + stored.body.length, 0);
-    let found = false;
-    for (const [key, place] of this.#places) {
+    let found = 0;
+    let others = 0;
+    for (const [hash, place] of this.#places) {
       if (project !== undefined && place.project !== project) continue;
-      this.#forget(key);
-      keys.add(key);
-      found = true;
+      this.#forget(hash);
+      found++;
+      if (!inMemory.has(hash)) others++;
     }
-    if (found || this.#worker !== undefined) await this.#ask((call) => ({ kind: "purge", call, project }));
-    return keys.size;
+    if (found === 0 && this.#worker === undefined) return others;
+    const answer = await this.#ask((call) => ({ kind: "purge", call, project }), PURGE_MS);
+    const failure = answer?.kind === "purged" ? answer.failure : "the cache's thread did not answer";
+    if (failure !== undefined && this.#hasHeld && !this.#closed)
+      throw new TokenmanError("TM_DATA_DIR", `${this.#file} still has purged answers: ${failure}`);
+    return others;
   }
-  /** Writes what waits, and `last`, and ends the thread. */
-  async close(last: Iterable<Entry>): Promise<void> {
-    clearTimeout(this.#timer);
-    if (this.#maxBytes > 0) {
-      for (const entry of last) {
-        if (entry.isWritten) continue;
-        entry.isWritten = true;
-        this.#queue.push(entry);
-      }
+  /** Writes what waits, and all else that is only in memory, and ends the thread. */
+  async close(): Promise<void> {
+    // What a batch under way has failed to write is tried once more.
+    for (let round = 0; round < 2; round++) {
+      while (this.#maxBytes > 0 && this.#write(LAST_ROWS, Number.POSITIVE_INFINITY));
+      await this.#quiet();
     }
-    while (this.#queue.length > 0 || this.#deleted.length > 0) this.#send();
     this.#closed = true;
+    clearTimeout(this.#timer);
     await this.#end();
     for (const call of [...this.#calls.keys()]) this.#answered(call, undefined);
   }
 
   #schedule(): void {
-    if (this.#closed) return;
-    this.#timer ??= setTimeout(() => {
+    if (this.#closed || this.#timer !== undefined) return;
+    this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      this.#send();
-      if (this.#queue.length > 0 || this.#deleted.length > 0) this.#schedule();
+      const isResting = this.#failing !== undefined && storeNow() < this.#restUntil;
+      if (!isResting) this.#isWanted = this.#write(BATCH_ROWS, WITHIN_BYTES) && this.#isWanted;
+      if (this.#isWanted || this.#deleted.size > 0) this.#schedule();
     }, GATHER_MS).unref();
   }
-  /** Sends one batch. */
-  #send(): void {
-    const deleted = this.#deleted.splice(0);
-    const rows: DiskRow[] = [];
-    let bytes = 0;
-    const isResting = this.#failing !== undefined && storeNow() < this.#restUntil && !this.#closed;
-    while (rows.length < BATCH_ROWS && bytes < BATCH_BYTES) {
-      const entry = this.#queue.shift();
-      if (entry === undefined) break;
-      this.#queuedBytes -= entry.stored.body.length;
-      if (isResting) {
-        entry.isWritten = false;
-        continue;
-      }
-      bytes += entry.stored.body.length;
-      rows.push(rowOf(entry));
-      this.#remember(entry.key, placeOf(entry));
+  /** Sends one batch. Gives whether there may be more to write. */
+  #write(maxRows: number, withinBytes: number): boolean {
+    const entries = this.#maxBytes === 0 ? [] : this.#source.unwritten(maxRows, BATCH_BYTES, withinBytes);
+    if (entries.length === 0 && this.#deleted.size === 0) return false;
+    const call = this.#nextCall++;
+    const deleted = [...this.#deleted.keys()];
+    for (const hash of deleted) this.#deleted.set(hash, call);
+    const lengths = entries.map(({ stored }) => stored.body.length);
+    const bodies = new Uint8Array(lengths.reduce((sum, length) => sum + length, 0));
+    let end = 0;
+    for (const entry of entries) {
+      bodies.set(entry.stored.body, end);
+      end += entry.stored.body.length;
+      this.#remember(entry.hash, placeOf(entry));
     }
-    if (rows.length === 0 && deleted.length === 0) return;
-    this.written += rows.length;
-    this.#post({ kind: "write", rows, deleted });
+    this.written += entries.length;
+    const rows = entries.map(rowOf);
+    const hashes = entries.map(({ hash }) => hash);
+    this.#calls.set(call, { done: (answer) => this.#wrote(call, hashes, answer), timer: undefined });
+    this.#post({ kind: "write", call, rows, lengths, bodies: bodies.buffer, deleted }, [bodies.buffer]);
     this.#shrink();
+    return entries.length > 0;
   }
-  #remember(key: string, place: Place): void {
-    this.#forget(key);
-    this.#places.set(key, place);
+  /** What is not on disk after all is only in memory, and what is not deleted yet is to be deleted still. */
+  #wrote(call: number, hashes: readonly number[], answer: FromDisk | undefined): void {
+    const { rows, deleted } = answer?.kind === "written" ? answer : { rows: false, deleted: false };
+    if (!rows) {
+      for (const hash of hashes) this.#forget(hash);
+      this.written -= hashes.length;
+      this.#source.notWritten(hashes);
+    }
+    if (deleted) {
+      for (const [hash, told] of this.#deleted) if (told === call) this.#deleted.delete(hash);
+    }
+    if (!rows && hashes.length > 0) this.want();
+    else if (this.#deleted.size > 0) this.#schedule();
+  }
+  #remember(hash: number, place: Place): void {
+    this.#forget(hash);
+    this.#places.set(hash, place);
     this.#bytes += place.bytes;
+    this.#hasHeld = true;
   }
-  #forget(key: string): boolean {
-    const place = this.#places.get(key);
+  #forget(hash: number): boolean {
+    const place = this.#places.get(hash);
     if (place === undefined) return false;
     this.#bytes -= place.bytes;
-    return this.#places.delete(key);
+    return this.#places.delete(hash);
   }
   #shrink(): void {
-    for (const key of this.#places.keys()) {
+    for (const hash of this.#places.keys()) {
       if (this.#bytes <= this.#maxBytes && this.#places.size <= MAX_PLACES) return;
-      this.delete(key);
+      this.delete(hash);
       this.evicted++;
     }
   }
 
-  #ask(message: (call: number) => ToDisk): Promise<DiskRow | undefined> {
+  #ask(message: (call: number) => ToDisk, withinMs: number): Promise<FromDisk | undefined> {
     if (this.#closed) return Promise.resolve(undefined);
     const call = this.#nextCall++;
     return new Promise((done) => {
-      const timer = setTimeout(() => this.#answered(call, undefined), ANSWER_MS);
+      const timer = setTimeout(() => this.#answered(call, undefined), withinMs);
       this.#calls.set(call, { done, timer });
       this.#post(message(call));
     });
   }
-  #answered(call: number, row: DiskRow | undefined): void {
+  #answered(call: number, answer: FromDisk | undefined): void {
     const waiting = this.#calls.get(call);
     if (waiting === undefined) return;
     this.#calls.delete(call);
     clearTimeout(waiting.timer);
-    waiting.done(row);
+    waiting.done(answer);
+    if (this.#calls.size === 0) this.#whenQuiet?.();
   }
-  #post(message: ToDisk): void {
-    this.#start().postMessage(message);
+  /** Resolves when the thread has answered all that it was asked, or does not within a time. */
+  async #quiet(): Promise<void> {
+    if (this.#calls.size === 0) return;
+    await new Promise<void>((resolve) => {
+      const late = setTimeout(resolve, CLOSE_MS);
+      this.#whenQuiet = () => {
+        clearTimeout(late);
+        resolve();
+      };
+    });
+    this.#whenQuiet = undefined;
+  }
+  #post(message: ToDisk, moved: readonly ArrayBuffer[] = []): void {
+    this.#start().postMessage(message, moved);
   }
   #start(): Worker {
     clearTimeout(this.#idle);
@@ -254,7 +294,7 @@ export class Disk {
     this.#worker = undefined;
     const ended = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
     worker.ref();
-    worker.postMessage({ kind: "close" } satisfies ToDisk);
+    worker.postMessage({ kind: "close", deleted: [...this.#deleted.keys()] } satisfies ToDisk);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, CLOSE_MS);
@@ -269,7 +309,9 @@ export class Disk {
         if (this.#loading !== undefined) this.#take(message.places);
         return;
       case "answer":
-        this.#answered(message.call, message.row);
+      case "written":
+      case "purged":
+        this.#answered(message.call, message);
         return;
       case "state":
         if (message.emptied) {
@@ -285,10 +327,10 @@ export class Disk {
   }
   #take(places: readonly DiskPlace[]): void {
     const now = storeNow();
-    for (const [key, project, at, bytes] of places) {
+    for (const [hash, project, at, bytes] of places) {
       // Written by a clock that was ahead: nobody can say how old it is.
-      this.#remember(key, { project, at, bytes });
-      if (at > now + GATHER_MS) this.delete(key);
+      this.#remember(hash, { project, at, bytes });
+      if (at > now + GATHER_MS) this.delete(hash);
     }
     this.#loaded();
     this.#shrink();
@@ -313,21 +355,21 @@ export class Disk {
   }
 }
 
-function placeOf({ project, stored }: Entry): Place {
+function placeOf({ project, stored }: DiskEntry): Place {
   return { project, at: Math.floor(stored.at), bytes: stored.body.length };
 }
-function rowOf({ key, project, stored }: Entry): DiskRow {
-  const { body, at, ...rest } = stored;
-  return { key, project, at: Math.floor(at), head: JSON.stringify(rest), body };
+function rowOf({ hash, id, project, stored }: DiskEntry): DiskRow {
+  const { body: _, at, ...rest } = stored;
+  return { hash, id, project, at: Math.floor(at), head: JSON.stringify(rest) };
 }
 
 /** Undefined for a row that somebody else has written. */
-function entryOf({ key, project, at, head, body }: DiskRow): Entry | undefined {
+function entryOf({ project, at, head, body }: FullRow): Omit<DiskEntry, "id" | "hash"> | undefined {
   try {
     const rest = JSON.parse(head) as Omit<StoredReply, "body" | "at">;
-    if (typeof rest.head !== "string" || typeof rest.provider !== "string") return undefined;
+    if (!Array.isArray(rest.headers) || typeof rest.provider !== "string") return undefined;
     const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-    return { key, project, stored: { ...rest, body: bytes, at }, isWritten: true };
+    return { project, stored: { ...rest, body: bytes, at } };
   } catch {
     return undefined;
   }

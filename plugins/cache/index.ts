@@ -51,7 +51,14 @@ export default definePlugin({
         }),
       );
       if (ttlMs === 0 && !effective.coalesce) return;
-      const lookup = new Lookup({ cache, config: effective, ttlMs, scope, pricing: services.pricing });
+      const lookup = new Lookup({
+        cache,
+        config: effective,
+        ttlMs,
+        scope,
+        secret: () => host.keyFor("response cache"),
+        pricing: services.pricing,
+      });
       hooks.request.tap(lookup.request);
       hooks.response.tap(lookup.response);
       hooks.lifecycle.for("settled").tap(lookup.settled);

@@ -1,9 +1,9 @@
 import {
+  type AnswerKey,
+  AnswerKeys,
   addReplaySaving,
   addSharedSaving,
-  answerKey,
   type CacheRequest,
-  cacheRequestOf,
   type Exchange,
   Flight,
   followed,
@@ -37,6 +37,8 @@ export interface LookupOptions {
   readonly ttlMs: number;
   /** Digest of the rest of the config that decides how requests are answered. Asked for with the first request. */
   readonly scope: () => string;
+  /** Keys the digests of long bodies. */
+  readonly secret: () => Buffer;
   readonly pricing: Pricing | undefined;
 }
 
@@ -46,36 +48,38 @@ export class Lookup {
   readonly #config: CacheConfig;
   readonly #rules: Rules;
   readonly #ttlMs: number;
-  readonly #scopeOf: () => string;
-  #scope: string | undefined;
+  readonly #keys: AnswerKeys;
   readonly #ignored: ReadonlySet<string> | undefined;
   readonly #pricing: Pricing | undefined;
 
-  constructor({ cache, config, ttlMs, scope, pricing }: LookupOptions) {
+  constructor({ cache, config, ttlMs, scope, secret, pricing }: LookupOptions) {
     this.#cache = cache;
     this.#config = config;
     this.#rules = new Rules(config);
     this.#ttlMs = ttlMs;
-    const ignored = config.ignore_fields;
+    const { policy, exclude_paths: excluded, ignore_fields: ignored } = config;
     this.#ignored = ignored.length === 0 ? undefined : new Set(ignored);
-    this.#scopeOf = () =>
-      this.#ignored === undefined ? scope() : `${scope()} less ${JSON.stringify(ignored)}`;
+    // By other rules the same request may not be one that is answered.
+    this.#keys = new AnswerKeys({
+      scope: () => JSON.stringify([scope(), policy, excluded, ignored]),
+      secret,
+    });
     this.#pricing = pricing;
   }
 
   readonly request = (exchange: Exchange): ReplyInit | undefined | Promise<ReplyInit | undefined> => {
     const { rawBody } = exchange.request;
     if (exchange.dialect === undefined || rawBody === undefined) return undefined;
-    const asked = cacheRequestOf(exchange);
-    const body = this.#keyBody(exchange, rawBody);
-    if (asked.noStore || body === undefined || !this.#rules.admits(exchange)) {
-      this.#cache.bypassed++;
-      exchange.set(Part, "bypass");
-      return undefined;
-    }
-    this.#scope ??= this.#scopeOf();
-    const key = answerKey(exchange, asked.variant, this.#scope, body);
-    return this.#look(exchange, key, asked, 0);
+    const variant = this.#keys.variantOf(exchange);
+    const { asked } = variant;
+    if (asked.noStore) return this.#bypass(exchange);
+    if (this.#ignored === undefined)
+      return this.#look(exchange, this.#keys.keyOf(variant, rawBody), asked, 0);
+    // What makes no difference to the answer may make one to the rules.
+    const { body } = exchange.request;
+    const rest = body === undefined ? undefined : bodyWithout(body, this.#ignored);
+    if (rest === undefined || !this.#rules.admits(exchange)) return this.#bypass(exchange);
+    return this.#look(exchange, this.#keys.keyOf(variant, rest), asked, 0);
   };
 
   readonly response = (reply: Reply, exchange: Exchange): void => {
@@ -95,15 +99,13 @@ export class Lookup {
     this.#cache.flights.end(part);
   };
 
-  /** What the answer depends on: the body as it came, or where fields make no difference, what is left of it. */
-  #keyBody({ request }: Exchange, rawBody: Buffer): Buffer | undefined {
-    if (this.#ignored === undefined) return rawBody;
-    return request.body === undefined ? undefined : bodyWithout(request.body, this.#ignored);
+  #bypass(exchange: Exchange): undefined {
+    this.#cache.bypassed++;
+    exchange.set(Part, "bypass");
   }
-
   #look(
     exchange: Exchange,
-    key: string,
+    key: AnswerKey,
     asked: CacheRequest,
     waits: number,
   ): ReplyInit | undefined | Promise<ReplyInit | undefined> {
@@ -114,7 +116,7 @@ export class Lookup {
   }
   #answer(
     exchange: Exchange,
-    key: string,
+    key: AnswerKey,
     asked: CacheRequest,
     stored: StoredReply | undefined,
     waits: number,
@@ -124,6 +126,8 @@ export class Lookup {
       if (ageMs <= Math.min(this.#ttlMs - asked.minFreshMs, asked.maxAgeMs))
         return this.#hit(exchange, stored, ageMs);
     }
+    // One that is stored was admitted.
+    if (!this.#rules.admits(exchange)) return this.#bypass(exchange);
     if (asked.onlyIfCached)
       return exchange.refuse({ code: "TM_NOT_CACHED", message: "No stored answer fits the request." });
     const flight = this.#config.coalesce && !asked.refresh ? this.#flightFor(exchange, key) : undefined;
@@ -143,7 +147,7 @@ export class Lookup {
     return this.#lead(exchange, key, isShared);
   }
 
-  #flightFor(exchange: Exchange, key: string): Flight | undefined {
+  #flightFor(exchange: Exchange, key: AnswerKey): Flight | undefined {
     const flight = this.#cache.flights.find(key);
     return flight === undefined || this.#cache.isPurged(flight, exchange.project) ? undefined : flight;
   }
@@ -161,7 +165,7 @@ export class Lookup {
     return followed(reply, [HEADER, "COALESCED", "X-Tokenman-Provider", attempt.provider.name]);
   }
   /** The request goes upstream, and its reply is there for others. */
-  #lead(exchange: Exchange, key: string, isShared: boolean): undefined {
+  #lead(exchange: Exchange, key: AnswerKey, isShared: boolean): undefined {
     this.#cache.misses++;
     if (exchange.dialect?.generates === true) exchange.trackUsage();
     exchange.set(Part, this.#cache.flights.begin(key, exchange, isShared));

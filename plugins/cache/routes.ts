@@ -4,8 +4,14 @@ import type { Cache } from "./cache.ts";
 /** `/api/cache` on the dashboard port. The kernel has checked Host, Origin and token. */
 export function cacheRoutes(cache: Cache): readonly Route[] {
   const port = "dashboard";
-  const purge = async ({ json }: RouteContext, project: string | undefined): Promise<void> =>
-    json(200, { purged: await cache.purge(project) });
+  const purge = async ({ json }: RouteContext, project: string | undefined): Promise<void> => {
+    try {
+      json(200, { purged: await cache.purge(project) });
+    } catch (error) {
+      if (!(error instanceof TokenmanError)) throw error;
+      json(error.status, { error: { code: error.code, message: error.message } });
+    }
+  };
   return [
     { port, method: "GET", path: "/api/cache", handle: ({ json }) => json(200, cache.stats()) },
     {

@@ -16,7 +16,10 @@ export class Answers {
   put(key: string, stored: StoredReply): void {
     this.#drop(key);
     if (stored.body.length > MAX_BYTES) return;
-    this.#answers.set(key, stored);
+    // Memory of its own: a part of a pool that is kept keeps the whole pool.
+    const body = Buffer.allocUnsafeSlow(stored.body.length);
+    stored.body.copy(body);
+    this.#answers.set(key, { ...stored, body });
     this.#bytes += stored.body.length;
     for (const oldest of this.#answers.keys()) {
       if (this.#answers.size <= MAX_ANSWERS && this.#bytes <= MAX_BYTES) return;

@@ -29,6 +29,7 @@ export default definePlugin({
         answers,
         flights,
         pricing: services.pricing,
+        secret: () => host.keyFor("heartbeat"),
       });
       hooks.request.tap(sharer.request);
       hooks.response.tap(sharer.response);

@@ -1,11 +1,11 @@
 import {
+  type AnswerKey,
+  AnswerKeys,
   type Attempt,
   AttemptBill,
   addReplaySaving,
   addSaving,
   addSharedSaving,
-  answerKey,
-  cacheRequestOf,
   type Exchange,
   type Flight,
   type Flights,
@@ -49,14 +49,18 @@ export interface SharerOptions {
   readonly answers: Answers;
   readonly flights: Flights;
   readonly pricing: Pricing | undefined;
+  /** Keys the digests of long polls. */
+  readonly secret: () => Buffer;
 }
 
 /** The taps of one effective config. */
 export class Sharer {
   readonly #options: SharerOptions;
+  readonly #keys: AnswerKeys;
 
   constructor(options: SharerOptions) {
     this.#options = options;
+    this.#keys = new AnswerKeys({ scope: () => "heartbeat", secret: options.secret });
   }
 
   readonly request = (exchange: Exchange): ReplyInit | undefined | Promise<ReplyInit | undefined> => {
@@ -64,10 +68,10 @@ export class Sharer {
     const { rules } = this.#options;
     const poll = pollOf(exchange, rules, Date.now());
     if (poll === undefined) return undefined;
-    const asked = cacheRequestOf(exchange);
+    const variant = this.#keys.variantOf(exchange);
+    const { asked } = variant;
     if (asked.noStore) return undefined;
-    const key = answerKey(exchange, asked.variant, "heartbeat", poll);
-    return this.#answer(exchange, key, asked.refresh, 0);
+    return this.#answer(exchange, this.#keys.keyOf(variant, poll), asked.refresh, 0);
   };
 
   readonly response = (reply: Reply, exchange: Exchange): void => {
@@ -92,18 +96,18 @@ export class Sharer {
     const part = exchange.get(Part);
     if (part === undefined) return;
     const stored = storedReply(exchange, part.flight);
-    if (stored !== undefined) this.#options.answers.put(part.flight.key, stored);
+    if (stored !== undefined) this.#options.answers.put(part.flight.key.id, stored);
     this.#options.flights.end(part.flight);
   };
 
   #answer(
     exchange: Exchange,
-    key: string,
+    key: AnswerKey,
     refresh: boolean,
     waits: number,
   ): ReplyInit | undefined | Promise<ReplyInit | undefined> {
     const { answers, flights, windowMs } = this.#options;
-    const stored = refresh ? undefined : answers.find(key, windowMs);
+    const stored = refresh ? undefined : answers.find(key.id, windowMs);
     if (stored !== undefined) {
       addReplaySaving(exchange, "heartbeat", stored);
       const age = String(Math.max(0, Math.floor((storeNow() - stored.at) / 1_000)));
@@ -128,7 +132,7 @@ export class Sharer {
     addSharedSaving(exchange, "heartbeat", attempt, this.#options.pricing);
     return followed(reply, [HEADER, "COALESCED", "X-Tokenman-Provider", attempt.provider.name]);
   }
-  #goOut(exchange: Exchange, key: string, isShared: boolean): undefined {
+  #goOut(exchange: Exchange, key: AnswerKey, isShared: boolean): undefined {
     exchange.trackUsage();
     // A subscription's requests are not changed; not to send one changes none.
     const model = exchange.subscription ? undefined : this.#options.model;

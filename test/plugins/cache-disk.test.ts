@@ -1,14 +1,31 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { EventEmitter, once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { describe, it } from "node:test";
+import { AnswerKey, type Logger, type StoredReply } from "@tokenman/plugin-sdk";
+import { Cache } from "../../plugins/cache/cache.ts";
+
+/** Whoever waits for the log hears of each line. */
+const told = new EventEmitter();
+const say = (): void => void told.emit("line");
+const log: Logger = { trace: say, debug: say, info: say, warn: say, error: say } as unknown as Logger;
+const KEY = new AnswerKey(new Int32Array(8), true, Buffer.from("key"), 1);
+const OTHER_KEY = new AnswerKey(new Int32Array(8), true, Buffer.from("other"), 2);
+function stored(text: string): StoredReply {
+  const at = performance.timeOrigin + performance.now();
+  return { headers: [], body: Buffer.from(text), chunked: false, provider: "p", at, tokens: 1, nanoUsd: 1 };
+}
 
 /** Stores answers until the disk takes no more, purges one project of two, and begins anew. */
 const SCRIPT = `
 import { Cache } from ${JSON.stringify(new URL("../../plugins/cache/cache.ts", import.meta.url).href)};
+import { AnswerKey } from ${JSON.stringify(new URL("../../plugin-sdk/src/answer-key.ts", import.meta.url).href)};
 const file = process.argv[2];
+const keyOf = (n) => new AnswerKey(new Int32Array(8), true, Buffer.from("key" + n), n);
 const log = { debug() {}, info() {}, warn() {}, error() {}, trace() {} };
 const open = () => {
   const cache = new Cache(file, log);
@@ -16,28 +33,31 @@ const open = () => {
   return cache;
 };
 const stored = (text) => ({
-  head: "", body: Buffer.from(text.padEnd(20_000, text)), chunked: false, provider: "p",
+  headers: [], body: Buffer.from(text.padEnd(20_000, text)), chunked: false, provider: "p",
   at: performance.timeOrigin + performance.now(), tokens: 1, nanoUsd: 1,
 });
 const until = async (test) => { while (!test()) await new Promise((resolve) => setTimeout(resolve, 20)); };
 let cache = open();
 const put = (from, to) => {
-  for (let n = from; n < to; n++) cache.put("key" + n, n % 2 ? "web" : "shop", stored("answer" + n));
+  for (let n = from; n < to; n++) cache.put(keyOf(n), n % 2 ? "web" : "shop", stored("answer" + n));
 };
 put(0, 8);
 await until(() => cache.stats().disk.written === 8);
 put(8, 40);
 await until(() => cache.stats().disk.failing !== null);
 const failing = cache.stats().disk.failing;
-const inMemory = (await cache.find("key1"))?.body.length;
+const inMemory = (await cache.find(keyOf(1)))?.body.length;
+// What is on disk is replaced; whatever becomes of that, it must not come back.
+cache.put(keyOf(4), "shop", stored("renewed"));
 const purged = await cache.purge("web");
-const kept = (await cache.find("key2"))?.body.length;
+const kept = (await cache.find(keyOf(2)))?.body.length;
 await cache.close();
 cache = open();
 const found = [];
-for (let n = 0; n < 40; n++) if (await cache.find("key" + n)) found.push(n);
+for (let n = 0; n < 40; n++) if (await cache.find(keyOf(n))) found.push(n);
+const replaced = String((await cache.find(keyOf(4)))?.body.subarray(0, 7));
 await cache.close();
-console.log(JSON.stringify({ failing,  inMemory, purged, kept, found }));
+console.log(JSON.stringify({ failing, inMemory, purged, kept, found, replaced }));
 `;
 
 describe("cache: a disk that fills up in mid-run", () => {
@@ -57,17 +77,19 @@ describe("cache: a disk that fills up in mid-run", () => {
         out += String(chunk);
       });
       await new Promise((resolve) => child.on("close", resolve));
-      const { failing, inMemory, purged, kept, found } = JSON.parse(out) as {
+      const { failing, inMemory, purged, kept, found, replaced } = JSON.parse(out) as {
         failing: string;
         inMemory: number;
         purged: number;
         kept: number;
         found: readonly number[];
+        replaced: string;
       };
       assert.match(failing, /full|I\/O/i);
       assert.equal(inMemory, 20_000);
       assert.equal(purged, 20);
       assert.equal(kept, 20_000);
+      assert.match(replaced, /^(?:renewed|undefined)$/);
       assert.deepEqual(
         found.filter((n) => n % 2 === 1),
         [],
@@ -77,6 +99,40 @@ describe("cache: a disk that fills up in mid-run", () => {
         const bytes = read(file + suffix);
         assert.equal(bytes.includes("answer1answer1"), false, `cache.db${suffix}`);
       }
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+});
+
+describe("cache: a file that another process has", () => {
+  it("loses its old answers all the same, when it is given back", { timeout: 60_000 }, async () => {
+    const folder = mkdtempSync(join(tmpdir(), "cache-busy-"));
+    try {
+      const file = join(folder, "cache.db");
+      const open = (): Cache => {
+        const cache = new Cache(file, log);
+        cache.configure({ memoryBytes: 1e6, diskBytes: 1e6, ttlMs: 1e9 });
+        return cache;
+      };
+      const first = open();
+      first.put(KEY, "web", stored("old"));
+      first.put(OTHER_KEY, "web", stored("kept"));
+      await first.close();
+      const second = open();
+      assert.equal(String((await second.find(KEY))?.body), "old");
+      const other = new DatabaseSync(file);
+      other.exec("BEGIN IMMEDIATE");
+      second.put(KEY, "web", stored("new"));
+      // Its thread waits for the other process for a second before it says so.
+      while (second.stats().disk.failing === null) await once(told, "line");
+      other.exec("ROLLBACK");
+      other.close();
+      await second.close();
+      const third = open();
+      assert.equal(String((await third.find(KEY))?.body), "new");
+      assert.equal(String((await third.find(OTHER_KEY))?.body), "kept");
+      await third.close();
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
