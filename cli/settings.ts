@@ -1,13 +1,15 @@
 import { chmodSync, mkdirSync } from "node:fs";
 import { isIPv6 } from "node:net";
-import { TokenmanError } from "@tokenman/plugin-sdk";
+import { TokenmanError, TokenmanErrors } from "@tokenman/plugin-sdk";
 import {
   type AuthConfig,
   coreFromRaw,
   type RawConfig,
   readConfig,
   type ServerConfig,
+  salvageConfig,
 } from "../kernel/config/index.ts";
+import { runningInstance } from "./pid-file.ts";
 
 /** What a command needs to know of the config to find, start or ask an instance. */
 export interface CliSettings {
@@ -22,7 +24,28 @@ export interface CliSettings {
  * Throws TokenmanErrors: TM_CONFIG_UNREADABLE, TM_CONFIG_SYNTAX.
  */
 export function readSettings(options: Readonly<Record<string, unknown>>): CliSettings {
-  const raw = readConfig({ file: configOption(options) });
+  return settingsOf(readConfig({ file: configOption(options) }));
+}
+
+/**
+ * As {@link readSettings}, for a command that looks after an instance that runs. A file that was broken since is no reason
+ * to leave that alone: what can be read of it is used where that finds an instance which runs with this very file, and
+ * stderr tells what is wrong. Throws as `readSettings` does where there is none.
+ */
+export function settingsOfRunning(options: Readonly<Record<string, unknown>>): CliSettings {
+  try {
+    return readSettings(options);
+  } catch (error) {
+    const broken = error instanceof TokenmanErrors && error.errors[0]?.code === "TM_CONFIG_SYNTAX";
+    if (!broken) throw error;
+    const settings = settingsOf(salvageConfig({ file: configOption(options) }));
+    if (runningInstance(settings.server.data_dir)?.configFile !== settings.raw.file) throw error;
+    process.stderr.write(`${error.message}\nthe instance that runs with this file was found all the same\n`);
+    return settings;
+  }
+}
+
+function settingsOf(raw: RawConfig): CliSettings {
   const { server, auth } = coreFromRaw(raw);
   return { raw, server, auth };
 }

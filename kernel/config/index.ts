@@ -4,7 +4,15 @@ export type { CoreConfig } from "./core-value.ts";
 export { itemPlaces } from "./document.ts";
 export { setProjectPlugin } from "./edit.ts";
 export { configExample } from "./example.ts";
-export { defaultFile, expandHome, parseConfig, type RawConfig, type ReadOptions, readConfig } from "./raw.ts";
+export {
+  defaultFile,
+  expandHome,
+  parseConfig,
+  type RawConfig,
+  type ReadOptions,
+  readConfig,
+  salvageConfig,
+} from "./raw.ts";
 export { KERNEL, type SectionSpec, sectionsOf } from "./section.ts";
 export { isProjectName } from "./unknown.ts";
 export { coreFromRaw, type ValidateOptions, type Validation, validateConfig } from "./validate.ts";

@@ -35,6 +35,35 @@ const MAX_BYTES = 8 * 1024 * 1024;
  * Throws TokenmanErrors: TM_CONFIG_UNREADABLE, TM_CONFIG_SYNTAX.
  */
 export function readConfig(options: ReadOptions = {}): RawConfig {
+  const { file, text, ...rest } = readSource(options);
+  if (file === undefined) return { file, text, table: emptyTable(), ...rest };
+  return { file, text, table: parseConfig(text, file), ...rest };
+}
+
+/** How many lines may be dropped before a file is given up. */
+const MAX_DROPPED = 16;
+
+/**
+ * As {@link readConfig}, but of a file that does not parse it takes what is left without the lines at fault, or nothing:
+ * to find the instance that runs with the file, not to run with it. Throws TM_CONFIG_UNREADABLE.
+ */
+export function salvageConfig(options: ReadOptions = {}): RawConfig {
+  const { file, text, ...rest } = readSource(options);
+  if (file === undefined) return { file, text, table: emptyTable(), ...rest };
+  const lines = text.split("\n");
+  for (let dropped = 0; dropped < MAX_DROPPED; dropped++) {
+    try {
+      return { file, text, table: parseConfig(lines.join("\n"), file), ...rest };
+    } catch (error) {
+      const line = error instanceof TokenmanErrors ? error.errors[0]?.place?.line : undefined;
+      if (line === undefined || line > lines.length) break;
+      lines[line - 1] = "";
+    }
+  }
+  return { file, text, table: emptyTable(), ...rest };
+}
+
+function readSource(options: ReadOptions): Omit<RawConfig, "table"> {
   const variables = options.env ?? process.env;
   const home = options.home ?? homedir();
   const env = new Map<string, string>();
@@ -44,8 +73,7 @@ export function readConfig(options: ReadOptions = {}): RawConfig {
   const named = options.file ?? (env.get("TOKENMAN_CONFIG") || undefined);
   const file = named === undefined ? defaultFile(home) : resolve(expandHome(named, home));
   const text = readText(file, named === undefined);
-  if (text === undefined) return { file: undefined, text: "", table: emptyTable(), env, home };
-  return { file, text, table: parseConfig(text, file), env, home };
+  return text === undefined ? { file: undefined, text: "", env, home } : { file, text, env, home };
 }
 
 /** `~/.tokenman/tokenman.toml`. */

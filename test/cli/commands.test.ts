@@ -47,6 +47,30 @@ describe("tokenman", { concurrency: 3 }, () => {
     assert.equal(existsSync(join(box.dataDir, "tokenman.pid")), false);
   });
 
+  test("status and stop find the instance though its config file was broken since, and say what is wrong", async () => {
+    await using box = new Sandbox();
+    await box.run("start");
+    const { pid } = box.record;
+    const file = readFileSync(box.configFile, "utf8");
+    for (const broken of [
+      `${file}[routing\ndefault_provider = "anthropic"\n`,
+      `${file}log_level = "info\n`,
+    ]) {
+      writeFileSync(box.configFile, broken);
+      const status = await box.run("status");
+      assert.equal(status.status, 0, status.stderr);
+      assert.match(status.stdout, new RegExp(`is running \\(pid ${pid},`));
+      assert.match(status.stderr, /tokenman\.toml:5:\d+: TM_CONFIG_SYNTAX/);
+      const reload = await box.run("reload");
+      assert.equal(reload.status, 78, "a reload takes the file as it is");
+    }
+    const stopped = await box.run("stop");
+    assert.deepEqual([stopped.status, stopped.stdout], [0, `stopped (pid ${pid})\n`]);
+    assert.match(stopped.stderr, /TM_CONFIG_SYNTAX/);
+    const again = await box.run("stop");
+    assert.equal(again.status, 78, "there is none that runs with this file");
+  });
+
   test("reload says why the new generation was refused, and exits with 78", async () => {
     await using box = new Sandbox("[watch]\nenabled = false\n");
     const served = await box.serve();

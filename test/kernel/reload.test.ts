@@ -121,7 +121,12 @@ describe("a reload", () => {
       build: (id) => (++calls > 1 ? Promise.reject(new TypeError("a bug")) : build(loaded(), { id })),
     });
     await manager.start();
-    assert.deepEqual(await manager.reload("x"), { ok: false, generation: 1, error: "a bug", brief: "TM_INTERNAL" });
+    assert.deepEqual(await manager.reload("x"), {
+      ok: false,
+      generation: 1,
+      error: "a bug",
+      brief: "TM_INTERNAL",
+    });
     await manager.close();
   });
 
