@@ -1,15 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { definePlugin, Ledger, type LedgerRecord } from "@tokenman/plugin-sdk";
 import {
   chunkBytes,
   errorEvent,
   errorReply,
   gate,
   headBytes,
-  providersAt,
-  type RecordingUpstream,
-  recordingUpstream,
   sendRequest,
   steps,
   streamReply,
@@ -19,90 +15,11 @@ import {
 } from "@tokenman/plugin-sdk/testkit";
 import { WITHOUT_USAGE } from "../../plugins/openai/include-usage.ts";
 import { splitEvents } from "../support/events.ts";
-import { startTokenman, type Tokenman } from "../support/kernel.ts";
+import { ask, KEY, type RecordedWorld, recordedWorld } from "../support/recorded-world.ts";
 
-const KEY = "sk-ant-api03-canary0canary0canary0";
-// $1 and $10 a million tokens: 1,000 and 10,000 nano-dollars each.
-const PRICES = '[pricing."test-model"]\ninput = 1\noutput = 10\n';
+// test-model's prices, times the vendor reply's tokens.
 const BILL = 12 * 1_000 + 5 * 10_000;
 
-interface World extends AsyncDisposable {
-  readonly upstream: RecordingUpstream;
-  readonly tokenman: Tokenman;
-  readonly ledger: Ledger;
-  /** The only record, or the newest, once it has ended. */
-  ended(): Promise<LedgerRecord>;
-}
-
-async function world(config = "", env: Record<string, string> = {}): Promise<World> {
-  const upstream = await recordingUpstream();
-  let ledger: Ledger | undefined;
-  const probe = definePlugin({
-    name: "probe",
-    version: "1.0.0",
-    apiVersion: 1,
-    needs: { ledger: Ledger },
-    setup: ({ services }) => {
-      ledger = services.ledger;
-    },
-  });
-  const tokenman = await startTokenman({
-    plugins: [probe],
-    // The same request twice is to be answered by the provider twice.
-    config: `${config}\n[cache]\nenabled = false\n${PRICES}${providersAt(upstream.url)}`,
-    env,
-  });
-  const found = ledger!;
-  const ends: string[] = [];
-  const waiting: (() => void)[] = [];
-  found.watch(({ kind, row }) => {
-    if (kind !== "end") return;
-    ends.push(row.exchangeId);
-    for (const wake of waiting.splice(0)) wake();
-  });
-  return {
-    upstream,
-    tokenman,
-    ledger: found,
-    async ended() {
-      while (ends.length === 0) await new Promise<void>((resolve) => waiting.push(resolve));
-      const id = ends.shift()!;
-      await found.flush();
-      return (await found.request(id))!;
-    },
-    async [Symbol.asyncDispose]() {
-      await tokenman.stop();
-      await upstream.stop();
-    },
-  };
-}
-
-function ask(
-  base: string,
-  path: string,
-  body: object,
-  headers: readonly string[] = [],
-  signal?: AbortSignal,
-) {
-  return sendRequest(`${base}${path}`, {
-    headers: [
-      "content-type",
-      "application/json",
-      "authorization",
-      `Bearer ${KEY}`,
-      "user-agent",
-      "test/1.0",
-      ...headers,
-    ],
-    body: JSON.stringify({
-      model: "test-model",
-      max_tokens: 64,
-      messages: [{ role: "user", content: "hi" }],
-      ...body,
-    }),
-    ...(signal !== undefined && { signal }),
-  });
-}
 const MESSAGES = "/v1/messages";
 const CHAT = "/v1/chat/completions";
 
@@ -114,7 +31,7 @@ describe("recorder", () => {
   ] as const) {
     for (const stream of [false, true]) {
       test(`bills ${dialect}${stream ? ", streamed," : ""} by the provider's own usage`, async () => {
-        await using it = await world();
+        await using it = await recordedWorld();
         const reply = await ask(it.tokenman.proxy, path, { stream, input: "hi" }, [
           "x-tokenman-project",
           "web",
@@ -155,7 +72,7 @@ describe("recorder", () => {
   }
 
   test("the row is queued before anything is sent", async () => {
-    await using it = await world();
+    await using it = await recordedWorld();
     const began: string[] = [];
     it.ledger.watch(({ kind }) => void began.push(`${kind} after ${it.upstream.requests.length} requests`));
     await ask(it.tokenman.proxy, MESSAGES, {});
@@ -164,7 +81,7 @@ describe("recorder", () => {
   });
 
   test("a client that leaves: 499, the input that was told, the output counted from what came, marked", async () => {
-    await using it = await world();
+    await using it = await recordedWorld();
     const events = textEvents("anthropic-messages", ["one two three four five six seven", " eight"]);
     const sent = gate();
     it.upstream.next(
@@ -208,7 +125,7 @@ describe("recorder", () => {
   });
 
   test("a client that leaves before the head: the cost is not known, and never 0", async () => {
-    await using it = await world();
+    await using it = await recordedWorld();
     const came = it.upstream.request(1);
     it.upstream.next(async ({ received, closed }) => {
       await received;
@@ -228,7 +145,7 @@ describe("recorder", () => {
   });
 
   test("a stream that the provider breaks off is partial, with what is known of it", async () => {
-    await using it = await world();
+    await using it = await recordedWorld();
     const [start, ...rest] = textEvents("openai-chat", ["a b c d e f", " g"]);
     it.upstream.next(
       steps(
@@ -247,7 +164,7 @@ describe("recorder", () => {
   });
 
   test("an error inside a stream, and one in its place: its words are kept, and cost nothing", async () => {
-    await using it = await world();
+    await using it = await recordedWorld();
     it.upstream.next(
       wholeReply({
         status: 200,
@@ -276,7 +193,7 @@ describe("recorder", () => {
   });
 
   test("TokenMan's own refusals, opaque paths and unknown prices are rows like any other", async () => {
-    await using it = await world("[server]\nmax_body_size = 1000\n");
+    await using it = await recordedWorld("[server]\nmax_body_size = 1000\n");
     await ask(it.tokenman.proxy, MESSAGES, { metadata: "x".repeat(2_000) });
     const refused = await it.ended();
     assert.deepEqual([refused.outcome, refused.status, refused.code], ["refused", 413, "TM_BODY_TOO_LARGE"]);
@@ -299,10 +216,10 @@ describe("recorder", () => {
   });
 
   test("bodies are kept only where the config says so, in part, and without keys", async () => {
-    await using without = await world();
+    await using without = await recordedWorld();
     await ask(without.tokenman.proxy, MESSAGES, {});
     assert.equal((await without.ended()).bodies, undefined);
-    await using it = await world("[server]\nstore_body = true\nmax_log_body = 300\n");
+    await using it = await recordedWorld("[server]\nstore_body = true\nmax_log_body = 300\n");
     const reply = await ask(it.tokenman.proxy, MESSAGES, { note: `my key is ${KEY}`, stream: true });
     const { bodies } = await it.ended();
     assert.match(bodies?.request?.toString() ?? "", /my key is \[key\]/);
@@ -311,7 +228,7 @@ describe("recorder", () => {
   });
 
   test("a provider's prompt cache saves, or loses, what its tokens cost against plain input", async () => {
-    await using it = await world(
+    await using it = await recordedWorld(
       '[pricing."cached"]\ninput = 10\noutput = 10\ncache_read = 1\ncache_write_5m = 12.5\n',
     );
     const body = (usage: object) =>
@@ -340,7 +257,7 @@ describe("recorder", () => {
 });
 
 test("a reload keeps the ledger open: what was under way is ended in it, and what comes goes on", async () => {
-  await using it = await world();
+  await using it = await recordedWorld();
   const arrived = it.upstream.request(1);
   const go = gate();
   it.upstream.next(steps(go.opened, (call) => call.reply(textReply("anthropic-messages"))));
@@ -376,7 +293,7 @@ describe("include_usage", () => {
     wholeReply({ status: 200, headers: ["content-type", "text/event-stream"], body });
 
   test("asks for the usage of a stream whose client did not, and hides it from the client to the byte", async () => {
-    await using it = await world();
+    await using it = await recordedWorld();
     it.upstream.next(stream(ASKED.join("")));
     const reply = await ask(it.tokenman.proxy, CHAT, { stream: true }, ["accept-encoding", "gzip"]);
     assert.equal(reply.body.toString(), PLAIN);
@@ -387,7 +304,7 @@ describe("include_usage", () => {
   });
 
   test("keeps the client's other stream options, and an explicit no is still hidden", async () => {
-    await using it = await world();
+    await using it = await recordedWorld();
     for (const options of [{ include_obfuscation: false }, { include_usage: false }, null]) {
       it.upstream.next(stream(ASKED.join("")));
       const reply = await ask(it.tokenman.proxy, CHAT, { stream: true, stream_options: options });
@@ -400,8 +317,12 @@ describe("include_usage", () => {
   });
 
   test("leaves alone whoever asked, does not stream, pays by subscription, or has it switched off", async () => {
-    await using it = await world();
-    const untouched = async (base: World, body: object, headers: readonly string[] = []): Promise<void> => {
+    await using it = await recordedWorld();
+    const untouched = async (
+      base: RecordedWorld,
+      body: object,
+      headers: readonly string[] = [],
+    ): Promise<void> => {
       base.upstream.next(stream(ASKED.join("")));
       const reply = await ask(base.tokenman.proxy, CHAT, body, headers);
       assert.equal(reply.body.toString(), ASKED.join(""));
@@ -411,20 +332,20 @@ describe("include_usage", () => {
     await untouched(it, { stream: true, stream_options: { include_usage: true } }, gzip);
     await untouched(it, { stream: false }, gzip);
     await untouched(it, { stream: true }, [...gzip, "chatgpt-account-id", "acc"]);
-    await using off = await world("[openai]\ninclude_usage = false\n");
+    await using off = await recordedWorld("[openai]\ninclude_usage = false\n");
     await untouched(off, { stream: true }, gzip);
     assert.equal((off.upstream.last().json() as Record<string, unknown>)["stream_options"], undefined);
   });
 
   test("asks only the providers that the config names", async () => {
-    await using it = await world('[openai]\ninclude_usage = ["another"]\n');
+    await using it = await recordedWorld('[openai]\ninclude_usage = ["another"]\n');
     it.upstream.next(stream(ASKED.join("")));
     await ask(it.tokenman.proxy, CHAT, { stream: true });
     assert.equal((it.upstream.last().json() as Record<string, unknown>)["stream_options"], undefined);
   });
 
   test("does not ask a server again that refused the field", async () => {
-    await using it = await world();
+    await using it = await recordedWorld();
     const refusal =
       '{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"]}]}}';
     it.upstream.next(
