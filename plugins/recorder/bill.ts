@@ -75,9 +75,12 @@ export class Biller {
     const { cacheReadTokens, cacheWrite5mTokens, cacheWrite1hTokens } = usage;
     const cached = cacheReadTokens + cacheWrite5mTokens + cacheWrite1hTokens;
     if (cached === 0) return undefined;
+    const { inputTokens, serviceTier, speed, region } = usage;
+    const conditions = { inputTokens: inputTokens + cached, serviceTier, speed, region };
     let rates: ReturnType<Pricing["rates"]>;
+    // As what was paid was: another tier, speed or length has other rates.
     for (const model of modelsOf(exchange, attempt, usage))
-      rates ??= this.#pricing?.rates(queryOf(exchange, attempt, model));
+      rates ??= this.#pricing?.rates(queryOf(exchange, attempt, model), conditions);
     if (rates === undefined) return undefined;
     const paid = cost.cacheRead + cost.cacheWrite5m + cost.cacheWrite1h;
     return {
