@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { chunkBytes, gate, headBytes, wholeReply } from "@tokenman/plugin-sdk/testkit";
+import { chunkBytes, FakeClock, gate, headBytes, wholeReply } from "@tokenman/plugin-sdk/testkit";
 import { bench, MESSAGE, summary } from "../support/faulty.ts";
 import { rawClient, requestBytes } from "../support/raw-client.ts";
 
@@ -112,12 +112,13 @@ test(
 );
 
 test("fault 19: a body that goes on slowly is no stall", limits, async () => {
-  await using b = await bench({ server: "read_timeout = 0.3" });
+  await using b = await bench({ server: "read_timeout = 30" });
   b.upstream.next(OK);
   const client = await rawClient(b.tokenman.proxy);
+  using clock = new FakeClock();
   await client.send(requestBytes({ headers: [`Content-Length: ${MESSAGE.length}`] }));
   for (const part of [MESSAGE.slice(0, 9), MESSAGE.slice(9, 20), MESSAGE.slice(20, 30), MESSAGE.slice(30)]) {
-    await new Promise((resolve) => setTimeout(resolve, 110));
+    await clock.advance(20_000);
     await client.send(part);
   }
   await client.until('{"ok":1}');
