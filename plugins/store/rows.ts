@@ -6,7 +6,7 @@ import { DetailWriter } from "./detail.ts";
 import type { Dictionary } from "./dictionary.ts";
 import { FIGURE, type Figure } from "./figures.ts";
 import { Places } from "./places.ts";
-import type { ReceivedRows } from "./received-rows.ts";
+import { bodiesAt, type ReceivedRows, type RowsOperation } from "./received-rows.ts";
 import type { Rollup, RollupSums } from "./rollup.ts";
 import { ATTEMPT_COLUMNS, ATTEMPT_LENGTH, BEGIN, BEGIN_NAMES, END, SAVING_LENGTH } from "./row-cells.ts";
 import { msOf } from "./time-key.ts";
@@ -19,6 +19,8 @@ export type BodyBytes = Pick<LedgerBodies, "truncated"> & {
 
 const OPENING = "id, uuid, boot, project, session, client, method, path, dialect, model, stream";
 const OPENING_LENGTH = 11;
+const OPENING_PROJECT = 3;
+const OPENING_MODEL = 9;
 const ENDING = ["outcome", "status", "provider", "sent_model", "output", "cost", "detail"];
 
 type Column = (typeof ATTEMPT_COLUMNS)[number][0];
@@ -86,8 +88,10 @@ export class Rows {
   readonly #end: StatementSync;
   readonly #whole: StatementSync;
   readonly #statements = new Map<string, StatementSync>();
-  /** Of the statement that is made ready. One for all: a list for each row is most of what a writer leaves behind. */
-  readonly #values: SQLInputValue[] = [];
+  /** Of the statement that is made ready. One list for each, of its length: lists for each row would be garbage. */
+  readonly #wholeValues: SQLInputValue[] = Array(OPENING_LENGTH + ENDING.length).fill(null);
+  readonly #beginValues: SQLInputValue[] = Array(OPENING_LENGTH).fill(null);
+  readonly #endValues: SQLInputValue[] = Array(ENDING.length + 1).fill(null);
   readonly #details: DetailWriter;
 
   constructor(db: DatabaseSync, texts: Dictionary, rollup: Rollup, boot: number) {
@@ -109,6 +113,16 @@ export class Rows {
     this.#details = new DetailWriter(texts);
   }
 
+  /** All rows of a batch. */
+  all({ rows, begun, ended, bodies }: RowsOperation): void {
+    const { cells } = rows;
+    for (const at of begun) {
+      const link = cells[at + BEGIN.LINK]!;
+      this.begin(rows, at, link === 0 ? undefined : bodiesAt(cells[link + END.BODIES]!, bodies));
+    }
+    for (const at of ended) this.end(rows, at, bodiesAt(cells[at + END.BODIES]!, bodies));
+  }
+
   /**
    * Adds a row, open or, where its end came with it, as a whole. Nothing for an exchange that has one, but for its end.
    */
@@ -120,26 +134,29 @@ export class Rows {
       if (link !== 0) this.#endOf(this.#rowAt(own), rows, link, bodies);
       return;
     }
-    const values = this.#values;
-    values.length = 0;
-    values.push(free, uuid, this.#boot);
-    for (const [place] of BEGIN_NAMES) values.push(rows.names.id(cells[at + place]!, this.#texts));
-    values.push(cells[at + BEGIN.STREAM]!);
+    const values = link === 0 ? this.#beginValues : this.#wholeValues;
+    values[0] = free;
+    values[1] = uuid;
+    values[2] = this.#boot;
+    for (let index = 0; index < BEGIN_NAMES.length; index++)
+      values[3 + index] = rows.names.id(cells[at + BEGIN_NAMES[index]![0]]!, this.#texts);
+    const stream = cells[at + BEGIN.STREAM]!;
+    values[OPENING_LENGTH - 1] = stream;
     if (link === 0) {
-      this.#begin.run(...values);
+      done(this.#begin, values);
       this.#places.taken();
       return;
     }
     const fresh: Found = {
       id: free,
       outcome: OPEN,
-      project: values[3] as number,
-      model: values[9] as number | null,
-      stream: cells[at + BEGIN.STREAM]!,
+      project: values[OPENING_PROJECT] as number,
+      model: values[OPENING_MODEL] as number | null,
+      stream,
     };
     const answered = this.#answered(rows, link);
-    this.#ending(values, fresh, rows, link, answered);
-    this.#whole.run(...values);
+    this.#ending(values, OPENING_LENGTH, fresh, rows, link, answered);
+    done(this.#whole, values);
     this.#places.taken();
     this.#rest(fresh, rows, link, answered, bodies);
   }
@@ -157,10 +174,10 @@ export class Rows {
   #endOf(found: Found, rows: ReceivedRows, at: number, bodies: BodyBytes | undefined): void {
     if (found.outcome !== OPEN && found.outcome !== INTERRUPTED) return;
     const answered = this.#answered(rows, at);
-    const values = this.#values;
-    values.length = 0;
-    this.#ending(values, found, rows, at, answered);
-    this.#end.run(...values, found.id);
+    const values = this.#endValues;
+    this.#ending(values, 0, found, rows, at, answered);
+    values[ENDING.length] = found.id;
+    done(this.#end, values);
     this.#rest(found, rows, at, answered, bodies);
   }
 
@@ -180,20 +197,25 @@ export class Rows {
       model: names.id(cells[last + MODEL]!, this.#texts),
     };
   }
-  /** Adds the values of ENDING. */
-  #ending(values: SQLInputValue[], found: Found, rows: ReceivedRows, at: number, answered: Answered): void {
+  /** Puts the values of ENDING, from `place` on. */
+  #ending(
+    values: SQLInputValue[],
+    place: number,
+    found: Found,
+    rows: ReceivedRows,
+    at: number,
+    answered: Answered,
+  ): void {
     const { cells } = rows;
     const first = at + END.LENGTH;
     const end = first + cells[at + END.ATTEMPTS]! * ATTEMPT_LENGTH;
-    values.push(
-      cells[at + END.OUTCOME]!,
-      cells[at + END.STATUS]!,
-      answered.provider,
-      answered.model === found.model ? null : answered.model,
-      sumOf(cells, first + OUTPUT, end),
-      sumOf(cells, first + COST, end),
-      this.#details.pack(rows, at, msOf(found.id)),
-    );
+    values[place] = cells[at + END.OUTCOME]!;
+    values[place + 1] = cells[at + END.STATUS]!;
+    values[place + 2] = answered.provider;
+    values[place + 3] = answered.model === found.model ? null : answered.model;
+    values[place + 4] = sumOf(cells, first + OUTPUT, end);
+    values[place + 5] = sumOf(cells, first + COST, end);
+    values[place + 6] = this.#details.pack(rows, at, msOf(found.id));
   }
   /** What belongs to a row that ends and is not in it, and the sums. */
   #rest(
@@ -287,6 +309,11 @@ export class Rows {
     }
     statement.run(...values);
   }
+}
+
+/** Runs a statement that gives no rows. Not by `run`, which makes an object of what it changed each time. */
+function done(statement: StatementSync, values: readonly SQLInputValue[]): void {
+  statement.get(...values);
 }
 
 interface Found {

@@ -1,12 +1,16 @@
 /** The most bytes of a whole number of up to 2^53. */
 const LONGEST = 8;
 
+const VIEWS = 256;
+
 const utf8 = new TextEncoder();
 
 /** Writes whole numbers of up to 2^53, seven bits a byte, the lowest first; into the same bytes each time. */
 export class VarintWriter {
   #bytes = Buffer.alloc(512);
   #length = 0;
+  /** Views of so many bytes, of the lengths that come up again and again: to make one takes as long as to fill it. */
+  readonly #views: (Uint8Array | undefined)[] = Array(VIEWS).fill(undefined);
 
   begin(): this {
     this.#length = 0;
@@ -51,13 +55,20 @@ export class VarintWriter {
   }
   /** What was written, until the next `begin`. */
   bytes(): Uint8Array {
-    return this.#bytes.subarray(0, this.#length);
+    const length = this.#length;
+    let view = this.#views[length];
+    if (view === undefined) {
+      view = new Uint8Array(this.#bytes.buffer, this.#bytes.byteOffset, length);
+      if (length < this.#views.length) this.#views[length] = view;
+    }
+    return view;
   }
 
   #grow(by: number): void {
     const larger = Buffer.alloc(Math.max(this.#bytes.length * 2, this.#length + by));
     larger.set(this.#bytes);
     this.#bytes = larger;
+    this.#views.fill(undefined);
   }
 }
 const MOST = 2 ** 53;

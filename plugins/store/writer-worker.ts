@@ -36,15 +36,13 @@ function commit(): void {
 const receiver = new RowReceiver();
 
 function take({ rows, operations, bodies }: Batch): boolean {
-  if (rows !== undefined) writer.take(receiver.receive(rows, bodies));
+  if (rows !== undefined) writer.take([receiver.receive(rows, bodies)]);
   let prompt = false;
-  writer.take(
-    operations.map((text) => {
-      const operation = JSON.parse(text) as Operation;
-      prompt ||= PROMPT.has(operation.kind);
-      return { operation, bodies: undefined };
-    }),
-  );
+  for (const text of operations) {
+    const operation = JSON.parse(text) as Operation;
+    prompt ||= PROMPT.has(operation.kind);
+    writer.take([operation]);
+  }
   return prompt;
 }
 

@@ -7,9 +7,9 @@ import { Dictionary } from "./dictionary.ts";
 import type { FromWriter, Operation, Tuning, WriterSettings } from "./messages.ts";
 import { moveAside, openForWriting, synchronousPragma } from "./open.ts";
 import { pruneSome, shrinkSome } from "./prune.ts";
-import type { ReceivedRows } from "./received-rows.ts";
+import { eachRow, type RowOperation, type RowsOperation } from "./received-rows.ts";
 import { Rollup } from "./rollup.ts";
-import { type BodyBytes, Rows } from "./rows.ts";
+import { Rows } from "./rows.ts";
 import type { Migration } from "./schema.ts";
 import { messageOf, type Trouble, troubleOf } from "./sqlite-error.ts";
 import { Trials } from "./trials.ts";
@@ -21,19 +21,8 @@ const BUSY_MS = 1_000;
 const MAX_WAITING = 2_000;
 const MAX_JUMP_MS = 3_600_000;
 
-/** A row that begins, with its end where that is there, or the end of one. */
-export interface RowOperation {
-  readonly kind: "begin" | "end";
-  readonly rows: ReceivedRows;
-  /** Where it begins in them. */
-  readonly at: number;
-}
-
-/** An operation with the bodies that came with it. */
-export interface Work {
-  readonly operation: Operation | RowOperation;
-  readonly bodies: BodyBytes | undefined;
-}
+/** What is written: rows, in batches or one by one, or what else there is to do. */
+export type Work = Operation | RowOperation | RowsOperation;
 
 export interface WriterOptions extends WriterSettings {
   readonly migrations?: readonly Migration[];
@@ -147,12 +136,9 @@ export class Writer {
   close(): void {
     this.commit();
     if (this.#waiting.length > 0) {
-      this.#giveUp(this.#waiting.length);
-      this.#log(
-        "error",
-        { lost: this.#waiting.length },
-        "rows of the ledger could not be written before the end",
-      );
+      const lost = rowsOf(this.#waiting);
+      this.#giveUp(lost);
+      this.#log("error", { lost }, "rows of the ledger could not be written before the end");
       this.#waiting = [];
     }
     const tables = this.#tables;
@@ -221,13 +207,11 @@ export class Writer {
   #commitAll(work: readonly Work[]): void {
     const tables = this.#tables!;
     const answers: FromWriter[] = [];
-    let rows = 0;
+    const rows = rowsOf(work);
     this.#transaction(tables, () => {
       for (const each of work) {
-        if (isRow(each)) rows++;
-        const { operation } = each;
         const value = apply(tables, each);
-        if ("call" in operation) answers.push({ kind: "answer", call: operation.call, value });
+        if ("call" in each) answers.push({ kind: "answer", call: each.call, value });
       }
     });
     this.#waiting = this.#waiting.slice(work.length);
@@ -236,6 +220,7 @@ export class Writer {
   }
   /** One of them cannot be written, whatever the disk does: it must not take the others with it. */
   #commitOneByOne(): void {
+    this.#waiting = this.#waiting.flatMap(oneByOne);
     for (const each of [...this.#waiting]) {
       try {
         this.#commitAll([each]);
@@ -246,9 +231,8 @@ export class Writer {
           return;
         }
         this.#waiting.shift();
-        const { operation } = each;
-        this.#log("error", { err: messageOf(cause), operation: operation.kind }, "the ledger refuses a row");
-        if ("call" in operation) this.#refuse(operation.call, cause);
+        this.#log("error", { err: messageOf(cause), operation: each.kind }, "the ledger refuses a row");
+        if ("call" in each) this.#refuse(each.call, cause);
         if (isRow(each)) this.#giveUp(1);
       }
     }
@@ -257,18 +241,16 @@ export class Writer {
   #postpone(cause: unknown, trouble: Trouble): void {
     this.#fail(cause);
     const kept: Work[] = [];
-    for (const each of this.#waiting) {
-      const { operation } = each;
-      if (operation.kind === "flush") this.#tell({ kind: "answer", call: operation.call });
+    for (const each of this.#waiting.flatMap(oneByOne)) {
+      if (each.kind === "flush") this.#tell({ kind: "answer", call: each.call });
       // A settlement must not be lost: it is answered when it is written.
-      else if (operation.kind === "settle") kept.push(each);
-      else if ("call" in operation) this.#refuse(operation.call, cause);
+      else if (each.kind === "settle") kept.push(each);
+      else if ("call" in each) this.#refuse(each.call, cause);
       // Bodies are the first to go where there is no room.
-      else kept.push({ operation, bodies: undefined });
+      else kept.push(isRow(each) ? { ...each, bodies: undefined } : each);
     }
     const over = Math.max(0, kept.length - MAX_WAITING);
-    for (const { operation } of kept.slice(0, over))
-      if ("call" in operation) this.#refuse(operation.call, cause);
+    for (const each of kept.slice(0, over)) if ("call" in each) this.#refuse(each.call, cause);
     if (over > 0) this.#giveUp(kept.slice(0, over).filter(isRow).length);
     this.#waiting = kept.slice(over);
     if (trouble !== "busy") this.#closeBroken();
@@ -336,35 +318,47 @@ function soberNow(): number {
   return Math.min(Date.now(), performance.timeOrigin + performance.now() + MAX_JUMP_MS);
 }
 
-function isRow({ operation: { kind } }: Work): boolean {
-  return kind === "begin" || kind === "end";
+function isRow(work: Work): work is RowOperation {
+  return work.kind === "begin" || work.kind === "end";
+}
+function oneByOne(work: Work): readonly Work[] {
+  return work.kind === "rows" ? eachRow(work) : [work];
+}
+function rowsOf(work: readonly Work[]): number {
+  let count = 0;
+  for (const each of work)
+    count += each.kind === "rows" ? each.begun.length + each.ended.length : isRow(each) ? 1 : 0;
+  return count;
 }
 
-function apply({ rows, budget, decisions, trials }: Tables, { operation, bodies }: Work): unknown {
-  switch (operation.kind) {
+function apply({ rows, budget, decisions, trials }: Tables, work: Work): unknown {
+  switch (work.kind) {
+    case "rows":
+      rows.all(work);
+      return undefined;
     case "begin":
-      rows.begin(operation.rows, operation.at, bodies);
+      rows.begin(work.rows, work.at, work.bodies);
       return undefined;
     case "end":
-      rows.end(operation.rows, operation.at, bodies);
+      rows.end(work.rows, work.at, work.bodies);
       return undefined;
     case "reserve":
-      return budget.reserve(operation.reservation);
+      return budget.reserve(work.reservation);
     case "settle":
-      budget.settle(operation.id, operation.spent, operation.at);
+      budget.settle(work.id, work.spent, work.at);
       return undefined;
     case "used":
-      return budget.used(operation.windows);
+      return budget.used(work.windows);
     case "trial":
-      trials.add(operation.trial);
+      trials.add(work.trial);
       return undefined;
     case "decide":
-      decisions.put(operation.decision);
+      decisions.put(work.decision);
       return undefined;
     case "recall":
       return decisions.recall();
     case "decided":
-      return decisions.find(operation.book, operation.key);
+      return decisions.find(work.book, work.key);
     case "flush":
       return undefined;
   }

@@ -146,7 +146,7 @@ export function fillLedger(
     const { begin, end } = madeUp(number, Math.floor(now - (1 - number / count) * days * DAY_MS));
     packer.end({ ...end, mark: packer.begin(begin) });
     if (packer.count < GROUP && number + 1 < count) continue;
-    writer.take(receiver.receive(packer.take()!, []));
+    writer.take([receiver.receive(packer.take()!, [])]);
     writer.commit();
     if ((number + 1) % (40 * GROUP) === 0)
       say(

@@ -3,7 +3,7 @@ import { describe, test } from "node:test";
 import { TEXT_KINDS } from "../../plugins/store/codes.ts";
 import type { Dictionary } from "../../plugins/store/dictionary.ts";
 import { NameNumbers, ReceivedNames } from "../../plugins/store/names.ts";
-import { RowReceiver } from "../../plugins/store/received-rows.ts";
+import { eachRow, RowReceiver } from "../../plugins/store/received-rows.ts";
 import { BEGIN } from "../../plugins/store/row-cells.ts";
 import { RowPacker } from "../../plugins/store/row-packer.ts";
 import { readUuid, uuidText, writeUuid } from "../../plugins/store/time-key.ts";
@@ -72,15 +72,15 @@ describe("rows on their way", () => {
     const other = packer.begin(second);
     packer.end(endRow(first, { mark }));
     assert.equal(packer.count, 2);
-    const work = new RowReceiver().receive(packer.take()!, []);
+    const work = eachRow(new RowReceiver().receive(packer.take()!, []));
     assert.deepEqual(
-      work.map(({ operation }) => operation.kind),
+      work.map(({ kind }) => kind),
       ["begin", "begin"],
     );
     packer.end(endRow(second, { mark: other }));
     assert.equal(packer.count, 1);
-    const [late] = new RowReceiver().receive(packer.take()!, []);
-    assert.equal(late?.operation.kind, "end");
+    const [late] = eachRow(new RowReceiver().receive(packer.take()!, []));
+    assert.equal(late?.kind, "end");
     assert.equal(packer.take(), undefined);
   });
 
@@ -92,7 +92,7 @@ describe("rows on their way", () => {
     packer.end(endRow(rows[1]));
     packer.end(endRow(rows[0], { mark: marks[0] }));
     packer.end(endRow(rows[0], { mark: marks[0] }));
-    const kinds = new RowReceiver().receive(packer.take()!, []).map(({ operation }) => operation.kind);
+    const kinds = eachRow(new RowReceiver().receive(packer.take()!, [])).map(({ kind }) => kind);
     assert.deepEqual(kinds, ["begin", "begin", "end", "end", "end"]);
   });
 
