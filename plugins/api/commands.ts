@@ -178,15 +178,23 @@ function overview(sums: Figures): string[] {
   ];
   if (cost.estimatedUsd > 0)
     lines.push(["", `~ ${dollars(cost.estimatedUsd)} of it rests on estimated tokens`]);
-  if (cost.unpriced > 0) lines.push(["", `${cost.unpriced} calls of unknown price are not in it`]);
+  if (cost.unpriced > 0) {
+    const are = cost.unpriced === 1 ? "is" : "are";
+    lines.push(["", `${counted(cost.unpriced, "call")} of unknown price ${are} not in it`]);
+  }
   const { responseCache, providerCache, compression } = savings;
   const net = (each: { savedUsd: number; lostUsd: number }): string => dollars(each.savedUsd - each.lostUsd);
   lines.push([
     "saved",
     `${dollars(savings.netUsd)} (response cache ${net(responseCache)}, provider's cache ${net(providerCache)}, compression ${net(compression)})`,
   ]);
-  if (cache.hitRate !== null)
-    lines.push(["cache", `${cache.hits} hits, ${cache.misses} misses (${cache.hitRate.toFixed(1)} %)`]);
+  if (cache.hitRate !== null) {
+    const shared = cache.coalesced === 0 ? "" : `${cache.coalesced} coalesced, `;
+    lines.push([
+      "cache",
+      `${counted(cache.hits, "hit")}, ${shared}${counted(cache.misses, "miss", "misses")} (${cache.hitRate.toFixed(1)} %)`,
+    ]);
+  }
   if (latency.meanMs !== null) {
     const first =
       latency.meanFirstByteMs === null ? "" : `, first byte after ${seconds(latency.meanFirstByteMs)}`;
@@ -322,8 +330,9 @@ export function costText({ cost }: Pick<Figures, "cost">): string {
 /** Both together: for days that are put together of hours. Averages cannot be added up, and are left out. */
 function addUp(left: Figures, right: Figures): Figures {
   const sums = add(left, right);
-  const { hits, misses } = sums.cache;
-  const hitRate = hits + misses === 0 ? null : (hits / (hits + misses)) * 100;
+  const { hits, coalesced, misses } = sums.cache;
+  const asked = hits + coalesced + misses;
+  const hitRate = asked === 0 ? null : ((hits + coalesced) / asked) * 100;
   return { ...sums, cache: { ...sums.cache, hitRate }, latency: { meanMs: null, meanFirstByteMs: null } };
 }
 function add<T>(left: T, right: T): T {
@@ -339,6 +348,10 @@ function failures({ outcomes, errors }: Figures): number {
 }
 function inputOf({ tokens }: Figures): number {
   return tokens.input + tokens.cacheRead + tokens.cacheWrite5m + tokens.cacheWrite1h;
+}
+
+function counted(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
 }
 
 function startOfDay(at: number): number {

@@ -65,7 +65,12 @@ export const figures = z.strictObject({
       hits: count(),
       coalesced: count(),
       misses: count(),
-      hitRate: z.number().nullable().describe("Hits of hits and misses, 0 to 100; null without either."),
+      hitRate: z
+        .number()
+        .nullable()
+        .describe(
+          "Answered without a provider (hits and coalesced) of those and misses, 0 to 100; null without any.",
+        ),
     })
     .describe("TokenMan's own response cache."),
   latency: z.strictObject({
@@ -85,6 +90,7 @@ export function figuresOf(sums: LedgerFigures): z.input<typeof figures> {
     sums.savedCompression -
     sums.lostCompression;
   const { requests, errors, streams, attempts } = sums;
+  const spared = sums.cacheHits + sums.cacheCoalesced;
   const { answered, aborted, partial, refused, failed, interrupted } = sums;
   return {
     requests,
@@ -125,7 +131,7 @@ export function figuresOf(sums: LedgerFigures): z.input<typeof figures> {
       hits: sums.cacheHits,
       coalesced: sums.cacheCoalesced,
       misses: sums.cacheMisses,
-      hitRate: share(sums.cacheHits, sums.cacheHits + sums.cacheMisses, 100),
+      hitRate: share(spared, spared + sums.cacheMisses, 100),
     },
     latency: {
       meanMs: share(sums.durationUs, requests, 1e-3),

@@ -40,13 +40,18 @@ function unknown(name: string, known: readonly string[]): string {
 
 /** A moment: an ISO date, milliseconds since 1970, or a duration before now. */
 const moment = z.string().transform((text, ctx) => {
-  const at = /^\d{11,16}$/.test(text) ? Number(text) : (before(text) ?? Date.parse(text));
+  const at = /^\d{11,16}$/.test(text) ? Number(text) : (before(text) ?? dateOf(text));
   if (at >= 0 && at <= MAX_MS) return at;
   ctx.addIssue(
     'expected a date ("2026-11-01", "2026-11-01T12:00:00Z"), a duration before now ("7d") or milliseconds since 1970',
   );
   return z.NEVER;
 });
+
+/** Date.parse takes all kinds of texts for dates: "-5" is one in 2001. */
+function dateOf(text: string): number {
+  return /^\d{4}-\d\d-\d\d(?:$|[T ])/.test(text) ? Date.parse(text) : Number.NaN;
+}
 
 function before(text: string): number | undefined {
   try {
@@ -57,8 +62,10 @@ function before(text: string): number | undefined {
   }
 }
 
-function duration(what: string, atLeastMs: number) {
+/** A duration in milliseconds; `all` is the text that means no end, where one does. */
+function duration(what: string, atLeastMs: number, all?: string) {
   return z.string().transform((text, ctx) => {
+    if (text === all) return Number.POSITIVE_INFINITY;
     let ms = Number.NaN;
     try {
       if (!/^[\d.]+$/.test(text)) ms = parseDuration(text);
@@ -71,12 +78,11 @@ function duration(what: string, atLeastMs: number) {
   });
 }
 
-const range = z
-  .union([
-    z.literal("all").transform(() => Number.POSITIVE_INFINITY),
-    duration('expected a duration ("24h", "7d") of at least one minute, or "all"', MINUTE_MS),
-  ])
-  .describe('How far back from now: "1h", "24h", "7d", "all". Default: 24h.');
+const range = duration(
+  'expected a duration ("24h", "7d") of at least one minute, or "all"',
+  MINUTE_MS,
+  "all",
+).describe('How far back from now: "1h", "24h", "7d", "all". Default: 24h.');
 
 const named = {
   project: z.string().optional().describe("Of this project."),

@@ -5,7 +5,7 @@ import { Calendar } from "./calendar.ts";
 import { Estimator } from "./estimator.ts";
 import { Keeper } from "./keeper.ts";
 import { limitsOf } from "./limits.ts";
-import { report } from "./report.ts";
+import { type LimitsInForce, report } from "./report.ts";
 import { Reservations } from "./reservations.ts";
 import { budgetSchema } from "./schema.ts";
 
@@ -35,6 +35,8 @@ export default definePlugin({
       (made) => made.close(),
     );
     const calendar = new Calendar(config.time_zone);
+    /** Those of all pipelines, and first those of the section itself. */
+    const inForce: LimitsInForce[] = [{ limits: config.enabled ? limitsOf(config, config) : [], calendar }];
     ctx.every("settlements", RETRY_MS, async () => {
       for (const [id, { nanoUsd, at, done }] of books.unsettled) {
         await ledger.settle(id, nanoUsd, at);
@@ -46,9 +48,8 @@ export default definePlugin({
       method: "GET",
       path: "/api/security/budget",
       async handle({ json }) {
-        const shared = config.enabled ? limitsOf(config, config) : [];
         try {
-          json(200, await report(config, shared, { ledger, books, calendar }));
+          json(200, await report(config, inForce, { ledger, books, calendar }));
         } catch (cause) {
           log.warn({ err: cause }, "the budget's figures could not be read");
           const code = "TM_BUDGET_UNAVAILABLE";
@@ -60,9 +61,11 @@ export default definePlugin({
       const limits = limitsOf(config, effective);
       if (limits.length === 0 && effective.unpriced === "allow") return;
       const zone = effective.time_zone;
+      const own = zone === config.time_zone ? calendar : new Calendar(zone);
+      inForce.push({ limits, calendar: own });
       const reservations = new Reservations(effective.alert_thresholds, {
         ledger,
-        calendar: zone === config.time_zone ? calendar : new Calendar(zone),
+        calendar: own,
         books,
         alerts,
         log,

@@ -23,22 +23,31 @@ export interface BudgetReport {
   }[];
 }
 
+/** Limits that hold, and the days they go by. */
+export interface LimitsInForce {
+  readonly limits: readonly Limit[];
+  readonly calendar: Calendar;
+}
+
 /**
- * Every shared limit's window, and those of projects that have been seen since the start. Rejects with
- * TM_LEDGER_UNAVAILABLE.
+ * Every shared limit's window, and those of projects that have been seen since the start, as far as their limits still
+ * hold. The shared limits come first in `inForce`. Rejects with TM_LEDGER_UNAVAILABLE.
  */
 export async function report(
   config: BudgetConfig,
-  limits: readonly Limit[],
+  inForce: readonly LimitsInForce[],
   parts: { readonly ledger: Ledger; readonly books: Books; readonly calendar: Calendar },
 ): Promise<BudgetReport> {
   const { ledger, books, calendar } = parts;
   const at = Date.now();
   const windows = new Map<string, BudgetWindow>();
-  for (const window of books.current(at)) windows.set(keyOf(window), window);
-  for (const limit of limits) {
+  for (const limit of inForce[0]?.limits ?? []) {
     const window = windowOf(limit, "", calendar, at);
     windows.set(keyOf(window), window);
+  }
+  for (const seen of books.current(at)) {
+    const window = windowInForce(seen, inForce, at);
+    if (window !== undefined) windows.set(keyOf(window), window);
   }
   const all = [...windows.values()];
   const used = await ledger.used(all);
@@ -58,4 +67,22 @@ export async function report(
       };
     }),
   };
+}
+
+const PROJECT = /^project:([^/]*)/;
+
+/** The window as a limit that holds makes it: a reload may have dropped the limit, changed it, or moved its days. */
+function windowInForce(
+  window: BudgetWindow,
+  inForce: readonly LimitsInForce[],
+  at: number,
+): BudgetWindow | undefined {
+  const project = PROJECT.exec(window.scope)?.[1] ?? "";
+  for (const { limits, calendar } of inForce) {
+    for (const limit of limits) {
+      const made = windowOf(limit, project, calendar, at);
+      if (keyOf(made) === keyOf(window)) return made;
+    }
+  }
+  return undefined;
 }

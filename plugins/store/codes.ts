@@ -18,6 +18,7 @@ export const OUTCOMES: readonly LedgerOutcome[] = [
   "interrupted",
 ];
 export const OPEN = 0;
+export const ANSWERED: number = OUTCOMES.indexOf("answered");
 export const INTERRUPTED: number = OUTCOMES.indexOf("interrupted");
 
 export const ORIGINS: readonly NonNullable<Outcome["origin"]>[] = ["provider", "plugin", "kernel"];

@@ -1,7 +1,7 @@
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
 import { constants, zstdCompressSync } from "node:zlib";
 import type { LedgerBodies } from "@tokenman/plugin-sdk";
-import { CACHE, INTERRUPTED, OPEN, OUTCOMES, SAVINGS } from "./codes.ts";
+import { ANSWERED, CACHE, INTERRUPTED, OPEN, OUTCOMES, SAVINGS } from "./codes.ts";
 import { DetailWriter } from "./detail.ts";
 import type { Dictionary } from "./dictionary.ts";
 import { FIGURE, type Figure } from "./figures.ts";
@@ -249,8 +249,10 @@ export class Rows {
     const sums = this.#rollup.of(ms, project, answered.provider ?? 0, answered.model ?? model ?? 0);
     sums.add(FIGURE.requests, 1);
     sums.add(FIGURE.durationUs, known(cells[at + END.DURATION_US]!) ?? 0);
-    sums.addTo(OUTCOME_FIGURES[cells[at + END.OUTCOME]!], 1);
-    if (cells[at + END.STATUS]! >= 400) sums.add(FIGURE.errors, 1);
+    const outcome = cells[at + END.OUTCOME]!;
+    sums.addTo(OUTCOME_FIGURES[outcome], 1);
+    // What was refused, or ended otherwise, is counted as that.
+    if (outcome === ANSWERED && cells[at + END.STATUS]! >= 400) sums.add(FIGURE.errors, 1);
     if (found.stream === 1) sums.add(FIGURE.streams, 1);
     sums.addTo(CACHE_FIGURES[cells[at + END.CACHE]!], 1);
     const firstByteUs = cells[at + END.FIRST_BYTE_US]!;

@@ -64,7 +64,7 @@ describe("tokenman stats", () => {
     const text = (await run(tokenman, "stats")).join("\n");
     assert.match(text, /^requests {2}3, 1 failed$/m);
     assert.match(text, /^cost {6}\$0\.0000\d+$/m);
-    assert.match(text, /^ +1 calls of unknown price are not in it$/m);
+    assert.match(text, /^ +1 call of unknown price is not in it$/m);
   });
 
   test("groups by each name, and never calls an unknown price $0", async () => {

@@ -151,7 +151,10 @@ test("a question that makes no sense is answered with 400, and says what does", 
   await using tokenman = await startLedgered();
   for (const [path, says] of [
     ["/api/stats?range=yesterday", /range/],
-    ["/api/stats?range=10", /range/],
+    ["/api/stats?range=10", /range: expected a duration .* or "all"/],
+    ["/api/stats?range=0s", /range: expected a duration/],
+    ["/api/stats?since=-5", /since: expected a date/],
+    ["/api/stats?since=Nov", /since: expected a date/],
     ["/api/stats?range=-1d", /range/],
     ["/api/stats?range=1d&range=2d", /range: given 2 times/],
     ["/api/stats?rang=1d", /did you mean range\?/],

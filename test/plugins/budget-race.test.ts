@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -227,6 +227,33 @@ monthly_limit = 20
       { scope: "provider:openai", period: "monthly", limit: 20, spent: 0, reserved: 0 },
     ],
   );
+});
+
+test("the API shows no window of a limit that a reload took away", async () => {
+  await using upstream = await recordingUpstream();
+  const budget = (limits: string) => `${providersAt(upstream.url)}${PRICES}[security.budget]
+enabled = true
+daily_limit = 5
+[projects.web.security.budget]
+${limits}`;
+  await using kernel = await startTokenman({ config: budget("hourly_limit = 1\nmonthly_limit = 9\n") });
+  upstream.script(async (call) => {
+    await call.received;
+    await call.reply({ status: 200, headers: ["Content-Type", "application/json"], body: billing(10, 10) });
+  });
+  assert.equal((await ask(kernel, "web")).status, 200);
+  const shown = async () => (await windows(kernel)).map(({ scope, period, limit }) => [scope, period, limit]);
+  assert.deepEqual(await shown(), [
+    ["total", "daily", 5],
+    ["project:web", "hourly", 1],
+    ["project:web", "monthly", 9],
+  ]);
+  writeFileSync(kernel.configFile, budget("monthly_limit = 7\n"));
+  assert.equal((await kernel.reload("a test")).ok, true);
+  assert.deepEqual(await shown(), [
+    ["total", "daily", 5],
+    ["project:web", "monthly", 7],
+  ]);
 });
 
 test("both limits of a config for the original load and work", async () => {

@@ -257,6 +257,31 @@ describe("store", () => {
 });
 
 describe("sums", () => {
+  test("count each request once, as what it ended as", async () => {
+    await using open = await openLedger();
+    const { ledger } = open;
+    const ends = [
+      { kind: "refused", status: 429 },
+      { kind: "aborted", status: 499 },
+      { kind: "failed", status: 500 },
+      { kind: "answered", status: 529 },
+      { kind: "answered", status: 200 },
+    ] as const;
+    for (const outcome of ends) {
+      const begin = beginRow({});
+      ledger.begin(begin);
+      ledger.end(endRow(begin, { outcome }));
+    }
+    await ledger.flush();
+    const day = 86_400_000;
+    const sums = await ledger.totals({ from: Date.now() - day, to: Date.now() + day });
+    const { requests, answered, refused, aborted, failed, errors } = sums;
+    assert.deepEqual(
+      { requests, answered, refused, aborted, failed, errors },
+      { requests: 5, answered: 2, refused: 1, aborted: 1, failed: 1, errors: 1 },
+    );
+  });
+
   test("agree with the rows over minutes, hours and days, by every name", async () => {
     await using open = await openLedger();
     const { ledger, file } = open;
