@@ -1,5 +1,5 @@
 import type { Socket } from "node:net";
-import { Client } from "undici";
+import Client from "undici/lib/dispatcher/client.js";
 import { Watchdog } from "../watchdog.ts";
 import type { Connecting, Connector } from "./connector.ts";
 import { dropContinues } from "./continues.ts";

@@ -1,7 +1,7 @@
 import type { Socket, TcpSocketConnectOpts } from "node:net";
 import { createSecureContext, getCACertificates, type SecureContext } from "node:tls";
 import { type ProviderConnection, TokenmanError } from "@tokenman/plugin-sdk";
-import { buildConnector } from "undici";
+import buildConnector from "undici/lib/core/connect.js";
 import type { UpstreamProxy } from "./proxy.ts";
 import { tunnelThrough } from "./tunnel.ts";
 

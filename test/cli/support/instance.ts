@@ -20,9 +20,12 @@ export class Sandbox {
   readonly dataDir = join(this.folder, "data");
   readonly configFile = join(this.folder, "tokenman.toml");
   readonly env: NodeJS.ProcessEnv;
+  readonly #main: string;
   readonly #children = new Set<ChildProcess>();
 
-  constructor(config = "", env: Readonly<Record<string, string>> = {}) {
+  /** `main` is the program's entry, by default the sources'. */
+  constructor(config = "", env: Readonly<Record<string, string>> = {}, main = MAIN) {
+    this.#main = main;
     // Not the user's own settings; a data folder in the sandbox for whatever does not read the config file.
     const inherited = Object.entries(process.env).filter(
       ([name]) => !/^(TOKENMAN_|NODE_TEST|NO_COLOR|FORCE_COLOR)/.test(name),
@@ -47,7 +50,7 @@ export class Sandbox {
   }
 
   spawn(...args: string[]): ChildProcess {
-    const child = spawn(process.execPath, [MAIN, ...args], {
+    const child = spawn(process.execPath, [this.#main, ...args], {
       cwd: this.folder,
       env: this.env,
       stdio: "pipe",
