@@ -1,15 +1,15 @@
-import type { Dialect, SseEvent } from "@tokenman/plugin-sdk";
+import { type Dialect, type SseEvent, SseSplitter } from "@tokenman/plugin-sdk";
 
 /** How much of a stream is kept for an estimate; beyond it the rest is taken to be like the first part. */
 const MAX_BYTES = 256 * 1024;
 
 /**
- * The events of a streamed reply, kept unread in case it breaks off before its usage came. Reading them costs a parse
- * each, so that is done only then.
+ * The bytes of a streamed reply, kept unread in case it breaks off before its usage came. Reading them costs a parse of
+ * each event, so that is done only then; while the stream lasts, this costs a step a chunk and none an event.
  */
 export class OutputSample {
   readonly #dialect: Dialect;
-  #events: SseEvent[] = [];
+  #chunks: Buffer[] = [];
   #kept = 0;
   #seen = 0;
 
@@ -17,25 +17,34 @@ export class OutputSample {
     this.#dialect = dialect;
   }
 
-  readonly event = (event: SseEvent): void => {
-    const { length } = event.raw;
+  readonly data = (chunk: Buffer): void => {
+    const { length } = chunk;
     this.#seen += length;
-    if (this.#kept + length > MAX_BYTES) return;
-    this.#kept += length;
-    this.#events.push(event);
+    const room = MAX_BYTES - this.#kept;
+    if (room === 0) return;
+    this.#chunks.push(length > room ? chunk.subarray(0, room) : chunk);
+    this.#kept += Math.min(length, room);
   };
 
   /** What was generated in the part that is kept. */
   text(): string {
     const read = this.#dialect.outputText;
     if (read === undefined) return "";
-    return this.#events.map((event) => read(event)).join("");
+    const splitter = new SseSplitter();
+    let text = "";
+    const add = (event: SseEvent): void => {
+      text += read(event);
+    };
+    for (const chunk of this.#chunks) splitter.push(chunk, add);
+    // The last event may have been cut off, by the stream's end or by the bound.
+    splitter.flush(add);
+    return text;
   }
   /** How much longer the whole is than that part. */
   get scale(): number {
     return this.#kept === 0 ? 1 : this.#seen / this.#kept;
   }
   drop(): void {
-    this.#events = [];
+    this.#chunks = [];
   }
 }

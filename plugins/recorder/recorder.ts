@@ -4,7 +4,6 @@ import {
   type AttemptResult,
   addSaving,
   type Exchange,
-  headerValue,
   type Ledger,
   type LedgerAttempt,
   type LedgerBegin,
@@ -13,6 +12,7 @@ import {
   type LedgerEnd,
   type LedgerTiming,
   type Outcome,
+  type RawHeaders,
   type Reply,
   type Slot,
   savingsOf,
@@ -79,7 +79,7 @@ export class Recorder {
   /** The last to see the reply's head, as what is first in the order of requests. */
   readonly response = (reply: Reply, exchange: Exchange): void => {
     const recording = recordingOf(exchange);
-    recording.cache = cacheOf(headerValue(reply.headers, "x-tokenman-cache"));
+    recording.cache = cacheOf(reply.headers);
     const { dialect } = exchange;
     if (reply.origin === "provider" && reply.status >= 400) {
       recording.error = new BodyCopy(ERROR_BYTES);
@@ -87,7 +87,7 @@ export class Recorder {
     } else if (reply.attempt !== undefined && reply.streaming && dialect?.outputText !== undefined) {
       recording.sample = new OutputSample(dialect);
       recording.sampled = reply.attempt;
-      reply.observe({ event: recording.sample.event });
+      reply.observe({ data: recording.sample.data });
     }
     if (this.#bodyBytes > 0 && dialect !== undefined) {
       recording.body = new BodyCopy(this.#bodyBytes);
@@ -277,9 +277,15 @@ function bodiesOf(
   };
 }
 
-function cacheOf(header: string | undefined): LedgerEnd["cache"] {
-  const value = header?.toUpperCase();
-  return value === "HIT" || value === "MISS" || value === "BYPASS" || value === "COALESCED"
-    ? value
-    : undefined;
+const SAID = "x-tokenman-cache";
+
+/** What a response cache said of the request. Replies have many headers and most of them not this one. */
+function cacheOf(headers: RawHeaders): LedgerEnd["cache"] {
+  for (let index = 0; index < headers.length; index += 2) {
+    const name = headers[index]!;
+    if (name.length !== SAID.length || name.toLowerCase() !== SAID) continue;
+    const value = headers[index + 1]!.toUpperCase();
+    if (value === "HIT" || value === "MISS" || value === "BYPASS" || value === "COALESCED") return value;
+  }
+  return undefined;
 }
