@@ -16,12 +16,15 @@ import type { Batch, FromWriter, Operation, ToWriter, Tuning, WriterSettings } f
 import { RowPacker } from "./row-packer.ts";
 import { asError } from "./wire-error.ts";
 
-/** How long rows wait for others to share their way to the writer, and its commit. */
-const GATHER_MS = 40;
+/**
+ * How long rows wait for others to share their way to the writer, and its commit, which costs as much as some dozens of
+ * them. They are promised to be on disk within 200.
+ */
+const GATHER_MS = 80;
 /** How long a reservation waits at most for others to share its commit, where another one has just been handed over. */
 const SHARE_MS = 2;
-/** So many do not wait any longer: to write them out takes the loop's time, too. */
-const GATHER_ROWS = 250;
+/** So many do not wait any longer: a reservation may have to wait while they are written. */
+const GATHER_ROWS = 1_000;
 /** Rows on their way to a writer that does not keep up; further ones are given up. */
 const MAX_ON_THE_WAY = 50_000;
 /** How long a reservation, settlement or flush may take. */
