@@ -28,11 +28,13 @@ import {
   type Generation,
   GenerationManager,
   KeepStore,
+  planGeneration,
 } from "./generation/index.ts";
 import { Intake } from "./intake.ts";
 import { KeyedHash } from "./keyed-hash.ts";
 import { type HandedSocket, Listener } from "./listener.ts";
 import {
+  configChecks,
   type FirstPartyRegistry,
   type LoadResult,
   type PluginListOptions,
@@ -272,18 +274,20 @@ export class Kernel {
       log,
     });
     let load = await this.#loader.load(await resolvePluginList(wanted));
-    if (load.problems.length > 0 && !env[ORDER_VARIABLE]) {
-      // Once more, for the places: they take a parser that a config without problems never needs.
-      const placeOf = await itemPlaces(raw, ["plugins", "order"]);
-      load = await this.#loader.load(await resolvePluginList({ ...wanted, placeOf }));
-    }
     const specs = withoutReplaced([...sectionSpecs(load), ...planned]);
     const plugins = [
       ...load.loaded.map(({ plugin }) => plugin.name),
       ...load.leftOut.map(({ name }) => name),
     ];
-    const validation = await validateConfig(raw, specs, { plugins });
-    const problems = [...load.problems, ...validation.problems];
+    const validation = await validateConfig(raw, specs, { plugins, checks: configChecks(load.loaded) });
+    let faults = planGeneration(load, validation.config).problems;
+    if (faults.length > 0 && !env[ORDER_VARIABLE]) {
+      // Once more, for the places: they take a parser that a config without problems never needs.
+      const placeOf = await itemPlaces(raw, ["plugins", "order"]);
+      load = await this.#loader.load(await resolvePluginList({ ...wanted, placeOf }));
+      faults = planGeneration(load, validation.config).problems;
+    }
+    const problems = [...(await validation.place(faults)), ...validation.problems];
     if (problems.length > 0) throw new TokenmanErrors(problems);
     for (const warning of validation.warnings) log.warn({}, warning);
     const config = this.#fixed(validation.config);

@@ -15,4 +15,10 @@ export {
 } from "./raw.ts";
 export { KERNEL, type SectionSpec, sectionsOf } from "./section.ts";
 export { isProjectName } from "./unknown.ts";
-export { coreFromRaw, type ValidateOptions, type Validation, validateConfig } from "./validate.ts";
+export {
+  type ConfigCheck,
+  coreFromRaw,
+  type ValidateOptions,
+  type Validation,
+  validateConfig,
+} from "./validate.ts";

@@ -1,4 +1,4 @@
-import type { TokenmanError } from "@tokenman/plugin-sdk";
+import type { TokenmanError, WrittenConfig } from "@tokenman/plugin-sdk";
 import { coreChecks, missingGuards, type Written, warn } from "./check.ts";
 import { type Config, createConfig } from "./config.ts";
 import { coreSections } from "./core.ts";
@@ -7,7 +7,7 @@ import { type EnvReading, isReservedVariable, readEnvironment } from "./env.ts";
 import { type Draft, envOrigin, place } from "./problem.ts";
 import type { RawConfig } from "./raw.ts";
 import { DISABLE, type Layout, layOut, PROJECTS, type SectionSpec } from "./section.ts";
-import { copy, formatPath, get, isTable, merge, set, type Table } from "./table.ts";
+import { copy, emptyTable, formatPath, get, isTable, merge, set, splitPath, type Table } from "./table.ts";
 import { removeUnknown } from "./unknown.ts";
 import { type Paths, type SectionValue, validateSection } from "./value.ts";
 
@@ -21,7 +21,12 @@ export interface Validation {
   place(errors: readonly TokenmanError[]): Promise<TokenmanError[]>;
 }
 
+/** A check between settings, of what is written. */
+export type ConfigCheck = (written: Omit<WrittenConfig, "names">) => readonly TokenmanError[];
+
 export interface ValidateOptions {
+  /** Their findings are told with all others. */
+  readonly checks?: readonly ConfigCheck[];
   /** Names of plugins beside the sections' owners; to notice misspelt ones in `disable`. */
   readonly plugins?: Iterable<string>;
   /** Whether a `TOKENMAN_*` variable is read somewhere else. */
@@ -62,6 +67,8 @@ export async function validateConfig(
   }
   const core = coreOf((section) => table[section], raw);
   drafts.push(...coreChecks(core, written), ...missingGuards(written));
+  const found = (options.checks ?? []).flatMap((check) => check(writtenConfig(table)));
+  drafts.push(...found.map((error) => draftOf(error, table)));
   const config = createConfig({ file: raw.file, ...core, layout, base, overlays, disabled });
   return {
     config,
@@ -69,12 +76,34 @@ export async function validateConfig(
     warnings: [...warn(written, config, options.plugins), ...env.warnings],
     place: async (errors) => {
       const rest = errors.filter(({ configPath }) => configPath === undefined);
-      const found = errors.flatMap(({ configPath: path, code, message, plugin }) =>
-        path === undefined
-          ? []
-          : [{ path: setAt(path, table), code, message, at: "value" as const, ...(plugin && { plugin }) }],
-      );
+      const found = errors
+        .filter(({ configPath }) => configPath !== undefined)
+        .map((error) => draftOf(error, table));
       return [...(await place(found, raw, env.settings, layout.root)), ...rest];
+    },
+  };
+}
+
+function draftOf({ configPath = [], code, message, plugin }: TokenmanError, table: Table): Draft {
+  return {
+    path: setAt(configPath, table),
+    code,
+    message,
+    at: "value",
+    ...(plugin !== undefined && { plugin }),
+  };
+}
+
+function writtenConfig(table: Table): Omit<WrittenConfig, "names"> {
+  const projects = Object.keys(tableAt(table, [PROJECTS]) ?? {});
+  return {
+    projects,
+    section(path, project) {
+      const keys = splitPath(path);
+      const base = tableAt(table, keys) ?? emptyTable();
+      return project === undefined
+        ? base
+        : (merge(base, tableAt(table, [PROJECTS, project, ...keys])) as Table);
     },
   };
 }

@@ -1,10 +1,19 @@
-import { type Need, nearest, type ServiceToken, serviceKey, TokenmanError } from "@tokenman/plugin-sdk";
+import {
+  type Need,
+  nearest,
+  type Place,
+  type ServiceToken,
+  serviceKey,
+  TokenmanError,
+} from "@tokenman/plugin-sdk";
 import type { LoadedPlugin } from "../load/index.ts";
 
 /** A plugin that would provide something, were it not off. */
 export interface OffProvider {
   readonly plugin: LoadedPlugin["plugin"];
   readonly reason: string;
+  /** The key of the config that turned it off. */
+  readonly configPath?: readonly string[] | undefined;
 }
 
 export interface Dependencies {
@@ -63,7 +72,7 @@ function providersOf(plugins: readonly LoadedPlugin[], problems: TokenmanError[]
         continue;
       }
       const message = `service ${key} is provided twice: by ${name(earlier)} and by ${name(each)}; turn one of them off`;
-      problems.push(new TokenmanError("TM_SERVICE_DUPLICATE", message, { plugin: each.plugin.name }));
+      problems.push(new TokenmanError("TM_SERVICE_DUPLICATE", message, at(each)));
     }
   }
   return byService;
@@ -88,7 +97,15 @@ function missing(
     hint = `"${other[1].plugin.name}" provides ${other[0]}, another major version`;
   else if (near !== undefined) hint += `; the nearest is ${near} of "${byService.get(near)!.plugin.name}"`;
   const message = `plugin ${name(needing)} needs service ${key}: ${hint}`;
-  return new TokenmanError("TM_SERVICE_MISSING", message, { plugin: needing.plugin.name });
+  return new TokenmanError("TM_SERVICE_MISSING", message, {
+    ...at(needing),
+    ...(turnedOff?.configPath !== undefined && { configPath: turnedOff.configPath }),
+  });
+}
+
+/** An error about a plugin, shown where that is asked for. */
+function at({ plugin, place }: LoadedPlugin): { readonly plugin: string; readonly place?: Place } {
+  return { plugin: plugin.name, ...(place !== undefined && { place }) };
 }
 
 function name({ plugin, source }: LoadedPlugin): string {
@@ -103,25 +120,25 @@ function findCycles(
   const problems: TokenmanError[] = [];
   const done = new Set<LoadedPlugin>();
   const visit = (
-    at: LoadedPlugin,
+    here: LoadedPlugin,
     way: readonly { readonly from: LoadedPlugin; readonly service: string }[],
   ): void => {
-    const start = way.findIndex(({ from }) => from === at);
+    const start = way.findIndex(({ from }) => from === here);
     if (start !== -1) {
       const circle = way.slice(start);
       const steps = circle.map(({ from, service }, index) => {
-        const to = circle[index + 1]?.from ?? at;
+        const to = circle[index + 1]?.from ?? here;
         return `"${from.plugin.name}" needs ${service} of "${to.plugin.name}"`;
       });
       const message = `${steps.join(", ")}: none of them can be set up first`;
-      problems.push(new TokenmanError("TM_SERVICE_CYCLE", message, { plugin: at.plugin.name }));
+      problems.push(new TokenmanError("TM_SERVICE_CYCLE", message, at(here)));
       return;
     }
-    if (done.has(at)) return;
-    for (const { to, service, optional } of edges.get(at) ?? []) {
-      if (!optional) visit(to, [...way, { from: at, service }]);
+    if (done.has(here)) return;
+    for (const { to, service, optional } of edges.get(here) ?? []) {
+      if (!optional) visit(to, [...way, { from: here, service }]);
     }
-    done.add(at);
+    done.add(here);
   };
   for (const each of plugins) visit(each, []);
   return problems;

@@ -24,7 +24,14 @@ export function planGeneration(load: LoadResult, settings: Settings): Plan {
   const off: OffProvider[] = [];
   for (const each of ordered.plugins) {
     if (projects.some((project) => whyOff(each, settings, project) === undefined)) active.push(each);
-    else off.push({ plugin: each.plugin, reason: whyOff(each, settings, DEFAULT_PROJECT)! });
+    else
+      off.push({
+        plugin: each.plugin,
+        reason: whyOff(each, settings, DEFAULT_PROJECT)!,
+        configPath: settings.disabled(DEFAULT_PROJECT).has(each.plugin.name)
+          ? ["projects", DEFAULT_PROJECT, "disable"]
+          : [...sectionOf(each.plugin).split("."), "enabled"],
+      });
   }
   for (const { plugin, reason } of load.leftOut) {
     if (plugin !== undefined) off.push({ plugin, reason });

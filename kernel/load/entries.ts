@@ -98,7 +98,7 @@ export async function resolvePluginList(options: PluginListOptions): Promise<Plu
     from: "--plugins",
     base: cwd,
     roots: flagRoots,
-    place: undefined,
+    place: { file: "--plugins" },
   });
 
   const found = await scan(dir, roots, problems);
@@ -143,7 +143,7 @@ export async function resolvePluginList(options: PluginListOptions): Promise<Plu
         from: "always on",
         place: undefined,
       });
-      seen.set(name, flagItem(name));
+      seen.set(name, { ...flagItem(name), place: undefined });
     }
   }
   for (const { name, file } of found.files) {
@@ -192,7 +192,7 @@ function parseFlag(flag: string | undefined, problems: TokenmanError[]): Flag {
   if (edits.length > 0 && edits.length < items.length) {
     const plain = items.find((item) => !edits.includes(item));
     const message = `--plugins ${flag}: either names only ("a,b") or edits only ("+a,-b"), but "${plain}" has no sign`;
-    problems.push(new TokenmanError("TM_USAGE", message));
+    problems.push(new TokenmanError("TM_USAGE", message, { place: { file: "--plugins" } }));
   }
   if (edits.length === 0) return { kind: "list", items };
   return {

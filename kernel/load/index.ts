@@ -1,3 +1,4 @@
+export { configChecks } from "./checks.ts";
 export {
   type PluginEntry,
   type PluginLeftOut,

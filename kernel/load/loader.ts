@@ -1,4 +1,4 @@
-import type { Logger, Plugin } from "@tokenman/plugin-sdk";
+import type { Logger, Place, Plugin } from "@tokenman/plugin-sdk";
 import { TokenmanError, TokenmanErrors } from "@tokenman/plugin-sdk";
 import { CompileCache } from "./cache.ts";
 import type { PluginEntry, PluginLeftOut, PluginList } from "./entries.ts";
@@ -18,6 +18,8 @@ export interface LoadedPlugin {
   readonly listed: boolean;
   /** Who asked for it, in words. */
   readonly from: string;
+  /** Where the config names it, or its own file; undefined for a built-in one that the config does not name. */
+  readonly place?: Place | undefined;
   /** Absolute paths of all files it was made from; empty for a built-in one. */
   readonly inputs: readonly string[];
   /** Hash over these files and what compiled them; undefined for a built-in one. */
@@ -81,15 +83,22 @@ export class PluginLoader {
   }
 
   async #one(entry: PluginEntry, modules: Modules): Promise<LoadedPlugin> {
-    const { source, listed, from } = entry;
+    const { source, listed, from, place } = entry;
     if (source.kind !== "file")
-      return { plugin: await this.#builtIn(source.name), source: "built in", listed, from, inputs: [] };
+      return {
+        plugin: await this.#builtIn(source.name),
+        source: "built in",
+        listed,
+        from,
+        place,
+        inputs: [],
+      };
     const { file } = source;
     const { key, code, inputs } = await this.#cache.get(file);
     const known = this.#modules.get(file);
     const plugin = known?.key === key ? known.plugin : await evaluatePlugin(code, file, inputs);
     modules.set(file, { key, plugin });
-    return { plugin, source: file, listed, from, inputs, digest: key };
+    return { plugin, source: file, listed, from, place: place ?? { file }, inputs, digest: key };
   }
 
   async #builtIn(name: string): Promise<Plugin> {
@@ -146,7 +155,11 @@ export class PluginLoader {
       }
       if (taken.has(found)) continue;
       taken.add(found);
-      ordered.push(source.kind === "declared" ? { ...found, listed: entry.listed, from: entry.from } : found);
+      ordered.push(
+        source.kind === "declared"
+          ? { ...found, listed: entry.listed, from: entry.from, place: entry.place ?? found.place }
+          : found,
+      );
     }
     for (const name of list.excluded) {
       const index = ordered.findIndex((each) => each.plugin.name === name || each.source === name);

@@ -2,6 +2,7 @@ import type { z } from "zod";
 import type { Answer, Question } from "./ask.ts";
 import type { Command } from "./command.ts";
 import type { ContributionKind, Contributions } from "./contribution.ts";
+import type { TokenmanError } from "./errors.ts";
 import type { Attempt, Exchange, Outcome, Verdict } from "./exchange.ts";
 import type { InnerExchange, InnerRequest } from "./inner-exchange.ts";
 import type { Logger } from "./log.ts";
@@ -201,6 +202,22 @@ export interface PluginStatus {
   readonly failures: number;
 }
 
+/** Names that are known before a plugin is set up. */
+export interface DeclaredNames {
+  readonly formats?: readonly string[];
+  /** The models that each lists, by its name. */
+  readonly providers?: Readonly<Record<string, readonly string[]>>;
+}
+
+/** The config before any schema looked at it. */
+export interface WrittenConfig {
+  /** A section as the file and the environment have it, under the overlay of `project`; empty where nothing is written. */
+  section(path: string, project?: string): Readonly<Record<string, unknown>>;
+  readonly projects: readonly string[];
+  /** What the loaded plugins declare; undefined where one does not say, and so may contribute anything. */
+  readonly names: Required<DeclaredNames> | undefined;
+}
+
 /** See the fields. `C` is inferred from `configSchema`, `N` from `needs`. */
 export interface PluginDefinition<
   S extends ConfigSchema = ConfigSchema,
@@ -225,6 +242,13 @@ export interface PluginDefinition<
   /** Milliseconds. Defaults: setup 10,000, hook 5,000 (less the time in `ex.wait`). */
   readonly timeouts?: { readonly setupMs?: number; readonly hookMs?: number };
   readonly commands?: readonly Command[];
+  /** What its contributions will be called, so that names in the config can be checked before anything is set up. */
+  readonly contributes?: DeclaredNames;
+  /**
+   * What is wrong with the config beyond its schemas, as far as it can be told without a set-up: each with its
+   * `configPath`. Told together with everything else that is wrong. It is asked for configs that schemas refuse as well.
+   */
+  check?(written: WrittenConfig): readonly TokenmanError[];
   setup(ctx: SetupContext<ConfigOf<S>, N>): void | Promise<void>;
 }
 

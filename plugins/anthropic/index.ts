@@ -7,6 +7,7 @@ export default definePlugin({
   name: "anthropic",
   version: "0.1.0",
   apiVersion: 1,
+  contributes: { formats: [format.name] },
   description: "Speaks Anthropic's Messages API: request, usage, errors, segments",
   setup(ctx) {
     ctx.contribute("format", format);

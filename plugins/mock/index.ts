@@ -1,7 +1,7 @@
 import { setTimeout as wait } from "node:timers/promises";
 import { definePlugin, type Plugin } from "@tokenman/plugin-sdk";
 import { PromptCache } from "./prompt-cache.ts";
-import { mockProvider } from "./provider.ts";
+import { MODELS, mockProvider } from "./provider.ts";
 import type { Directions } from "./reply.ts";
 import { mockSchema } from "./schema.ts";
 import type { Sleep } from "./stream.ts";
@@ -20,6 +20,7 @@ export function mockPlugin({ now = Date.now, sleep = delay, directions }: MockOp
     name: "mock",
     version: "0.1.0",
     apiVersion: 1,
+    contributes: { providers: { mock: MODELS } },
     description: "Answers the models mock and mock-… in-process, in every dialect",
     section: "mock",
     configSchema: mockSchema,

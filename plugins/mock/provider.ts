@@ -56,6 +56,8 @@ interface Call {
 const SIGN_OF_LIFE = Buffer.from(": the model is thinking\n\n");
 const MAX_DECODED_BYTES = 256 * 1024 * 1024;
 
+export const MODELS: readonly string[] = ["mock", "mock-*"];
+
 /** The provider that answers in this process, in every dialect, for the models `mock` and `mock-…`. */
 export function mockProvider(parts: MockParts): Provider {
   const answers = new Answers(parts);
@@ -64,7 +66,7 @@ export function mockProvider(parts: MockParts): Provider {
     format: "anthropic",
     formats: ["anthropic", "openai"],
     apiBase: undefined,
-    models: ["mock", "mock-*"],
+    models: MODELS,
     priority: 0,
     timeouts: { connectMs: 0, headMs: 0, idleMs: 0 },
     auth: "none",

@@ -19,6 +19,7 @@ export default definePlugin({
   name: "openai",
   version: "0.1.0",
   apiVersion: 1,
+  contributes: { formats: [format.name] },
   description: "Speaks OpenAI's Chat Completions, Responses and Embeddings: request, usage, errors, segments",
   section: "openai",
   configSchema,

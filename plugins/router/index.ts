@@ -14,7 +14,7 @@ import { Affinity } from "./affinity.ts";
 import { rename, restore } from "./alias.ts";
 import { CREDENTIAL_HEADERS } from "./carriers.ts";
 import { Catalogue } from "./catalogue.ts";
-import { checkRoutes } from "./check.ts";
+import { checkRoutes, checkWritten } from "./check.ts";
 import { routeCommand } from "./commands.ts";
 import { ConfiguredProvider } from "./configured-provider.ts";
 import { connectionsOf } from "./connection.ts";
@@ -48,6 +48,7 @@ export default definePlugin({
   commands: [routeCommand],
   stage: "route",
   onError: "closed",
+  check: checkWritten,
   async setup(ctx) {
     const { host, log } = ctx;
     const { registry } = host;

@@ -14,7 +14,7 @@ export interface Known {
   isListed(model: string): boolean;
   readonly formats: readonly string[];
   /** Providers of formats that do not exist. */
-  readonly speechless: readonly Provider[];
+  readonly speechless: readonly Pick<Provider, "name" | "format">[];
 }
 
 /** All that is wrong with where the config sends requests: each TM_CONFIG_INVALID, with the key that it is about. */

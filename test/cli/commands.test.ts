@@ -102,6 +102,47 @@ describe("tokenman", { concurrency: 3 }, () => {
     }
   });
 
+  test("tells problems of schemas, of routes, of the list of plugins and of their services all at once, each at its line", async () => {
+    await using box = new Sandbox(`log_levle = "info"
+[providers.g]
+api_base = "http://127.0.0.1:1"
+format = "gopher"
+timeout = "x"
+[routing]
+default_provider = "nobody"
+[routing.model_map]
+a = "elsewhere/x"
+[plugins]
+order = [
+  "./needy.ts",
+  "nothing-here",
+]
+`);
+    writeFileSync(
+      join(box.folder, "needy.ts"),
+      `import { definePlugin, service } from "@tokenman/plugin-sdk";
+      const needs = { it: service("unheard-of") };
+      export default definePlugin({ name: "needy", version: "1.0.0", apiVersion: 1, contributes: {}, needs, setup() {} });
+      `,
+    );
+    const { status, stderr } = await box.run("start", "--foreground");
+    assert.equal(status, 78, stderr);
+    const told = [...stderr.matchAll(/^.*tokenman\.toml:(\d+):\d+: (TM_\w+) (\S+)/gm)].map(
+      ([, line, code, about]) => `${line} ${code} ${about}`,
+    );
+    assert.deepEqual(told.sort(), [
+      "11 TM_CONFIG_INVALID routing.default_provider:",
+      '13 TM_CONFIG_INVALID routing.model_map."a":',
+      "16 TM_SERVICE_MISSING plugin",
+      "17 TM_PLUGIN_NOT_FOUND no",
+      "5 TM_CONFIG_UNKNOWN_KEY server.log_levle:",
+      "8 TM_CONFIG_INVALID providers.g.format:",
+      "9 TM_CONFIG_INVALID providers.g.timeout:",
+    ]);
+    assert.match(stderr, /\n7 problems\n$/);
+    assert.equal(existsSync(join(box.dataDir, "ledger.db")), false);
+  });
+
   test("says which port another program has, and exits with 69", async () => {
     await using first = new Sandbox();
     const { proxy } = await first.serve();
