@@ -34,6 +34,7 @@ export class AttemptState extends Slots implements Attempt {
   result: AttemptResult | undefined;
   reader: UsageReader | undefined;
   streamError: Extract<EventVerdict, { kind: "error" }> | undefined;
+  failedFirst = false;
   /** A stream's regular end was seen; undefined where nobody looks. */
   terminal: boolean | undefined;
   /** As the exchange's, of the hook that runs for the attempt alone. */

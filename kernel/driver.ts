@@ -219,7 +219,11 @@ class Driver implements AttemptView, LaunchEvents {
         reply.discard();
         return;
       }
-      if (head.firstEvent?.kind === "error") attempt.streamError ??= head.firstEvent;
+      if (head.firstEvent?.kind === "error") {
+        attempt.streamError ??= head.firstEvent;
+        // One that was cut off before its first event said nothing.
+        attempt.failedFirst = head.firstEvent.type !== "cut";
+      }
       this.#ended(attempt);
       const full = { status: reply.status, headers: reply.headers, ...head };
       let accepted: boolean;

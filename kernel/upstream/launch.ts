@@ -202,13 +202,18 @@ function usageObserver(dialect: Dialect, attempt: AttemptState, reply: KernelRep
   attempt.reader = reader;
   if (reply.streaming) {
     attempt.terminal = false;
+    let hasBegun = false;
     return {
       event(event) {
         reader.event(event);
         if (attempt.terminal === true) return;
         const verdict = dialect.judgeEvent(event);
-        if (verdict.kind === "terminal") attempt.terminal = true;
-        else if (verdict.kind === "error") attempt.streamError ??= verdict;
+        if (verdict.kind === "content") hasBegun = true;
+        else if (verdict.kind === "terminal") attempt.terminal = true;
+        else if (verdict.kind === "error") {
+          attempt.streamError ??= verdict;
+          if (!hasBegun) attempt.failedFirst = true;
+        }
       },
       end: (_end, truncated) => {
         // Nobody saw the end of a copy that stopped at its cap.

@@ -103,6 +103,8 @@ export interface Attempt {
   readonly usage: Usage | undefined;
   /** An error that the provider reported inside a 200 stream; known only where usage is tracked. */
   readonly streamError: Extract<EventVerdict, { readonly kind: "error" }> | undefined;
+  /** Whether that error came before anything else: the provider refused, and nothing was generated. */
+  readonly failedFirst: boolean;
   /** Whether the regular end of its stream was seen; undefined where nobody looks: no stream, or usage not tracked. */
   readonly terminal: boolean | undefined;
   /** Set when it ended. */

@@ -7,8 +7,9 @@ import {
   priceFormat,
 } from "@tokenman/plugin-sdk";
 
-/** Whether the attempt certainly costs nothing: it was not sent, or the provider refused it. */
-export function isFree({ result, status }: Attempt): boolean {
+/** Whether the attempt certainly costs nothing: it was not sent, or the provider refused it, be it in a stream. */
+export function isFree({ result, status, failedFirst }: Attempt): boolean {
+  if (failedFirst) return true;
   if (result === undefined) return false;
   switch (result.kind) {
     case "skipped":

@@ -58,8 +58,8 @@ export class Biller {
     if (usage?.complete === true) return this.#priced(exchange, attempt, usage, false);
     // Vendors do not bill what they refuse; a redirect is no answer.
     if (usage === undefined && (status < 200 || status > 299)) return NOTHING;
-    // An error in the place of a stream's beginning is a refusal, too.
-    if (sample === undefined && usage === undefined && isRefused(attempt)) return NOTHING;
+    // An error in the place of a stream's answer is a refusal, too, even after events that only announced one.
+    if (usage === undefined && isRefused(attempt) && !(sample?.hasText() ?? false)) return NOTHING;
     if (sample === undefined && usage === undefined)
       return { ...NOTHING, unpriced: "the reply told no usage" };
     return this.#estimated(exchange, attempt, usage, sample);

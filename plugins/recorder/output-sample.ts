@@ -26,6 +26,11 @@ export class OutputSample {
     this.#kept += Math.min(length, room);
   };
 
+  /** Whether anything was generated. */
+  hasText(): boolean {
+    const read = this.#dialect.outputText;
+    return read === undefined || this.#seen > this.#kept || this.#events.some((event) => read(event) !== "");
+  }
   /** What was generated in the part that is kept. */
   text(): string {
     const read = this.#dialect.outputText;

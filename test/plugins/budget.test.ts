@@ -6,12 +6,14 @@ import { type Alert, headerValue, type Pricing, type RawHeaders, type ReplyInit 
 import {
   type Answer,
   capturedLog,
+  errorEvent,
   FakeClock,
   gate,
   installHost,
   type PluginSettings,
   runPlugin,
   type Sent,
+  textEvents,
 } from "@tokenman/plugin-sdk/testkit";
 import { testHost } from "../../cli/test-host.ts";
 import { Alerts } from "../../plugins/budget/alerts.ts";
@@ -390,6 +392,23 @@ test("what was not billed costs nothing, and what nobody billed costs what was e
   assert.deepEqual(await plugin.spent(), {
     "total daily": plugin.ledger.reservations.get(exchange.id)!.reservation.nanoUsd,
   });
+});
+
+test("a stream that an error takes the place of costs nothing; one that an error ends does", async () => {
+  await using plugin = await running({ daily_limit: 1, providers: { upstream: { daily_limit: 1 } } });
+  const stream = (...events: Buffer[]): ReplyInit => ({
+    status: 200,
+    headers: ["Content-Type", "text/event-stream"],
+    body: Buffer.concat(events),
+  });
+  const error = errorEvent("openai-chat");
+  const path = "/v1/chat/completions";
+  await plugin.ask({ stream: true }, stream(Buffer.from(": wait\n\n"), error), { path });
+  assert.deepEqual(await plugin.spent(), { "total daily": 0, "provider:upstream daily": 0 });
+  const [first] = textEvents("openai-chat", ["some words"]);
+  const { exchange } = await plugin.ask({ stream: true }, stream(first!, error), { path });
+  const { nanoUsd } = plugin.ledger.reservations.get(exchange.id)!.reservation;
+  assert.deepEqual(await plugin.spent(), { "total daily": nanoUsd, "provider:upstream daily": nanoUsd });
 });
 
 test("where one provider's budget has no room the next one is asked, and the last one refuses", async () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { wholeReply } from "@tokenman/plugin-sdk/testkit";
+import { errorEvent, textEvents, wholeReply } from "@tokenman/plugin-sdk/testkit";
 import { ask, recordedWorld } from "../support/recorded-world.ts";
 
 /** Amounts are nano-dollars, worked out by hand from the vendors' price lines: $1 a million tokens is 1,000 a token. */
@@ -44,4 +44,74 @@ describe("what the provider's prompt cache saved is counted at the rates that th
       assert.deepEqual(savings, [{ kind: "provider-cache", plugin: "provider", tokens: 0, nanoUsd: saved }]);
     });
   }
+});
+
+describe("an error in the place of a stream's answer", () => {
+  const stream = (...events: (Buffer | string)[]) =>
+    wholeReply({
+      status: 200,
+      headers: ["content-type", "text/event-stream"],
+      body: Buffer.concat(events.map((event) => Buffer.from(event))),
+    });
+  const long = { messages: [{ role: "user", content: "some words ".repeat(20_000) }], stream: true };
+  const event = (name: string, data: object) =>
+    `event: ${name}\ndata: ${JSON.stringify({ type: name, ...data })}\n\n`;
+  const failed = [
+    event("response.created", { response: { id: "r", status: "in_progress", usage: null } }),
+    event("response.failed", {
+      response: {
+        id: "r",
+        status: "failed",
+        error: { code: "server_error", message: "no" },
+        output: [],
+        usage: null,
+      },
+    }),
+  ];
+
+  for (const [path, events] of [
+    [MESSAGES, [errorEvent("anthropic-messages")]],
+    [MESSAGES, [event("ping", {}), errorEvent("anthropic-messages")]],
+    ["/v1/chat/completions", [errorEvent("openai-chat")]],
+    ["/v1/responses", failed],
+  ] as const)
+    test(`costs nothing on ${path}, and is no estimate`, async () => {
+      await using it = await recordedWorld("[security.budget]\nenabled = true\ndaily_limit = 100\n");
+      it.upstream.next(stream(...events));
+      await ask(it.tokenman.proxy, path, long);
+      const { costNanoUsd, estimated, unpriced, tries } = await it.ended();
+      assert.deepEqual([costNanoUsd, estimated, unpriced, tries.length], [undefined, false, false, 1]);
+      const { windows } = (await (await fetch(`${it.tokenman.dashboard}/api/security/budget`)).json()) as {
+        windows: { spent: number; reserved: number }[];
+      };
+      assert.deepEqual(
+        windows.map(({ spent, reserved }) => [spent, reserved]),
+        [[0, 0]],
+      );
+    });
+
+  test("leaves the budget its room for the next attempt", async () => {
+    // About 55,000 tokens of input, $0.055, and an output of 64: twice that is beyond the limit.
+    await using it = await recordedWorld(
+      "[resilience]\nretry_base_delay_ms = 1\n[security.budget]\nenabled = true\ndaily_limit = 0.1\n" +
+        "[security.budget.providers.anthropic]\ndaily_limit = 0.1\n",
+      {},
+      ["retry"],
+    );
+    it.upstream.next(stream(errorEvent("anthropic-messages")));
+    it.upstream.next(stream(...textEvents("anthropic-messages")));
+    await ask(it.tokenman.proxy, MESSAGES, long);
+    const { costNanoUsd, tries } = await it.ended();
+    assert.deepEqual([tries.length, costNanoUsd], [2, 12 * 1_000 + 5 * 10_000]);
+  });
+
+  test("is billed as an estimate where something was generated before it", async () => {
+    await using it = await recordedWorld();
+    const begun = textEvents("openai-chat", ["some words"]).slice(0, 2);
+    it.upstream.next(stream(...begun, errorEvent("openai-chat")));
+    await ask(it.tokenman.proxy, "/v1/chat/completions", { stream: true });
+    const { estimated, tries } = await it.ended();
+    assert.equal(estimated, true);
+    assert.ok(tries[0]!.usage!.outputTokens > 0);
+  });
 });

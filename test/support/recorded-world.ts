@@ -21,7 +21,12 @@ export interface RecordedWorld extends AsyncDisposable {
   ended(): Promise<LedgerRecord>;
 }
 
-export async function recordedWorld(config = "", env: Record<string, string> = {}): Promise<RecordedWorld> {
+/** `also`: plugins that tests leave out unless they name them, as `retry`. */
+export async function recordedWorld(
+  config = "",
+  env: Record<string, string> = {},
+  also: readonly string[] = [],
+): Promise<RecordedWorld> {
   const upstream = await recordingUpstream();
   let ledger: Ledger | undefined;
   const probe = definePlugin({
@@ -38,6 +43,7 @@ export async function recordedWorld(config = "", env: Record<string, string> = {
     // The same request twice is to be answered by the provider twice.
     config: `${config}\n[cache]\nenabled = false\n${PRICES}${providersAt(upstream.url)}`,
     env,
+    also,
   });
   const found = ledger!;
   const ends: string[] = [];
