@@ -70,6 +70,7 @@ async function run({ config, plugins }: ForegroundOptions): Promise<number> {
       ...(plugins !== undefined && { pluginsFlag: plugins }),
       log,
       planned: plannedSections,
+      opensPorts: predecessor === undefined,
     });
     const { proxyAddress, dashboardAddress } = await kernel.start(await predecessor?.sockets());
     const addresses = { proxy: proxyAddress, dashboard: dashboardAddress };

@@ -42,6 +42,7 @@ import {
   resolvePluginList,
   sectionSpecs,
 } from "./load/index.ts";
+import { probePorts } from "./port-probe.ts";
 import { remember, servingOf } from "./serving.ts";
 import { ask } from "./upstream/ask.ts";
 import { Connections } from "./upstream/connections.ts";
@@ -58,6 +59,8 @@ export interface KernelOptions {
   readonly pluginsFlag?: string;
   /** Sections of features that do not exist yet: validated, and told in a warning. */
   readonly planned: readonly SectionSpec[];
+  /** `start` follows, and opens the ports itself: they are probed before a plugin is set up. */
+  readonly opensPorts?: boolean;
   readonly log: Logger;
 }
 
@@ -291,6 +294,7 @@ export class Kernel {
     if (problems.length > 0) throw new TokenmanErrors(problems);
     for (const warning of validation.warnings) log.warn({}, warning);
     const config = this.#fixed(validation.config);
+    if (this.#options.opensPorts === true && this.#config === undefined) await probePorts(config.server);
     const generation = await buildGeneration({
       id,
       settings: config,

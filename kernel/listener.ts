@@ -214,7 +214,7 @@ function maxConnections({ name, server }: ListenerOptions): number {
   return server.max_connections === 0 ? most : Math.min(server.max_connections, most);
 }
 
-function listenError(
+export function listenError(
   cause: NodeJS.ErrnoException,
   name: string,
   port: number,

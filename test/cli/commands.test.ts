@@ -143,18 +143,22 @@ order = [
     assert.equal(existsSync(join(box.dataDir, "ledger.db")), false);
   });
 
-  test("says which port another program has, and exits with 69", async () => {
+  test("says which ports other programs have, exits with 69, and has set nothing up", async () => {
     await using first = new Sandbox();
-    const { proxy } = await first.serve();
-    const port = new URL(proxy).port;
+    const { proxy, dashboard } = await first.serve();
+    const [port, other] = [proxy, dashboard].map((url) => new URL(url).port);
     await using second = new Sandbox();
     writeFileSync(
       second.configFile,
-      `[server]\nproxy_port = ${port}\ndashboard_port = 0\ndata_dir = ${JSON.stringify(second.dataDir)}\n`,
+      `[server]\nproxy_port = ${port}\ndashboard_port = ${other}\ndata_dir = ${JSON.stringify(second.dataDir)}\n`,
     );
-    const { status, stderr } = await second.run("start");
-    assert.equal(status, 69);
-    assert.match(stderr, new RegExp(`TM_PORT_IN_USE .*${port}`));
+    for (const args of [["start"], ["start", "--foreground"]]) {
+      const { status, stderr } = await second.run(...args);
+      assert.equal(status, 69);
+      assert.match(stderr, new RegExp(`TM_PORT_IN_USE .*:${port} `));
+      assert.match(stderr, new RegExp(`TM_PORT_IN_USE .*:${other} `));
+    }
+    assert.equal(existsSync(join(second.dataDir, "ledger.db")), false);
   });
 
   test("plugins shows what is loaded and what is not, as text, as JSON, and explained", async () => {
