@@ -29,7 +29,7 @@ export class OutputSample {
   /** Whether anything was generated. */
   hasText(): boolean {
     const read = this.#dialect.outputText;
-    return read === undefined || this.#seen > this.#kept || this.#events.some((event) => read(event) !== "");
+    return read === undefined || this.#seen > this.#kept || this.text() !== "";
   }
   /** What was generated in the part that is kept. */
   text(): string {
