@@ -1,6 +1,7 @@
 import type { DatabaseSync } from "node:sqlite";
 import { type LedgerFilter, TokenmanError } from "@tokenman/plugin-sdk";
 import { OUTCOMES, TEXT_KINDS, type TextKind } from "./codes.ts";
+import { type WalkedRow, walkHours } from "./hours.ts";
 import { keyAt } from "./time-key.ts";
 
 const MAX_TEXT = 500;
@@ -11,8 +12,9 @@ export const WALKED = ["project", "session", "model", "sent_model", "provider", 
 type Column = (typeof WALKED)[number];
 
 /**
- * A filter made ready: one condition has an index to walk along, from the newest exchange to the oldest; the others
- * are checked on each row. So the rows read for a page can be counted, whatever the filter.
+ * A filter made ready: one condition has an index to walk along, or rollups that tell which hours to look at, from the
+ * newest exchange to the oldest; the others are checked on each row. So the rows read for a page can be counted,
+ * whatever the filter.
  */
 export interface Walk {
   /** Walked together, in the order of their keys. */
@@ -20,18 +22,21 @@ export interface Walk {
   readonly matches: (row: WalkedRow) => boolean;
 }
 
-export interface WalkSource {
-  /** Selects `id` and {@link WALKED}, newest first. Its last parameter, beside `values`, is the key to begin below. */
-  readonly sql: string;
-  readonly values: readonly (string | number)[];
-}
-export type WalkedRow = readonly (number | null)[];
+/** {@link WALKED} behind `id`, newest first, of the exchanges whose keys are below the given one. */
+export type WalkSource = (below: number) => Iterator<WalkedRow, undefined>;
+
+const ALL: readonly (readonly [condition: string, value: number])[] = [["id > ?", 0]];
 
 /** Undefined where nothing can match: a name that the ledger never saw. Throws TM_LEDGER_QUERY. */
 export function walkOf(db: DatabaseSync, filter: LedgerFilter): Walk | undefined {
   const checks: ((row: WalkedRow) => boolean)[] = [];
   /** The index to walk along: the last condition that has one, as they get more selective. */
-  let along: readonly (readonly [condition: string, value: number])[] = [["id > ?", 0]];
+  let along: readonly (readonly [condition: string, value: number])[] = ALL;
+
+  const sought: { provider: number | undefined; model: number | undefined } = {
+    provider: undefined,
+    model: undefined,
+  };
 
   for (const kind of ["provider", "model", "project", "session"] as const) {
     const name = filter[kind];
@@ -41,7 +46,8 @@ export function walkOf(db: DatabaseSync, filter: LedgerFilter): Walk | undefined
     const columns = kind === "model" ? (["model", "sent_model"] as const) : [kind];
     const places = columns.map(place);
     checks.push((row) => places.some((at) => row[at] === id));
-    along = columns.map((column) => [`${column} = ?`, id]);
+    if (kind === "provider" || kind === "model") sought[kind] = id;
+    else along = [[`${kind} = ?`, id]];
   }
   const { status, outcome, text } = filter;
   if (outcome !== undefined) {
@@ -75,13 +81,35 @@ export function walkOf(db: DatabaseSync, filter: LedgerFilter): Walk | undefined
     const sql = `SELECT request.id, ${columns} FROM failure_search JOIN request ON request.id = failure_search.rowid
       WHERE failure_search MATCH ? AND failure_search.rowid >= ? AND failure_search.rowid < ? AND failure_search.rowid < ?
       ORDER BY failure_search.rowid DESC`;
-    return { sources: [{ sql, values: [searchOf(text), lowest, highest] }], matches };
+    return { sources: [indexed(db, sql, [searchOf(text), lowest, highest])], matches };
   }
-  const sources = along.map(([condition, value]) => ({
-    sql: `SELECT id, ${columns} FROM request WHERE ${condition} AND id >= ? AND id < ? AND id < ? ORDER BY id DESC`,
-    values: [value, lowest, highest],
-  }));
-  return { sources, matches };
+  const alongIndex = ([condition, value]: readonly [condition: string, value: number]): WalkSource =>
+    indexed(
+      db,
+      `SELECT id, ${columns} FROM request WHERE ${condition} AND id >= ? AND id < ? AND id < ? ORDER BY id DESC`,
+      [value, lowest, highest],
+    );
+  const { provider, model } = sought;
+  if (along !== ALL || (provider === undefined && model === undefined))
+    return { sources: along.map(alongIndex), matches };
+  const byHour: WalkSource = (below) =>
+    walkHours(db, sought, columns, place("sent_model"), lowest, Math.min(below, highest));
+  // One that was sent under another name is found by either of the two.
+  const renamed =
+    model === undefined
+      ? []
+      : ["sent_model IS NOT NULL AND model = ?", "sent_model = ?"].map((condition) =>
+          alongIndex([condition, model]),
+        );
+  return { sources: [byHour, ...renamed], matches };
+}
+
+function indexed(db: DatabaseSync, sql: string, values: readonly (string | number)[]): WalkSource {
+  return (below) => {
+    const statement = db.prepare(sql);
+    statement.setReturnArrays(true);
+    return statement.iterate(...values, below) as unknown as Iterator<WalkedRow, undefined>;
+  };
 }
 
 /** The statuses of a class that the ledger has: a hundred look-ups, which is less than a walk through their index. */

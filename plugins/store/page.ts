@@ -1,6 +1,7 @@
 import type { DatabaseSync } from "node:sqlite";
 import type { LedgerFilter, LedgerPage } from "@tokenman/plugin-sdk";
-import { question, type Walk, type WalkedRow, walkOf } from "./filter.ts";
+import { question, type Walk, walkOf } from "./filter.ts";
+import type { WalkedRow } from "./hours.ts";
 import { Summaries } from "./summary.ts";
 
 const DEFAULT_LIMIT = 50;
@@ -29,7 +30,7 @@ export function page(
   const began = performance.now();
   let walked = 0;
   let next: number | undefined;
-  for (const row of walkAlong(db, walk, below)) {
+  for (const row of walkAlong(walk, below)) {
     const id = Number(row[0]);
     if (walk.matches(row)) ids.push(id);
     walked++;
@@ -44,18 +45,16 @@ export function page(
 }
 
 /** The rows of all sources, in the order of their keys. */
-function* walkAlong(db: DatabaseSync, { sources }: Walk, below: number): Generator<WalkedRow> {
-  const heads = sources.map(({ sql, values }) => {
-    const statement = db.prepare(sql);
-    statement.setReturnArrays(true);
-    const rows = statement.iterate(...values, below) as unknown as Iterator<WalkedRow, undefined>;
+function* walkAlong({ sources }: Walk, below: number): Generator<WalkedRow> {
+  const heads = sources.map((source) => {
+    const rows = source(below);
     return { rows, row: rows.next().value ?? undefined };
   });
   try {
     for (;;) {
       let newest: (typeof heads)[number] | undefined;
       for (const head of heads) {
-        if (head.row !== undefined && (newest?.row === undefined || head.row[0]! > newest.row[0]!))
+        if (head.row !== undefined && (newest?.row === undefined || comesBefore(head.row, newest.row)))
           newest = head;
       }
       if (newest?.row === undefined) return;
@@ -66,6 +65,11 @@ function* walkAlong(db: DatabaseSync, { sources }: Walk, below: number): Generat
     // A statement in the middle of its rows keeps what it reads from: the thread would see nothing newer for ever.
     for (const { rows } of heads) rows.return?.();
   }
+}
+
+/** The newer one; of a row, and a key that says that one source is past it, the row. */
+function comesBefore(one: WalkedRow, other: WalkedRow): boolean {
+  return one[0]! > other[0]! || (one[0] === other[0] && other.length === 1);
 }
 
 function keyOf(cursor: string): number {

@@ -256,5 +256,23 @@ const details: Migration = `
 ALTER TABLE request ADD COLUMN detail BLOB;
 `;
 
+/**
+ * Version 6. Which hours have exchanges of a provider or a model, rollups tell (hours.ts), so exchanges need no index by
+ * them but by the models' names that were replaced.
+ */
+const fewerIndexes: Migration = `
+CREATE INDEX hourly_provider ON hourly (provider, at);
+CREATE INDEX request_asked_model ON request (model) WHERE sent_model IS NOT NULL;
+DROP INDEX request_provider;
+DROP INDEX request_model;
+`;
+
 /** In order; the schema's version is how many of them a database has been through. */
-export const MIGRATIONS: readonly Migration[] = [first, decisions, savings, hourlyByName, details];
+export const MIGRATIONS: readonly Migration[] = [
+  first,
+  decisions,
+  savings,
+  hourlyByName,
+  details,
+  fewerIndexes,
+];
