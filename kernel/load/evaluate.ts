@@ -14,14 +14,21 @@ interface CommonJsModule {
 }
 const CommonJsModule = Module as unknown as new (id: string) => CommonJsModule;
 
+/** What a bundle exports, and what its stack traces depend on. */
+export interface Evaluated {
+  readonly exports: unknown;
+  readonly module: object;
+}
+
 const nodeRequire = Module.createRequire(import.meta.url);
 
 /**
  * Runs a bundle made by `compile` and returns what it exports. It is registered nowhere, so that it is collected
  * once nothing refers to it: not in `require.cache`, and not in V8's compilation cache, which is off for the
- * moment of compiling. Node reads the inline source map: stack traces name the plugin's own files and lines.
+ * moment of compiling. Node reads the inline source map: stack traces name the plugin's own files and lines, for as long
+ * as `module` is held: Node keeps the map by it, weakly.
  */
-export function evaluate(code: string, file: string): unknown {
+export function evaluate(code: string, file: string): Evaluated {
   process.setSourceMapsEnabled(true);
   const module = new CommonJsModule(file);
   module.filename = file;
@@ -34,7 +41,7 @@ export function evaluate(code: string, file: string): unknown {
   } finally {
     setFlagsFromString("--compilation-cache");
   }
-  return module.exports;
+  return { exports: module.exports, module };
 
   function supply(id: string): unknown {
     if (id === SDK_MODULE) return sdk;

@@ -3,7 +3,7 @@ import { TokenmanError, TokenmanErrors } from "@tokenman/plugin-sdk";
 import { CompileCache } from "./cache.ts";
 import type { PluginEntry, PluginLeftOut, PluginList } from "./entries.ts";
 import { notFound } from "./entries.ts";
-import { evaluate } from "./evaluate.ts";
+import { type Evaluated, evaluate } from "./evaluate.ts";
 import { plainName } from "./path.ts";
 import type { FirstPartyRegistry } from "./registry.ts";
 import { pluginOf } from "./shape.ts";
@@ -204,9 +204,9 @@ function where({ source, from }: LoadedPlugin): string {
 }
 
 async function evaluatePlugin(code: string, file: string, inputs: readonly string[]): Promise<Plugin> {
-  let exported: unknown;
+  let evaluated: Evaluated;
   try {
-    exported = evaluate(code, file);
+    evaluated = evaluate(code, file);
   } catch (cause) {
     const message = `${plainName(file)} failed while it was loaded: ${reasonOf(cause)}`;
     throw new TokenmanError("TM_PLUGIN_LOAD", message, {
@@ -214,8 +214,13 @@ async function evaluatePlugin(code: string, file: string, inputs: readonly strin
       place: await throwPlace(cause, file, inputs),
     });
   }
-  return pluginOf(exported, file);
+  const plugin = pluginOf(evaluated.exports, file);
+  MODULES.set(plugin, evaluated.module);
+  return plugin;
 }
+
+/** The definition lives as long as anything of the plugin may run, and so does what maps its stack traces. */
+const MODULES = new WeakMap<Plugin, object>();
 
 function reasonOf(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);

@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { chmod, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { API_VERSION, type TokenmanError } from "@tokenman/plugin-sdk";
 import { PluginLoader } from "../../kernel/load/index.ts";
 import { folder, loadFrom, memoryLog, plugin, registryOf, source, write } from "./support/generations.ts";
@@ -85,6 +87,28 @@ export default definePlugin({ name: "a", version: "1", apiVersion: 1,
         assert.match(error.stack!, new RegExp(`${root}/a\\.ts:5:19`));
         return true;
       },
+    );
+  });
+
+  it("still names them when garbage was collected since", async (t) => {
+    const root = await folder(t, {
+      "a.ts": `import { definePlugin } from "@tokenman/plugin-sdk";
+interface Unused { readonly a: number }
+
+export default definePlugin({ name: "a", version: "1", apiVersion: 1,
+  setup() { throw new Error("here"); } });`,
+    });
+    const { loaded } = await loadFrom(join(root, "cache"), { dir: root });
+    setFlagsFromString("--expose-gc");
+    const collect = runInNewContext("gc") as () => void;
+    for (let round = 0; round < 3; round++) {
+      collect();
+      // What FinalizationRegistry and WeakRef let go of is gone after the turn only.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    assert.throws(
+      () => loaded[0]!.plugin.setup({} as never),
+      (error: Error) => error.stack!.includes(`${root}/a.ts:5:19`),
     );
   });
 
