@@ -1,5 +1,6 @@
 import { definePlugin, Ledger, type LedgerRecord } from "@tokenman/plugin-sdk";
 import {
+  type KernelSettings,
   providersAt,
   type RecordingUpstream,
   recordingUpstream,
@@ -25,7 +26,7 @@ export interface RecordedWorld extends AsyncDisposable {
 export async function recordedWorld(
   config = "",
   env: Record<string, string> = {},
-  also: readonly string[] = [],
+  also: NonNullable<KernelSettings["also"]> = [],
 ): Promise<RecordedWorld> {
   const upstream = await recordingUpstream();
   let ledger: Ledger | undefined;
