@@ -69,7 +69,8 @@ interface Plan {
   readonly perProject?: boolean;
 }
 
-function plan(path: string, owner: string, { about, schema, perProject, ...rest }: Plan): SectionSpec {
+/** The section of a feature without its plugin. */
+export function plan(path: string, owner: string, { about, schema, perProject, ...rest }: Plan): SectionSpec {
   return {
     path,
     owner,
@@ -81,6 +82,7 @@ function plan(path: string, owner: string, { about, schema, perProject, ...rest 
   };
 }
 
-function flag(fallback: boolean, description: string) {
+/** A setting that is on or off. */
+export function flag(fallback: boolean, description: string) {
   return z.boolean().default(fallback).describe(description);
 }
