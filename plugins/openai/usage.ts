@@ -50,8 +50,10 @@ class Figures {
     this.#cacheRead = Math.min(cached, total);
     this.#cacheWrite = Math.min(countOf(input?.["cache_write_tokens"]) ?? 0, total - this.#cacheRead);
     this.#input = total - this.#cacheRead - this.#cacheWrite;
-    this.#output = output ?? 0;
-    this.#reasoning = countOf(generated?.["reasoning_tokens"]) ?? 0;
+    const reasoning = countOf(generated?.["reasoning_tokens"]) ?? 0;
+    const hidden = hiddenOutput(usage["total_tokens"], total, output ?? 0, reasoning);
+    this.#output = (output ?? 0) + hidden;
+    this.#reasoning = Math.max(reasoning, hidden);
     this.isKnown = true;
   }
 
@@ -101,6 +103,17 @@ class Figures {
       this.ran(listOf(parsedOf(output)));
     this.isComplete = this.isKnown;
   }
+}
+
+/**
+ * What was generated beside the output that the reply counts. Some servers leave their models' reasoning out of it, and bill
+ * it as output all the same: xAI and Gemini's OpenAI endpoint, where only the total has it (docs.x.ai, "Reasoning";
+ * ai.google.dev/gemini-api/docs/openai). More reasoning than output says the same.
+ */
+function hiddenOutput(total: unknown, prompt: number, output: number, reasoning: number): number {
+  const told = countOf(total);
+  if (told !== undefined && told > prompt + output) return told - prompt - output;
+  return reasoning > output ? reasoning : 0;
 }
 
 /** Whether a reply may hold the call of a billed tool: most do not, and need no parsing. */
