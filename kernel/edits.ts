@@ -105,7 +105,7 @@ export class Edits {
       throw cause;
     }
   }
-  #patch({ op, pointer, value }: JsonPatch, plugin: PluginHandle): void {
+  #patch({ op, pointer, value, json }: JsonPatch, plugin: PluginHandle): void {
     const place = op === "add" ? pointer.slice(0, Math.max(0, pointer.lastIndexOf("/"))) : pointer;
     if (this.#find(place) === undefined) {
       throw new TokenmanError(
@@ -116,8 +116,10 @@ export class Edits {
     if (op === "remove")
       this.#add({ edit: { kind: "patch", op, pointer }, pointer, text: undefined, plugin });
     else {
-      const text = typeof value === "string" ? value : undefined;
-      this.#add({ edit: { kind: "raw", op, pointer, json: encode(value, pointer) }, pointer, text, plugin });
+      const known = json === undefined ? value : assertJson(json, pointer);
+      const text = typeof known === "string" ? known : undefined;
+      const edit = { kind: "raw", op, pointer, json: json ?? encode(value, pointer) } as const;
+      this.#add({ edit, pointer, text, plugin });
     }
   }
   rollback(count: number): void {
@@ -257,9 +259,9 @@ function decoded(node: JsonNode): string {
     return node.raw().slice(1, -1);
   }
 }
-function assertJson(text: string, pointer: string): void {
+function assertJson(text: string, pointer: string): unknown {
   try {
-    JSON.parse(text);
+    return JSON.parse(text);
   } catch (cause) {
     throw new TokenmanError(
       "TM_EDIT_IMPOSSIBLE",

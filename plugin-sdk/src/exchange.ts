@@ -33,6 +33,8 @@ export interface JsonPatch {
   readonly op: "add" | "replace" | "remove";
   readonly pointer: string;
   readonly value?: unknown;
+  /** In the place of `value`: its JSON source text, which goes out as it is. */
+  readonly json?: string;
 }
 
 /** How the client's credential is used with a candidate. */

@@ -11,6 +11,7 @@ import {
 } from "./marks.ts";
 import type { Conversation, Head } from "./memory.ts";
 import type { Fingerprint, PromptParts } from "./prompt.ts";
+import { isMoved } from "./tool-order.ts";
 
 /** Too many tokens to a byte for prose, and so a mark too few rather than a useless one: JSON's own bytes count, too. */
 const BYTES_PER_TOKEN = 4;
@@ -84,7 +85,7 @@ export function marksFor(
   const messages = place === undefined ? undefined : wanted;
   // A mark for an hour must not come after one for less.
   const head = longer(ofHead, messages);
-  const tool = head !== undefined && isLong(sizeOf(tools)) ? markableTool(tools) : -1;
+  const tool = head !== undefined && isLong(sizeOf(tools)) ? markableTool(parts) : -1;
   const systemBlock = head !== undefined && isLong(headBytes) ? markableSystem(system) : -1;
   const from = before !== undefined && before.from >= 0 ? before.from : (place?.message ?? -1);
   return {
@@ -123,13 +124,14 @@ function stepTo(turns: readonly JsonNode[], before: Conversation, place: Place):
   return found?.block === before.block && isOutOfSight(turns, found, place) ? [found] : [];
 }
 
-/** The edits that make the marks. `takesHour`: whether this provider knows the one-hour cache. */
+/** The edits that make the marks, but for one on a tool that goes to another place. `takesHour`: whether this provider knows the one-hour cache. */
 export function patchesFor(
   exchange: Exchange,
-  { system, turns }: PromptParts,
+  parts: PromptParts,
   marks: Marks,
   takesHour: boolean,
 ): JsonPatch[] {
+  const { system, turns } = parts;
   const stands = (pointer: string): boolean => !exchange.edited || exchange.stands(pointer);
   const patches: JsonPatch[] = [];
   const currentText = currentTexts(exchange);
@@ -145,7 +147,7 @@ export function patchesFor(
     patches.push({ op: "replace", pointer, value: [value] });
   };
   const { head, messages, from } = marks;
-  if (marks.tool >= 0) mark(`/tools/${marks.tool}`, head!);
+  if (marks.tool >= 0 && !isMoved(parts, marks.tool)) mark(`/tools/${marks.tool}`, head!);
   if (system?.kind === "string") {
     if (marks.system >= 0) asBlock("/system", system, head);
     else if (from >= 0 && markableSystem(system) >= 0) asBlock("/system", system, undefined);
@@ -167,7 +169,7 @@ export function patchesFor(
   return patches;
 }
 
-function markOf(lifetime: Lifetime, takesHour: boolean): object {
+export function markOf(lifetime: Lifetime, takesHour: boolean): object {
   return lifetime === "1h" && takesHour ? { type: "ephemeral", ttl: "1h" } : { type: "ephemeral" };
 }
 

@@ -27,6 +27,8 @@ export interface MeasuredTurn {
   readonly project: string;
   readonly session: string;
   readonly model: string;
+  /** Whose hints the cache had. */
+  readonly hints: "dedup" | "client" | "none";
   readonly result: HitResult;
   readonly inputTokens: number;
   readonly readTokens: number;
@@ -71,6 +73,7 @@ export class HitRates {
         project: turn.project,
         session: turn.session,
         model: turn.model,
+        hints: turn.hints,
         result: turn.result,
         input_tokens: turn.inputTokens,
         read_tokens: turn.readTokens,

@@ -12,6 +12,7 @@ import { Memory } from "./memory.ts";
 import { Outcomes } from "./outcomes.ts";
 import { dedupSchema } from "./schema.ts";
 import { Takers } from "./takers.ts";
+import { ToolOrders } from "./tool-order.ts";
 
 /** Gives the provider the hints its prompt cache needs, where the client gave none. `now`: replays have their own time. */
 export function dedupPlugin({ now = Date.now }: { readonly now?: () => number } = {}): Plugin {
@@ -31,6 +32,10 @@ export function dedupPlugin({ now = Date.now }: { readonly now?: () => number } 
         ctx.services.decisions === undefined ? "memory" : "memory with decisions",
         () => new Memory(decisions.book("dedup")),
       );
+      const orders = await ctx.keep(
+        ctx.services.decisions === undefined ? "tool orders" : "tool orders with decisions",
+        () => new ToolOrders(decisions.book("dedup")),
+      );
       const rates = await ctx.keep("hit rates", () => new HitRates());
       const outcomes = await ctx.keep("outcomes", () => new Outcomes());
       const takers = await ctx.keep("takers", () => new Takers());
@@ -43,7 +48,17 @@ export function dedupPlugin({ now = Date.now }: { readonly now?: () => number } 
         handle: ({ json, query }) => json(200, rates.report(query.get("session") ?? undefined)),
       });
       ctx.pipeline((config, hooks) => {
-        const hinter = new Hinter({ config, memory, outcomes, rates, takers, guard, log: ctx.log, now });
+        const hinter = new Hinter({
+          config,
+          memory,
+          orders,
+          outcomes,
+          rates,
+          takers,
+          guard,
+          log: ctx.log,
+          now,
+        });
         hooks.beforeUpstream.tap(hinter.beforeUpstream);
         hooks.lifecycle.for("attemptEnd").tap(hinter.attemptEnd);
         hooks.lifecycle.for("settled").tap(hinter.settled);

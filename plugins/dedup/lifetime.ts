@@ -9,8 +9,8 @@ export interface Gaps {
 
 export const NO_GAPS: Gaps = Object.freeze({ turns: 0, within5m: 0, within1h: 0 });
 
-const FIVE_MINUTES_MS = 300_000;
-const HOUR_MS = 3_600_000;
+export const FIVE_MINUTES_MS = 300_000;
+export const HOUR_MS = 3_600_000;
 
 /** Counts a gap; undefined is a request that did not begin as the one before: no cache could have helped it. */
 export function withGap({ turns, within5m, within1h }: Gaps, gapMs: number | undefined): Gaps {

@@ -33,13 +33,13 @@ export function markableSystem(system: JsonNode | undefined): number {
 }
 
 /** The last tool that can be marked; -1 where there is none. One that is loaded later must not be. */
-export function markableTool(tools: JsonNode | undefined): number {
-  return (
-    tools
-      ?.items()
-      .findLastIndex((tool) => tool.kind === "object" && tool.get("defer_loading")?.kind !== "true") ?? -1
+export function markableTool({ tools, order }: PromptParts): number {
+  const items = order?.tools ?? tools?.items() ?? [];
+  return items.findLastIndex(
+    (tool) => tool.kind === "object" && tool.pick(DEFERRED).get("defer_loading")?.kind !== "true",
   );
 }
+const DEFERRED: ReadonlySet<string> = new Set(["defer_loading"]);
 
 /** Whether the provider, looking back from `to`, would not find an entry that ends with `from`. */
 export function isOutOfSight(turns: readonly JsonNode[], from: Place, to: Place): boolean {

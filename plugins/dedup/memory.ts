@@ -1,6 +1,7 @@
 import type { DecisionBook } from "@tokenman/plugin-sdk";
 import type { Gaps } from "./lifetime.ts";
 import type { Fingerprint } from "./prompt.ts";
+import type { WatchedConversation } from "./watch.ts";
 
 /** What is known of a conversation from its last request that was answered. */
 export interface Conversation extends Fingerprint {
@@ -33,6 +34,7 @@ export class Memory {
   readonly #book: DecisionBook;
   readonly #heads = new Map<string, Head>();
   readonly #conversations = new Map<string, Conversation>();
+  readonly #watched = new Map<string, WatchedConversation>();
 
   constructor(book: DecisionBook) {
     this.#book = book;
@@ -43,6 +45,13 @@ export class Memory {
   }
   sawHead(key: string, head: Head): void {
     keep(this.#heads, key, head);
+  }
+  /** Of those with hints of the client's own. */
+  watched(key: string): WatchedConversation | undefined {
+    return this.#watched.get(key);
+  }
+  sawWatched(key: string, conversation: WatchedConversation): void {
+    keep(this.#watched, key, conversation);
   }
   /** A promise only where the disk must be asked. */
   conversation(key: string): Conversation | undefined | Promise<Conversation | undefined> {

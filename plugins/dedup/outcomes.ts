@@ -21,9 +21,14 @@ export type HintOutcome = (typeof OUTCOMES)[number];
 /** Counts them. */
 export class Outcomes {
   readonly #counts = new Map<HintOutcome, number>();
+  #reordered = 0;
 
   count(outcome: HintOutcome): void {
     this.#counts.set(outcome, (this.#counts.get(outcome) ?? 0) + 1);
+  }
+  /** A request's tools went out in another order than they came. */
+  reordered(): void {
+    this.#reordered++;
   }
   of(outcome: HintOutcome): number {
     return this.#counts.get(outcome) ?? 0;
@@ -37,6 +42,12 @@ export class Outcomes {
           type: "counter",
           help: "Requests by whether hints for the provider's prompt cache were added.",
           samples: OUTCOMES.map((outcome) => ({ labels: { outcome }, value: this.of(outcome) })),
+        }) +
+        renderMetric({
+          name: "tokenman_tools_reordered_total",
+          type: "counter",
+          help: "Requests whose tools went out in the order in which their session first sent them.",
+          samples: [{ labels: {}, value: this.#reordered }],
         }),
     };
   }

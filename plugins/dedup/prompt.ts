@@ -1,10 +1,15 @@
 import crypto from "node:crypto";
 import { type Exchange, type JsonNode, KnownBytes, textOf } from "@tokenman/plugin-sdk";
+import type { ToolOrder } from "./tool-order.ts";
 
 /** Where the parts of a request stand that a provider's prompt cache is about, in the order in which it reads them. */
 export interface PromptParts {
   readonly model: string;
   readonly tools: JsonNode | undefined;
+  /** The pointer to them. */
+  readonly toolsAt: string;
+  /** The order in which they are sent, where that is not the client's. */
+  readonly order: ToolOrder | undefined;
   readonly system: JsonNode | undefined;
   /** The list of messages, and what is in it. */
   readonly list: JsonNode;
@@ -38,9 +43,12 @@ export function partsOf(exchange: Exchange): PromptParts | undefined {
     const turns = list?.items();
     if (root === undefined || list === undefined || turns === undefined || turns.length === 0)
       return undefined;
+    const tools = root.get("tools");
     return {
       model: exchange.description?.model ?? "",
-      tools: root.get("tools") ?? root.get("functions"),
+      tools: tools ?? root.get("functions"),
+      toolsAt: tools === undefined ? "/functions" : "/tools",
+      order: undefined,
       system: root.get("system") ?? root.get("instructions") ?? leadingSystem(turns[0]),
       list,
       turns,
@@ -63,7 +71,7 @@ export function fingerprintOf(body: Buffer, parts: PromptParts, last: number): F
   const bytes = endOf(parts.turns[last]!) - parts.list.start;
   return {
     model: parts.model,
-    tools: hashOf(body, parts.tools),
+    tools: parts.order?.hash ?? hashOf(body, parts.tools),
     system: hashOf(body, parts.system),
     bytes,
     tail: tailOf(body, parts.list.start, bytes),
@@ -101,7 +109,7 @@ function tailOf(body: Buffer, start: number, bytes: number): string {
   return shortHash(body.subarray(start + Math.max(0, bytes - TAIL_BYTES), start + bytes));
 }
 
-function hashOf(body: Buffer, node: JsonNode | undefined): string {
+export function hashOf(body: Buffer, node: JsonNode | undefined): string {
   if (node === undefined) return "";
   const { start, end } = node;
   return hashes.of(body, start, end, () => shortHash(body.subarray(start, end)));

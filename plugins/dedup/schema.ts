@@ -18,6 +18,12 @@ export const dedupSchema = z
       .describe(
         "Whether the one-hour cache may be asked for where a session's pauses make it the cheaper one.",
       ),
+    stable_tools: z
+      .boolean()
+      .default(true)
+      .describe(
+        "Whether a session's tools are sent in the order in which they first came, where its client changes it from turn to turn.",
+      ),
     min_tokens: z
       .record(z.string().min(1), z.int().min(0))
       .default({})
