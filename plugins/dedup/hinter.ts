@@ -3,94 +3,27 @@ import {
   claimProviderCache,
   type Exchange,
   type JsonPatch,
-  type Logger,
-  mayTouch,
   type Provider,
-  requestBodies,
-  type SavingsGuard,
   type Slot,
   slot,
   speaks,
-  type Usage,
   type Verdict,
 } from "@tokenman/plugin-sdk";
-import { type Marks, markOf, marksFor, patchesFor } from "./anthropic.ts";
-import { type Break, type HitRates, inputOf, type MeasuredTurn, resultOf } from "./hit-rate.ts";
-import { FIVE_MINUTES_MS, HOUR_MS, NO_GAPS } from "./lifetime.ts";
-import { lastUserMessage } from "./marks.ts";
-import type { Conversation, Memory } from "./memory.ts";
-import { minimumOf } from "./minimums.ts";
-import { cacheKeyFor, isConversation } from "./openai.ts";
+import { markOf, patchesFor } from "./anthropic.ts";
+import { inputOf } from "./hit-rate.ts";
+import { Measurer, type MeasurerParts } from "./measurer.ts";
 import type { HintOutcome, Outcomes } from "./outcomes.ts";
-import {
-  continues,
-  conversationKey,
-  type Fingerprint,
-  fingerprintOf,
-  headKey,
-  type PromptParts,
-  partsOf,
-} from "./prompt.ts";
-import type { DedupConfig } from "./schema.ts";
+import { type Plan, Planner, type PlannerParts, type Vendor, Watched } from "./planner.ts";
 import { isVendor, type Takers } from "./takers.ts";
-import { isMoved, orderPatches, type ToolOrders } from "./tool-order.ts";
-import {
-  goesOn,
-  type WatchedConversation,
-  type WatchedTurn,
-  watchedConversation,
-  watchedTurn,
-} from "./watch.ts";
-
-/** No model caches less than 512 tokens, and nothing is gained by what follows for a short request. */
-const MIN_BYTES = 2_560;
-/** OpenAI caches nothing shorter. */
-const OPENAI_MIN_TOKENS = 1_024;
-
-type Vendor = "anthropic" | "openai";
-
-/** What is to be done about a request, worked out once for all of its attempts. */
-interface Plan {
-  readonly vendor: Vendor;
-  /** Why it gets no hints; undefined: it may get some. */
-  readonly why: HintOutcome | undefined;
-  readonly parts: PromptParts;
-  readonly marks: Marks | undefined;
-  readonly cacheKey: string | undefined;
-  readonly conversationKey: string;
-  readonly headKey: string;
-  readonly before: Conversation | undefined;
-  /** What will be known of the conversation once the request was answered. */
-  readonly after: Conversation;
-  /** What changed since the turn before, so that the provider cannot find it. */
-  readonly cause: Break | undefined;
-}
-
-/** A request with hints of the client's own: nothing is done about it, and what comes of them is measured. */
-interface Watch {
-  readonly model: string;
-  readonly conversationKey: string;
-  readonly turn: WatchedTurn;
-  readonly before: WatchedConversation | undefined;
-  readonly cause: Break | undefined;
-}
+import { isMoved, orderPatches } from "./tool-order.ts";
 
 const Planned: Slot<Plan | "nothing"> = slot<Plan | "nothing">("dedup.plan");
-const Watched: Slot<Watch> = slot<Watch>("dedup.watch");
 /** On attempts that went out with hints. */
 const Hinted: Slot<boolean> = slot<boolean>("dedup.hinted");
 
-export interface HinterParts {
-  readonly config: DedupConfig;
-  readonly memory: Memory;
-  readonly orders: ToolOrders;
+export interface HinterParts extends PlannerParts, MeasurerParts {
   readonly outcomes: Outcomes;
-  readonly rates: HitRates;
   readonly takers: Takers;
-  readonly guard: SavingsGuard | undefined;
-  readonly log: Logger;
-  /** Milliseconds since the epoch. */
-  readonly now?: () => number;
 }
 
 /**
@@ -99,10 +32,14 @@ export interface HinterParts {
  */
 export class Hinter {
   readonly #parts: HinterParts;
+  readonly #planner: Planner;
+  readonly #measurer: Measurer;
   readonly #keyProviders: ReadonlySet<string>;
 
   constructor(parts: HinterParts) {
     this.#parts = parts;
+    this.#planner = new Planner(parts);
+    this.#measurer = new Measurer(parts);
     this.#keyProviders = new Set(parts.config.prompt_cache_key_providers);
   }
 
@@ -115,7 +52,7 @@ export class Hinter {
     if (vendor === undefined || known === "nothing") return undefined;
     if (known !== undefined) this.#hint(exchange, attempt, known);
     else {
-      const plan = this.#plan(exchange, vendor);
+      const plan = this.#planner.plan(exchange, vendor);
       if (plan instanceof Promise)
         return exchange.wait(plan).then((found) => this.#begin(exchange, attempt, found));
       this.#begin(exchange, attempt, plan);
@@ -142,7 +79,7 @@ export class Hinter {
       ({ result }) => result?.kind === "reply" && result.status >= 200 && result.status < 300,
     );
     if (answered === undefined) return;
-    if (plan === "nothing") this.#sawWatched(exchange, watch!, answered);
+    if (plan === "nothing") this.#measurer.watched(exchange, watch!, answered);
     else this.#saw(exchange, plan, answered);
   };
 
@@ -155,21 +92,7 @@ export class Hinter {
     const unmarked = { message: -1, block: -1, from: before?.from ?? -1 };
     memory.sawConversation(plan.conversationKey, { ...after, ...(!isHinted && unmarked), tokens });
     if (marks !== undefined) memory.sawHead(plan.headKey, marks.nextHead);
-    this.#measure(exchange, plan, answered);
-  }
-
-  #sawWatched(
-    exchange: Exchange,
-    { model, conversationKey: key, turn, before, cause }: Watch,
-    answered: Attempt,
-  ): void {
-    const { usage } = answered;
-    if (usage?.source !== "provider") return;
-    this.#parts.memory.sawWatched(key, watchedConversation(turn, usage, before));
-    const isLate = before !== undefined && turn.at - before.at > before.livesMs;
-    const expected = before?.cachedTokens ?? 0;
-    const result = resultOf(usage, expected, cause ?? (isLate ? "expired" : undefined));
-    this.#add(exchange, usage, { model, hints: "client", result, expectedTokens: expected });
+    this.#measurer.planned(exchange, plan, answered, isHinted);
   }
 
   #begin(exchange: Exchange, attempt: Attempt, plan: Plan | HintOutcome): undefined {
@@ -180,122 +103,6 @@ export class Hinter {
     }
     exchange.set(Planned, "nothing");
     this.#parts.outcomes.count(plan);
-  }
-
-  /** What is to be done, or why nothing is. A promise only where the disk must be asked. */
-  #plan(exchange: Exchange, vendor: Vendor): Plan | HintOutcome | Promise<Plan | HintOutcome> {
-    const { body } = exchange.request;
-    if (body === undefined) return "unreadable";
-    if (body.length < MIN_BYTES) return "short";
-    // As a string of its own, in quotes: within a text the quotes would be escaped.
-    if (vendor === "anthropic" && requestBodies.includes(body, '"cache_control"')) {
-      this.#watch(exchange, body);
-      return "client";
-    }
-    const { config, guard, orders } = this.#parts;
-    const touch = mayTouch(guard, exchange, "dedup", "hint");
-    if (vendor === "anthropic" && touch === "none") return "untouched";
-    if (vendor === "openai" && !isConversation(exchange, body))
-      return touch === "new" ? "first" : "untouched";
-    const parts = partsOf(exchange);
-    const last =
-      parts === undefined ? -1 : vendor === "openai" ? parts.turns.length - 1 : lastUserMessage(parts.turns);
-    if (parts === undefined || last < 0) return "unreadable";
-    const order =
-      touch === "none" || !config.stable_tools
-        ? undefined
-        : orders.of(exchange, body, parts, touch === "new");
-    return after(order, (found) => {
-      // A session that has cost more than it saved gets no more hints; its tools stay in their order.
-      if (touch !== "new" && vendor === "anthropic" && found === undefined) return "untouched";
-      return this.#ordered(exchange, body, {
-        vendor,
-        parts: found === undefined ? parts : { ...parts, order: found },
-        last,
-        isUntouched: touch !== "new",
-      });
-    });
-  }
-
-  #ordered(
-    exchange: Exchange,
-    body: Buffer,
-    {
-      vendor,
-      parts,
-      last,
-      isUntouched,
-    }: Pick<Plan, "vendor" | "parts"> & { readonly last: number; readonly isUntouched: boolean },
-  ): Plan | Promise<Plan> {
-    const key = vendor === "openai" ? cacheKeyFor(exchange) : undefined;
-    const why: HintOutcome | undefined = isUntouched ? "untouched" : key === "" ? "client" : undefined;
-    const print = fingerprintOf(body, parts, last);
-    const conversation = conversationKey(exchange, body, parts);
-    return after(this.#parts.memory.conversation(conversation), (before) =>
-      this.#planned(exchange, body, {
-        vendor,
-        why,
-        parts,
-        last,
-        print,
-        key: conversation,
-        cacheKey: key,
-        before,
-      }),
-    );
-  }
-
-  #watch(exchange: Exchange, body: Buffer): void {
-    const parts = partsOf(exchange);
-    const last = parts === undefined ? -1 : lastUserMessage(parts.turns);
-    if (parts === undefined || last < 0) return;
-    const { memory, now = Date.now } = this.#parts;
-    const key = conversationKey(exchange, body, parts);
-    const turn = watchedTurn(exchange, body, parts, last, now());
-    const before = memory.watched(key);
-    const cause = before === undefined ? undefined : causeOf(before, turn, goesOn(exchange, before));
-    exchange.set(Watched, { model: parts.model, conversationKey: key, turn, before, cause });
-  }
-
-  #planned(
-    exchange: Exchange,
-    body: Buffer,
-    {
-      vendor,
-      why,
-      parts,
-      last,
-      print,
-      key,
-      cacheKey,
-      before,
-    }: Pick<Plan, "vendor" | "why" | "parts" | "cacheKey" | "before"> & {
-      readonly last: number;
-      readonly print: Fingerprint;
-      readonly key: string;
-    },
-  ): Plan {
-    const { config, memory, now = Date.now } = this.#parts;
-    const at = now();
-    const head = headKey(exchange, print);
-    const grew = before !== undefined && continues(body, parts, before);
-    const cause = before === undefined ? undefined : causeOf(before, print, grew);
-    const marks =
-      vendor === "openai" || why !== undefined
-        ? undefined
-        : marksFor(
-            parts,
-            { print, last, before, repeats: grew && cause === undefined, head: memory.head(head) },
-            {
-              repeatMs: config.ttl_seconds * 1_000,
-              mayTakeHour: config.one_hour,
-              minTokens: minimumOf(parts.model, config.min_tokens),
-            },
-            at,
-          );
-    const next = marks?.conversation ?? { ...print, ...UNMARKED, at };
-    const keys = { cacheKey, conversationKey: key, headKey: head };
-    return { vendor, why, parts, marks, ...keys, before, after: next, cause };
   }
 
   #hint(exchange: Exchange, attempt: Attempt, plan: Plan): void {
@@ -336,49 +143,6 @@ export class Hinter {
     if (cacheKey !== undefined) hints.push({ op: "add", pointer: "/prompt_cache_key", value: cacheKey });
     return hints;
   }
-
-  #measure(
-    exchange: Exchange,
-    { vendor, why, before, after: now, cause, marks, parts }: Plan,
-    answered: Attempt,
-  ): void {
-    const { usage } = answered;
-    if (usage?.source !== "provider") return;
-    const wasCached =
-      before !== undefined &&
-      (vendor === "openai" ? before.tokens >= OPENAI_MIN_TOKENS : before.message >= 0);
-    const expected = wasCached ? before.tokens : 0;
-    const livesMs = marks?.messages === "1h" ? HOUR_MS : FIVE_MINUTES_MS;
-    const isLate = before !== undefined && now.at - before.at > livesMs;
-    const result = resultOf(usage, expected, cause ?? (isLate ? "expired" : undefined));
-    const hints = answered.get(Hinted) === true ? "dedup" : why === "client" ? "client" : "none";
-    this.#add(exchange, usage, { model: parts.model, hints, result, expectedTokens: expected });
-  }
-
-  #add(
-    exchange: Exchange,
-    usage: Usage,
-    found: Pick<MeasuredTurn, "model" | "hints" | "result" | "expectedTokens">,
-  ): void {
-    const turn: MeasuredTurn = {
-      exchangeId: exchange.id,
-      at: exchange.startedAt,
-      project: exchange.project,
-      session: exchange.session,
-      ...found,
-      inputTokens: inputOf(usage),
-      readTokens: usage.cacheReadTokens,
-      writtenTokens: usage.cacheWrite5mTokens + usage.cacheWrite1hTokens,
-    };
-    this.#parts.rates.add(turn);
-    if (turn.result !== "hit" && turn.result !== "first")
-      this.#parts.log.debug(turn, `the provider's prompt cache had little of this turn: ${turn.result}`);
-  }
-}
-
-/** At once where the value is there. */
-function after<T, R>(value: T | Promise<T>, go: (value: T) => R | Promise<R>): R | Promise<R> {
-  return value instanceof Promise ? value.then(go) : go(value);
 }
 
 const VENDORS: ReadonlyMap<string, Vendor> = new Map([
@@ -386,14 +150,3 @@ const VENDORS: ReadonlyMap<string, Vendor> = new Map([
   ["openai-chat", "openai"],
   ["openai-responses", "openai"],
 ]);
-const UNMARKED = { gaps: NO_GAPS, from: -1, message: -1, block: -1, tokens: 0 };
-
-type Printed = Pick<Fingerprint, "model" | "tools" | "system">;
-
-/** What comes first in the provider's reading spoils all that follows. */
-function causeOf(before: Printed, print: Printed, grew: boolean): Break | undefined {
-  if (before.model !== print.model) return "model";
-  if (before.tools !== print.tools) return "tools";
-  if (before.system !== print.system) return "system";
-  return grew ? undefined : "history";
-}

@@ -66,7 +66,7 @@ export class ToolOrders {
     const items = tools?.items();
     if (tools === undefined || items === undefined || items.length < 2 || items.length > MAX_TOOLS)
       return undefined;
-    const session = `${exchange.credentialHash} ${exchange.session.slice(0, MAX_SESSION)}`;
+    const session = exchange.session.slice(0, MAX_SESSION);
     const known = this.#sessions.get(session);
     if (known !== undefined) return this.#ordered(session, known, { body, tools, items }, decides);
     const found = this.#book.find(keyOf(session));

@@ -25,6 +25,12 @@ export interface WatchedConversation extends WatchedTurn {
   readonly livesMs: number;
 }
 
+/** Tells conversations apart by their first texts: the message that these are in is another one with a mark. */
+export function watchedKey(exchange: Exchange): string {
+  const first = exchange.spans.find(({ message }) => message >= 0);
+  return `${exchange.session} ${first === undefined ? "" : exchange.segmentOf(first).hash}`;
+}
+
 /** `last` is the index of the user's last message. */
 export function watchedTurn(
   exchange: Exchange,

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import crypto from "node:crypto";
 import type { CacheTtl, Prompt } from "./prompt.ts";
 import { promptTokens } from "./prompt.ts";
 import { type CachePlan, type PromptCache, uncached } from "./prompt-cache.ts";
@@ -60,7 +60,7 @@ function prefixesOf(
 ): { keys: string[]; sums: number[] } {
   const keys: string[] = [];
   const sums: number[] = [];
-  let key = createHash("sha256").update(`anthropic\0${scope}\0${model}`).digest("base64url");
+  let key = crypto.hash("sha256", `anthropic\0${scope}\0${model}`, "base64url");
   let sum = 0;
   let inMessages = false;
   for (const { place, content, tokens } of blocks) {
@@ -68,7 +68,7 @@ function prefixesOf(
       inMessages = true;
       key += messageScope;
     }
-    key = createHash("sha256").update(`${key}\0${place}\0`).update(content).digest("base64url");
+    key = crypto.hash("sha256", `${key}\0${place}\0${content}`, "base64url");
     sum += tokens;
     keys.push(key);
     sums.push(sum);

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import crypto from "node:crypto";
 import { type Prompt, promptTokens } from "./prompt.ts";
 import { type CachePlan, type PromptCache, uncached } from "./prompt-cache.ts";
 import { bytesOf } from "./tokens.ts";
@@ -40,14 +40,17 @@ export function planOpenAi(
   };
 }
 
-/** A key for each prefix of 1,024, 1,152, 1,280 … tokens, of all that stands before that token. */
+/**
+ * A key for each prefix of 1,024, 1,152, 1,280 … tokens, of all that stands before that token: a hash of the key before and
+ * of what has come since.
+ */
 function boundaryKeys({ model, blocks, bytesPerToken }: Prompt, scope: string): string[] {
-  const hash = createHash("sha256").update(`openai\0${scope}\0${model}`);
   const keys: string[] = [];
+  let since: Buffer[] = [Buffer.from(`openai\0${scope}\0${model}`)];
   let begin = 0;
   let next = FIRST_TOKENS;
   for (const { place, content, tokens, extraTokens } of blocks) {
-    hash.update(`\0${place}\0`);
+    since.push(Buffer.from(`\0${place}\0`));
     const bytes = Buffer.from(content);
     let done = 0;
     for (; next <= begin + tokens; next += STEP_TOKENS) {
@@ -55,11 +58,13 @@ function boundaryKeys({ model, blocks, bytesPerToken }: Prompt, scope: string): 
         bytes.length,
         Math.max(done, bytesOf(next - begin - extraTokens, bytesPerToken)),
       );
-      hash.update(bytes.subarray(done, until));
+      since.push(bytes.subarray(done, until));
       done = until;
-      keys.push(hash.copy().digest("base64url"));
+      const key = crypto.hash("sha256", Buffer.concat(since), "base64url");
+      keys.push(key);
+      since = [Buffer.from(key)];
     }
-    hash.update(bytes.subarray(done));
+    since.push(bytes.subarray(done));
     begin += tokens;
   }
   return keys;

@@ -14,7 +14,7 @@ import { readSession } from "./session.ts";
 import { table } from "./table.ts";
 
 const DIALECTS: readonly ReplayDialect[] = ["anthropic-messages", "openai-chat", "openai-responses"];
-/** Rows are measured side by side, each in a process of its own: it stops the clocks of its process. */
+/** Rows are measured side by side, in processes of their own: a row stops the clocks of its process. */
 const SIDE_BY_SIDE = 2;
 
 interface Job {
@@ -41,7 +41,7 @@ async function main(): Promise<void> {
     },
   });
   if (values.job) {
-    await work();
+    work();
     return;
   }
   if (positionals.length === 0)
@@ -78,44 +78,74 @@ async function inOrder(jobs: readonly Job[]): Promise<Measured[]> {
   const results: Measured[] = [];
   let next = 0;
   const worker = async (): Promise<void> => {
+    using measurer = new Measurer();
     for (let index = next++; index < jobs.length; index = next++) {
       const job = jobs[index]!;
-      results[index] = { row: job.row, result: await apart(job) };
+      results[index] = {
+        row: job.row,
+        result: await (isSettled(job.row) ? measurer.measure(job) : apart(job)),
+      };
     }
   };
   await Promise.all(Array.from({ length: SIDE_BY_SIDE }, worker));
   return results;
 }
 
-/** Measures in a process of its own. Rejects where that fails, with what it said. */
-function apart(job: Job): Promise<RowResult> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [import.meta.filename, "--job"], {
-      stdio: ["pipe", "pipe", "pipe"],
-    });
-    let said = "";
-    let failed = "";
-    child.stdout.on("data", (chunk: Buffer) => {
-      said += chunk.toString("utf8");
-    });
-    child.stderr.on("data", (chunk: Buffer) => {
-      failed += chunk.toString("utf8");
-    });
-    child.on("error", reject);
-    child.on("close", (code) => {
-      if (code === 0) resolve(JSON.parse(said) as RowResult);
-      else reject(new Error(`${job.row.dialect}, ${job.row.name}: ${failed.trim().slice(0, 2_000)}`));
-    });
-    child.stdin.end(JSON.stringify(job));
-  });
+/**
+ * Whether nothing in a row is made beside the session's own requests. When a summary is ready depends on how warm its
+ * process is, so these rows get a new one each.
+ */
+function isSettled({ way }: Row): boolean {
+  return (
+    way === "direct" || "window" in way || !/\[compression\.summarization\]\nenabled = true/.test(way.config)
+  );
 }
 
-async function work(): Promise<void> {
-  let text = "";
-  for await (const chunk of process.stdin) text += String(chunk);
-  const { file, row, bytesPerToken: perToken, checks } = JSON.parse(text) as Job;
-  const result = await measure(readSession(file), row, { bytesPerToken: perToken, checks });
-  process.stdout.write(JSON.stringify(result), () => process.exit(0));
+async function apart(job: Job): Promise<RowResult> {
+  using measurer = new Measurer();
+  return await measurer.measure(job);
+}
+
+/** A process that measures one row after another. */
+class Measurer {
+  readonly #child = spawn(process.execPath, [import.meta.filename, "--job"], {
+    stdio: ["ignore", "ignore", "pipe", "ipc"],
+  });
+  #failed = "";
+
+  constructor() {
+    this.#child.stderr!.on("data", (chunk: Buffer) => {
+      this.#failed = (this.#failed + chunk.toString("utf8")).slice(-2_000);
+    });
+  }
+  /** Rejects where it fails, with what the process said. */
+  measure(job: Job): Promise<RowResult> {
+    const child = this.#child;
+    return new Promise((resolve, reject) => {
+      const ended = (): void =>
+        reject(new Error(`${job.row.dialect}, ${job.row.name}: ${this.#failed.trim()}`));
+      child.once("error", reject);
+      child.once("close", ended);
+      child.once("message", (result) => {
+        child.removeListener("error", reject).removeListener("close", ended);
+        resolve(result as RowResult);
+      });
+      child.send(job);
+    });
+  }
+  [Symbol.dispose](): void {
+    this.#child.kill();
+  }
+}
+
+/** Each job in turn, as it is told; a failure ends the process. */
+function work(): void {
+  const sessions = new Map<string, ReturnType<typeof readSession>>();
+  process.on("message", async ({ file, row, bytesPerToken: perToken, checks }: Job) => {
+    const turns = sessions.get(file) ?? readSession(file);
+    sessions.set(file, turns);
+    process.send!(await measure(turns, row, { bytesPerToken: perToken, checks }));
+  });
 }
 
 const HEAD = [

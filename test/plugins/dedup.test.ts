@@ -561,6 +561,113 @@ describe("what comes of it", () => {
   });
 });
 
+describe("what comes of a client's own hints", () => {
+  it("is measured from the usage, with the cause, wherever its marks move, and nothing is changed", async () => {
+    const track = definePlugin({
+      name: "track",
+      version: "1.0.0",
+      apiVersion: 1,
+      setup: (ctx) =>
+        ctx.pipeline((_config, hooks) => hooks.request.tap((exchange) => exchange.trackUsage())),
+    });
+    const clock = { ms: Date.UTC(2026, 10, 24) };
+    await using upstream = await recordingUpstream();
+    await using tokenman = await startTokenman({
+      plugins: [track, dedupPlugin({ now: () => clock.ms })],
+      config: `${providersAt(upstream.url)}\n`,
+    });
+    const mark = { cache_control: { type: "ephemeral" } };
+    /** As clients do it: the newest message is a block with a mark, those before are texts again. */
+    const hinted = (turns: number, more: object = {}, old = "a"): object => {
+      const { messages, ...rest } = plain(turns, old) as { messages: { role: string; content: string }[] };
+      const [last] = messages.slice(-1);
+      const marked = { role: "user", content: [{ type: "text", text: last!.content, ...mark }] };
+      const system = [{ type: "text", text: long("system"), ...mark }];
+      return { ...rest, system, messages: [...messages.slice(0, -1), marked], ...more };
+    };
+    const send = async (
+      body: object,
+      read: number,
+      written: number,
+      { afterMs = MINUTE, oauth = false, hour = false } = {},
+    ): Promise<void> => {
+      clock.ms += afterMs;
+      const cacheCreation = {
+        ephemeral_5m_input_tokens: hour ? 0 : written,
+        ephemeral_1h_input_tokens: hour ? written : 0,
+      };
+      const said = {
+        type: "message",
+        model: "claude-test",
+        usage: {
+          input_tokens: 10,
+          cache_read_input_tokens: read,
+          cache_creation_input_tokens: written,
+          cache_creation: cacheCreation,
+          output_tokens: 1,
+        },
+        stop_reason: "end_turn",
+      };
+      const headers = ["content-type", "application/json"];
+      upstream.next((connection) => connection.reply({ status: 200, headers, body: JSON.stringify(said) }));
+      const bytes = JSON.stringify(body);
+      const reply = await fetch(`${tokenman.proxy}/v1/messages`, {
+        method: "POST",
+        headers: {
+          "content-type": "application/json",
+          "x-claude-code-session-id": "s",
+          ...(oauth
+            ? { authorization: "Bearer sk-ant-oat01-x", "anthropic-beta": "oauth-2025-04-20" }
+            : { "x-api-key": "sk-ant-api03-test" }),
+        },
+        body: bytes,
+      });
+      await reply.arrayBuffer();
+      assert.equal(String(upstream.requests.at(-1)!.body), bytes);
+    };
+    await send(hinted(1), 0, 1_000);
+    await send(hinted(2), 1_000, 500);
+    await send(hinted(3), 1_500, 500, { oauth: true });
+    await send(hinted(4), 0, 2_500, { afterMs: 6 * MINUTE });
+    await send(hinted(5), 0, 3_000);
+    await send(hinted(6, { model: "claude-other" }), 0, 3_500);
+    await send(hinted(7, { model: "claude-other", tools: [{ name: "t", input_schema: {} }] }), 0, 4_000);
+    const tools = [{ name: "t", input_schema: {} }];
+    const system = [{ type: "text", text: long("another"), ...mark }];
+    await send(hinted(8, { model: "claude-other", tools, system }), 0, 4_500, { hour: true });
+    const changed = hinted(9, { model: "claude-other", tools, system }) as {
+      messages: { content: unknown }[];
+    };
+    changed.messages[2]!.content = "rewritten";
+    await send(changed, 0, 5_000, { hour: true });
+    // An hour's entries outlive six minutes: then it is the provider that had it no more.
+    changed.messages.push(
+      { role: "assistant", content: "x" } as never,
+      { role: "user", content: [{ type: "text", text: "y", ...mark }] } as never,
+    );
+    await send(changed, 0, 5_500, { afterMs: 6 * MINUTE, hour: true });
+    const report = (await (await fetch(`${tokenman.dashboard}/api/prompt-cache?session=s`)).json()) as {
+      turns: { result: string; hints: string; expected_tokens: number }[];
+    };
+    assert.deepEqual(report.turns.map(({ result }) => result).reverse(), [
+      "first",
+      "hit",
+      "hit",
+      "expired",
+      "provider",
+      "model",
+      "tools",
+      "system",
+      "history",
+      "provider",
+    ]);
+    assert.ok(report.turns.every(({ hints }) => hints === "client"));
+    assert.equal(report.turns.at(-3)?.expected_tokens, 1_500);
+    const metrics = await (await fetch(`${tokenman.dashboard}/metrics`)).text();
+    assert.match(metrics, /tokenman_cache_hints_total\{outcome="client"\} 10/);
+  });
+});
+
 describe("odd requests", () => {
   it("pass untouched, and never are a failure", async () => {
     await using made = await start();
