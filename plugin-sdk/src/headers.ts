@@ -79,13 +79,27 @@ export function withHeader(headers: RawHeaders, name: string, value: string): st
  */
 export function withoutHeaders(headers: RawHeaders, names: ReadonlySet<string>): RawHeaders {
   if (names.size === 0) return headers;
+  const lengths = lengthsOf(names);
   let kept: string[] | undefined;
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const name = headers[i]!;
-    if (names.has(name.toLowerCase())) kept ??= headers.slice(0, i);
+    if (((lengths >>> (name.length & 31)) & 1) === 1 && names.has(name.toLowerCase()))
+      kept ??= headers.slice(0, i);
     else kept?.push(name, headers[i + 1]!);
   }
   return kept ?? headers;
+}
+
+const knownLengths = new WeakMap<ReadonlySet<string>, { readonly size: number; readonly lengths: number }>();
+
+/** A bit for each length (modulo 32) that a name has: most headers are passed by without a copy in lower case. */
+function lengthsOf(names: ReadonlySet<string>): number {
+  const known = knownLengths.get(names);
+  if (known !== undefined && known.size === names.size) return known.lengths;
+  let lengths = 0;
+  for (const name of names) lengths |= 1 << (name.length & 31);
+  knownLengths.set(names, { size: names.size, lengths });
+  return lengths;
 }
 
 /** Whether `name` (any case) is a field that ends at this hop, whatever `Connection` says. */
