@@ -40,6 +40,8 @@ export default definePlugin({
   extraSections: { metrics: metricsSchema },
   provides: [Ledger, Decisions],
   stage: "ingress",
+  // A new version of the schema may have to go through all rows once: two seconds a million on a slow disk.
+  timeouts: { setupMs: 120_000 },
   commands: ledgerCommands,
   async setup(ctx) {
     const { synchronous, body_retention_days: bodyDays } = ctx.config;
