@@ -1,17 +1,13 @@
 import type { BudgetWindow } from "@tokenman/plugin-sdk";
 import { Outputs } from "./outputs.ts";
 
-/** What this process knows of a window. The ledger has the truth; this says which part of it is still open. */
-interface Tally {
-  readonly window: BudgetWindow;
-  /** Nano-dollars spent and reserved, as the ledger said last. */
-  used: number;
-  /** The part of it that requests under way have reserved. */
-  reserved: number;
-  /** The highest percentage at which an alert was raised. */
-  alerted: number;
-  refused: boolean;
-}
+/** Bounds in the place of counts may hold this share of a limit, while no more than this share of it is used at all. */
+const BOUNDS_SHARE = 0.1;
+const FAR_SHARE = 0.5;
+
+const MAX_SAID = 1_000;
+/** A window that is over stays known for as long as an exchange may last. */
+const LINGER_MS = 86_400_000;
 
 /** A settlement that the ledger could not take yet. */
 export interface Unsettled {
@@ -21,9 +17,104 @@ export interface Unsettled {
   done(): void;
 }
 
-const MAX_SAID = 1_000;
-/** A window that is over stays known for as long as an exchange may last. */
-const LINGER_MS = 86_400_000;
+/** What this process knows of a window. The ledger has the truth; this says which part of it is still open. */
+export class Tally {
+  window: BudgetWindow;
+  /** Nano-dollars spent and reserved, as the ledger said last; undefined before it has said anything. */
+  #used: number | undefined;
+  /** The part of it that requests under way have reserved. */
+  #reserved = 0;
+  /** What is being asked for, and is not in it yet. */
+  #asked = 0;
+  /** The part of reserved and asked for that is bounds in the place of counts. */
+  #bounds = 0;
+  /** The highest percentage at which an alert was raised. */
+  #alerted = 0;
+  #isRefusing = false;
+
+  constructor(window: BudgetWindow) {
+    this.window = window;
+  }
+
+  get reserved(): number {
+    return this.#reserved;
+  }
+  get spent(): number {
+    return Math.max(0, (this.#used ?? 0) - this.#reserved);
+  }
+  /**
+   * Whether the window's limit is so far away that a request may hold a bound of what it costs. So few of them may, that
+   * what they hold too much keeps nobody out before nine tenths of the limit are used.
+   */
+  hasRoomForBound(nanoUsd: number): boolean {
+    const { limitNanoUsd } = this.window;
+    return (
+      this.#used !== undefined &&
+      this.#used + this.#asked + nanoUsd <= limitNanoUsd * FAR_SHARE &&
+      this.#bounds + nanoUsd <= limitNanoUsd * BOUNDS_SHARE
+    );
+  }
+
+  asks(nanoUsd: number, isBound: boolean): void {
+    this.#asked += nanoUsd;
+    if (isBound) this.#bounds += nanoUsd;
+  }
+  /** It was not granted, or nobody knows. */
+  failed(nanoUsd: number, isBound: boolean): void {
+    this.#asked -= nanoUsd;
+    if (isBound) this.#bounds -= nanoUsd;
+  }
+  /** A reservation came through; `used` is what the ledger has with it. Returns as {@link settled}. */
+  granted(nanoUsd: number, used: number, thresholds: readonly number[]): number | undefined {
+    this.#asked -= nanoUsd;
+    // What was passed before this process saw the window was told by the one that saw it pass.
+    if (this.#used === undefined) this.#known(used - nanoUsd, thresholds);
+    this.#reserved += nanoUsd;
+    this.#used = used;
+    return this.#passed(thresholds);
+  }
+  /** A reservation is settled. Returns the threshold (a percentage) that is passed by it, once. */
+  settled(
+    nanoUsd: number,
+    spent: number,
+    isBound: boolean,
+    thresholds: readonly number[],
+  ): number | undefined {
+    if (isBound) this.#bounds -= nanoUsd;
+    this.#reserved = Math.max(0, this.#reserved - nanoUsd);
+    this.#used = Math.max(0, (this.#used ?? 0) + spent - nanoUsd);
+    return this.#passed(thresholds);
+  }
+  /** The ledger could not take a settlement: the reservation stands. */
+  reopened(nanoUsd: number, spent: number, isBound: boolean): void {
+    if (isBound) this.#bounds += nanoUsd;
+    this.#reserved += nanoUsd;
+    this.#used = (this.#used ?? 0) + nanoUsd - spent;
+  }
+  /** Whether this is the first refusal of what was no bound. */
+  refused(used: number, isBound: boolean, thresholds: readonly number[]): boolean {
+    if (this.#used === undefined) this.#known(used, thresholds);
+    this.#used = used;
+    if (isBound) return false;
+    const first = !this.#isRefusing;
+    this.#isRefusing = true;
+    return first;
+  }
+
+  #known(used: number, thresholds: readonly number[]): void {
+    this.#used = used;
+    this.#passed(thresholds);
+  }
+  /** The highest threshold that the spent part has newly passed. */
+  #passed(thresholds: readonly number[]): number | undefined {
+    const percent = (100 * ((this.#used ?? 0) - this.#reserved)) / this.window.limitNanoUsd;
+    let highest = 0;
+    for (const threshold of thresholds) if (threshold > highest && percent >= threshold) highest = threshold;
+    if (highest <= this.#alerted) return undefined;
+    this.#alerted = highest;
+    return highest;
+  }
+}
 
 /** What outlives a reload: open reservations, raised alerts, learned outputs. */
 export class Books {
@@ -39,45 +130,19 @@ export class Books {
     return true;
   }
 
-  /** A reservation of `nanoUsd` came through; `used` is what the ledger has of the window with it. */
-  reserved(
-    window: BudgetWindow,
-    nanoUsd: number,
-    used: number,
-    thresholds: readonly number[],
-  ): number | undefined {
-    const tally = this.#tally(window, used - nanoUsd, thresholds);
-    tally.reserved += nanoUsd;
-    tally.used = used;
-    return passed(tally, window, thresholds);
-  }
-  /** A reservation was settled. Returns the threshold (a percentage) that is passed by it, once. */
-  settled(
-    window: BudgetWindow,
-    nanoUsd: number,
-    spent: number,
-    thresholds: readonly number[],
-  ): number | undefined {
-    const tally = this.#tallies.get(keyOf(window));
-    if (tally === undefined) return undefined;
-    tally.reserved = Math.max(0, tally.reserved - nanoUsd);
-    tally.used = Math.max(0, tally.used + spent - nanoUsd);
-    return passed(tally, window, thresholds);
-  }
-  /** Whether this is the first refusal of the window. */
-  refused(window: BudgetWindow, used: number, thresholds: readonly number[]): boolean {
-    const tally = this.#tally(window, used, thresholds);
-    tally.used = used;
-    const first = !tally.refused;
-    tally.refused = true;
-    return first;
+  /** What is known of a window; its limit is from now on the one that it has here. */
+  tally(window: BudgetWindow): Tally {
+    const key = keyOf(window);
+    let tally = this.#tallies.get(key);
+    if (tally === undefined) {
+      this.#forget(window.from);
+      tally = new Tally(window);
+      this.#tallies.set(key, tally);
+    } else tally.window = window;
+    return tally;
   }
   reservedIn(window: BudgetWindow): number {
     return this.#tallies.get(keyOf(window))?.reserved ?? 0;
-  }
-  spentIn(window: BudgetWindow): number {
-    const { used = 0, reserved = 0 } = this.#tallies.get(keyOf(window)) ?? {};
-    return Math.max(0, used - reserved);
   }
   /** Windows that hold at a time. */
   current(at: number): BudgetWindow[] {
@@ -86,38 +151,10 @@ export class Books {
       .filter(({ from, to }) => at >= from && at < to);
   }
 
-  #tally(window: BudgetWindow, usedBefore: number, thresholds: readonly number[]): Tally {
-    const key = keyOf(window);
-    let tally = this.#tallies.get(key);
-    if (tally === undefined) {
-      this.#forget(window.from);
-      tally = { window, used: usedBefore, reserved: 0, alerted: 0, refused: false };
-      // What was passed before this process saw the window was told by the one that saw it pass.
-      passed(tally, window, thresholds);
-      this.#tallies.set(key, tally);
-    } else if (tally.window.limitNanoUsd !== window.limitNanoUsd && Number.isFinite(window.limitNanoUsd)) {
-      tally = { ...tally, window };
-      this.#tallies.set(key, tally);
-    }
-    return tally;
-  }
   #forget(now: number): void {
     for (const [key, { window, reserved }] of this.#tallies)
       if (reserved === 0 && window.to < now - LINGER_MS) this.#tallies.delete(key);
   }
-}
-
-/** The highest threshold that the spent part has newly passed. */
-function passed(
-  tally: Tally,
-  { limitNanoUsd }: BudgetWindow,
-  thresholds: readonly number[],
-): number | undefined {
-  const percent = (100 * (tally.used - tally.reserved)) / limitNanoUsd;
-  const highest = Math.max(0, ...thresholds.filter((threshold) => percent >= threshold && threshold > 0));
-  if (highest <= tally.alerted) return undefined;
-  tally.alerted = highest;
-  return highest;
 }
 
 export function keyOf({ scope, period, from }: BudgetWindow): string {

@@ -25,9 +25,15 @@ export function isFree({ result, status, failedFirst }: Attempt): boolean {
 
 /**
  * What an attempt that has ended cost, in nano-dollars: the bill, as the ledger has it; else the provider's usage at the
- * known price; else `expected`, what was estimated before, for one that was sent and never billed.
+ * known price; else `expected`, what was estimated before, for one that was sent and never billed. Undefined where that
+ * would be the answer, and it is not known.
  */
-export function costOf(exchange: Exchange, attempt: Attempt, pricing: Pricing, expected: number): number {
+export function costOf(
+  exchange: Exchange,
+  attempt: Attempt,
+  pricing: Pricing,
+  expected: number | undefined,
+): number | undefined {
   const bill = attempt.get(AttemptBill);
   if (bill?.cost !== undefined) return bill.cost.total;
   if (isFree(attempt)) return 0;
@@ -37,7 +43,8 @@ export function costOf(exchange: Exchange, attempt: Attempt, pricing: Pricing, e
   const price = pricing.price(queryOf(exchange, attempt), usage);
   if (!price.priced) return expected;
   // A reply that broke off was still being generated when its usage was told.
-  return usage.complete ? price.cost.total : Math.max(price.cost.total, expected);
+  if (usage.complete) return price.cost.total;
+  return expected === undefined ? undefined : Math.max(price.cost.total, expected);
 }
 
 export function queryOf(exchange: Exchange, { candidate, provider, startedAt }: Attempt): PriceQuery {

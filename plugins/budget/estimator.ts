@@ -13,14 +13,18 @@ export interface TokenGuess {
   readonly input: number;
   readonly output: number;
   readonly maxOutput: number;
+  /** `input` is not counted: it is more than there can be. */
+  readonly isBound: boolean;
 }
 
 /** Nano-dollars, whole. */
 export interface CostEstimate {
   /** What is reserved. */
   readonly held: number;
-  /** What it will most likely be: stands in for a bill that never came. */
-  readonly expected: number;
+  /** It is more than it can cost at all: the input was not counted. */
+  readonly isBound: boolean;
+  /** What it will most likely be: stands in for a bill that never came. Undefined where nobody has counted yet. */
+  readonly expected: number | undefined;
 }
 
 export interface EstimatorParts {
@@ -38,21 +42,22 @@ export class Estimator {
     this.#parts = parts;
   }
 
+  /**
+   * Without counting: as {@link guess} where the request is short or nobody counts, else a bound. A token stands for a
+   * byte at least.
+   */
+  quick(exchange: Exchange, model: string): TokenGuess {
+    const bytes = bytesOf(exchange);
+    const isBound = bytes > SHORT_BYTES && this.#parts.tokenizer !== undefined;
+    return this.#guess(exchange, model, isBound ? bytes : Math.ceil(bytes / BYTES_PER_TOKEN), isBound);
+  }
+  /** Counts what is long. Never rejects. */
   async guess(exchange: Exchange, model: string): Promise<TokenGuess> {
-    const { tokenizer, outputs, config } = this.#parts;
-    const bytes = exchange.request.body?.length ?? exchange.request.rawBody?.length ?? 0;
+    const bytes = bytesOf(exchange);
+    const { tokenizer } = this.#parts;
     const counted =
       bytes <= SHORT_BYTES ? undefined : await tokenizer?.estimate(exchange, model, SHORT_BYTES);
-    const asked = exchange.description?.maxOutputTokens;
-    const usual = outputs.expected(model);
-    const output = usual ?? config.assumed_output_tokens;
-    return {
-      model,
-      input: counted?.tokens ?? Math.ceil(bytes / BYTES_PER_TOKEN),
-      output: Math.min(output, asked ?? output),
-      // A client that sets no maximum gets at least what its model usually gives.
-      maxOutput: (asked ?? Math.max(config.assumed_output_tokens, usual ?? 0)) * choices(exchange),
-    };
+    return this.#guess(exchange, model, counted?.tokens ?? Math.ceil(bytes / BYTES_PER_TOKEN), false);
   }
 
   /** Undefined where the price is not known. */
@@ -60,15 +65,38 @@ export class Estimator {
     const { pricing, config } = this.#parts;
     const rates = pricing.rates(query, { inputTokens: guess.input });
     if (rates === undefined) return undefined;
-    const expected = Math.ceil(guess.input * rates.input + guess.output * rates.output);
-    if (config.reserve === "expected") return { held: expected, expected };
+    const likely = Math.ceil(guess.input * rates.input + guess.output * rates.output);
+    const { isBound } = guess;
+    const expected = isBound ? undefined : likely;
+    if (config.reserve === "expected") return { held: likely, isBound, expected };
     const dearest = Math.max(
       rates.input,
-      ...(asksFor(exchange, '"cache_control"') ? [rates.cacheWrite5m] : []),
-      ...(asksFor(exchange, '"1h"') ? [rates.cacheWrite1h] : []),
+      asksFor(exchange, '"cache_control"') ? rates.cacheWrite5m : 0,
+      asksFor(exchange, '"1h"') ? rates.cacheWrite1h : 0,
     );
-    return { held: Math.ceil(guess.input * dearest + guess.maxOutput * rates.output), expected };
+    const held = Math.ceil(guess.input * dearest + guess.maxOutput * rates.output);
+    return { held, isBound, expected };
   }
+
+  #guess(exchange: Exchange, model: string, input: number, isBound: boolean): TokenGuess {
+    const { outputs, config } = this.#parts;
+    const asked = exchange.description?.maxOutputTokens;
+    const usual = outputs.expected(model);
+    const output = usual ?? config.assumed_output_tokens;
+    // A client that sets no maximum gets at least what its model usually gives.
+    const most = asked ?? Math.max(config.assumed_output_tokens, usual ?? 0);
+    return {
+      model,
+      input,
+      output: Math.min(output, asked ?? output),
+      maxOutput: config.reserve === "max" ? most * choices(exchange) : most,
+      isBound,
+    };
+  }
+}
+
+function bytesOf({ request }: Exchange): number {
+  return request.body?.length ?? request.rawBody?.length ?? 0;
 }
 
 /** Whether the words are anywhere in the request: too often rather than too rarely. */
