@@ -13,7 +13,7 @@ const BUILTIN_IMPORT =
  *
  * Node's own modules are asked for in place of being imported. Where an ES module imports one, Node reads every property of
  * it, and some are getters that load what they stand for: `WebSocket` of `node:http` is Node's own copy of undici, with
- * fetch, HTTP/2 and the web's streams, 16 MB and 20 ms for a program that uses none of it.
+ * fetch, HTTP/2 and the web's streams, 16 MB and 30 ms for a program that uses none of it.
  *
  * And V8 keeps the source of what is loaded, at two bytes for each character where a single one is not Latin-1.
  */

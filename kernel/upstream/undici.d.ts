@@ -1,6 +1,6 @@
 /**
- * The two parts of undici that the kernel uses, by their own files: its index loads fetch, WebSocket, caches, mocks and
- * Node's own copy of undici with them, for which 12 MB and 20 ms of every start would go.
+ * The two parts of undici that the kernel uses, by their own files: its index loads fetch, WebSocket, caches and mocks
+ * with them, some 4 MB in every process.
  */
 declare module "undici/lib/dispatcher/client.js" {
   import { Client } from "undici";
