@@ -1,4 +1,3 @@
-import crypto from "node:crypto";
 import { type Outline, type Outlined, outlineOf } from "./json-outline.ts";
 import { documentStart, JsonSyntaxError, OPEN_OBJECT } from "./json-text.ts";
 
@@ -8,9 +7,6 @@ const STRIDE_BYTES = 65_536;
 
 /** As many texts are remembered not to be in a document. */
 const MAX_SEARCHED = 8;
-
-/** A digest is made piece by piece, so that a new turn costs the hashes of its last pieces. */
-const PIECE_BYTES = 4_096;
 
 /** Bounds of a {@link DocumentMemo}. */
 export interface DocumentMemoBounds {
@@ -42,8 +38,6 @@ export class KnownDocument implements Outlined {
   /** One note is enough: a document is of one dialect. */
   #note: Note<unknown> | undefined;
   #noteOf: symbol | undefined;
-  /** For each of the first pieces the digest of all up to it, as far as they were asked for and still stand. */
-  #pieces: string[] = [];
   /** How many first bytes surely have none of what was searched for. */
   #without: Map<string, number> | undefined;
 
@@ -73,7 +67,6 @@ export class KnownDocument implements Outlined {
     buf.copy(this.bytes, prefix, prefix);
     this.length = buf.length;
     this.outline = outline;
-    this.#pieces.length = Math.min(this.#pieces.length, Math.floor(prefix / PIECE_BYTES));
     if (this.#without !== undefined)
       for (const [text, bytes] of this.#without) if (bytes > prefix) this.#without.set(text, prefix);
     if (this.#note === undefined) return;
@@ -89,27 +82,6 @@ export class KnownDocument implements Outlined {
     if (this.#without.size < MAX_SEARCHED || without > 0) this.#without.set(text, at < 0 ? this.length : at);
     return at >= 0;
   }
-  /** See {@link DocumentMemo.digestOf}. */
-  digest(): string {
-    addPieces(this.bytes, this.length, this.#pieces);
-    return digestOfPieces(this.#pieces);
-  }
-}
-
-/** Adds what `pieces` does not have yet: for each piece the hash of the digest before and of its own hash. */
-function addPieces(bytes: Buffer, length: number, pieces: string[]): void {
-  let before = pieces.at(-1) ?? "";
-  for (let from = PIECE_BYTES * pieces.length; from < length; from += PIECE_BYTES) {
-    const piece = bytes.subarray(from, Math.min(from + PIECE_BYTES, length));
-    const hash = crypto.hash("sha256", piece, "base64url");
-    before = before === "" ? hash : crypto.hash("sha256", before + hash, "base64url");
-    pieces.push(before);
-  }
-}
-
-/** The number of pieces is told, too: what is hashed here might itself be some document's only piece. */
-function digestOfPieces(pieces: readonly string[]): string {
-  return `${pieces.length}.${pieces.at(-1)}`;
 }
 
 /** Remembers the last documents it was asked about, to scan of a new turn of one of them only what is new. */
@@ -155,17 +127,6 @@ export class DocumentMemo {
     return document;
   }
 
-  /**
-   * A hash that tells documents apart, byte for byte (a chain of the SHA-256 of its pieces). Of a new turn
-   * of a known document only what is new is hashed.
-   */
-  digestOf(buf: Buffer): string {
-    const known = this.#documentOf(buf);
-    if (known !== undefined) return known.digest();
-    const pieces: string[] = [];
-    addPieces(buf, Math.max(1, buf.length), pieces);
-    return digestOfPieces(pieces);
-  }
   /**
    * Whether `text`, of ASCII characters, is anywhere in `buf`. Of a new turn of a known document only what is new is
    * searched: a text that begins with a quote, as a key does, is slow to search for where quotes are dense.
