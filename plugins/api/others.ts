@@ -57,6 +57,7 @@ const promptCache = z.object({
       project: z.string(),
       session: z.string(),
       model: z.string(),
+      hints: z.enum(["dedup", "client", "none"]).describe("Whose hints the cache had."),
       result: z.string().describe("`hit`, `first`, or why the provider's cache had little of the turn."),
       input_tokens: z.number(),
       read_tokens: z.number(),

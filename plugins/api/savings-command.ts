@@ -27,8 +27,9 @@ export async function showSavings(context: CommandContext): Promise<void> {
     ...(since === "all" ? { range: "all" } : { since }),
     ...(project !== undefined && { project }),
   })) as Savings;
+  const cache = await promptCacheOf(context);
   if (options["json"] === true) {
-    print(JSON.stringify(found, undefined, 2));
+    print(JSON.stringify({ ...found, promptCache: cache ?? null }, undefined, 2));
     return;
   }
   const own = found.plugins.filter(({ plugin }) => plugin !== "provider");
@@ -42,8 +43,45 @@ export async function showSavings(context: CommandContext): Promise<void> {
   }
   for (const { netUsd } of others)
     print(`${dollars(netUsd)} saved the provider's prompt cache by itself, or by the clients' own hints`);
-  for (const line of comparison(found.holdout)) print(line);
+  for (const line of [...cacheLines(cache), ...comparison(found.holdout)]) print(line);
 }
+
+/** What the provider's prompt cache had of the turns since the start. */
+interface PromptCache {
+  readonly hit_rate: number | null;
+  readonly turns_by_result: Readonly<Record<string, number>>;
+}
+
+/** Undefined where no plugin measures it. */
+async function promptCacheOf({ fetch }: CommandContext): Promise<PromptCache | undefined> {
+  const reply = await fetch("/api/prompt-cache");
+  if (!reply.ok) return undefined;
+  const { hit_rate, turns_by_result } = (await reply.json()) as PromptCache;
+  return { hit_rate, turns_by_result };
+}
+
+/** In words; nothing before the first turn that the cache could have had something of. */
+function cacheLines(cache: PromptCache | undefined): string[] {
+  if (cache === undefined || cache.hit_rate === null) return [];
+  const { hit = 0, first = 0, ...broken } = cache.turns_by_result;
+  const causes = Object.entries(broken).filter(([, turns]) => turns > 0);
+  const lost = causes.reduce((sum, [, turns]) => sum + turns, 0);
+  const line = `since the start the providers' prompt caches had ${percent(100 * cache.hit_rate)} of the input: ${hit} turns found, ${first} first ones, ${lost} lost`;
+  if (lost === 0) return [line];
+  const told = causes
+    .toSorted(([, a], [, b]) => b - a)
+    .map(([cause, turns]) => `${WHY[cause] ?? cause} (${turns})`);
+  return [line, `  why: ${told.join(", ")}`];
+}
+
+const WHY: Readonly<Record<string, string>> = {
+  model: "another model",
+  tools: "changed tools",
+  system: "a changed system prompt",
+  history: "a changed history",
+  expired: "too long a pause",
+  provider: "the provider had it no more",
+};
 
 function cellsOf(saving: Savings["plugins"][number]): string[] {
   const { plugin, kind, requests, tokens, savedUsd, lostUsd, netUsd } = saving;

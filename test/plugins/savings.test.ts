@@ -164,7 +164,12 @@ async function world(rewrites: Partial<Rewrite>[], config = "", env: Record<stri
   return { tokenman, asked, ask, [Symbol.asyncDispose]: () => tokenman.stop() };
 }
 
-async function savingsCommand(dashboard: string, options: object = {}): Promise<string[]> {
+async function savingsCommand(
+  dashboard: string,
+  options: object = {},
+  ask: (path: string, init?: RequestInit) => Promise<Response> = (path, init) =>
+    fetch(dashboard + path, init),
+): Promise<string[]> {
   const lines: string[] = [];
   const command = apiCommands.find(({ usage }) => usage === "savings")!;
   await command.run({
@@ -173,7 +178,7 @@ async function savingsCommand(dashboard: string, options: object = {}): Promise<
     config: {},
     host: { version: "0", dataDir: "/", configFile: undefined },
     dashboardUrl: dashboard,
-    fetch: (path, init) => fetch(dashboard + path, init),
+    fetch: ask,
     print: (line) => void lines.push(line),
     color: false,
     log: capturedLog([]),
@@ -254,6 +259,29 @@ describe("the plugin savings", { timeout: 60_000 }, () => {
     const stats = (await (await fetch(`${it.tokenman.dashboard}/api/stats`)).json()) as typeof json;
     assert.equal(stats.holdout.held.sessions, 12);
     assert.ok(stats.holdout.effect.savedPercent > 15);
+  });
+
+  it("tells why the providers' caches lost turns, and nothing where nobody measures it", async () => {
+    const group = { sessions: 0, requests: 0, inputTokens: 0, paidTokens: 0 };
+    const savings = { plugins: [], holdout: { compressed: group, held: group, effect: null } };
+    const turns = { hit: 90, first: 4, model: 0, tools: 1, system: 0, history: 2, expired: 5, provider: 0 };
+    const cache = { hit_rate: 0.912, turns_by_result: turns, turns: [] };
+    const asking = (found: object | undefined) => async (path: string) =>
+      path.startsWith("/api/savings")
+        ? Response.json(savings)
+        : found === undefined
+          ? new Response(null, { status: 404 })
+          : Response.json(found);
+    const nothing = "no plugin has saved or lost anything";
+    assert.deepEqual(await savingsCommand("", {}, asking(cache)), [
+      nothing,
+      "since the start the providers' prompt caches had 91.2 % of the input: 90 turns found, 4 first ones, 8 lost",
+      "  why: too long a pause (5), a changed history (2), changed tools (1)",
+    ]);
+    assert.deepEqual(await savingsCommand("", {}, asking(undefined)), [nothing]);
+    assert.deepEqual(await savingsCommand("", {}, asking({ ...cache, hit_rate: null })), [nothing]);
+    const json = JSON.parse((await savingsCommand("", { json: true }, asking(cache))).join("\n"));
+    assert.deepEqual(json.promptCache, { hit_rate: 0.912, turns_by_result: turns });
   });
 
   it("leaves requests alone whose client or subscription wants it so, and held-out sessions", async () => {
