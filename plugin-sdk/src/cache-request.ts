@@ -18,8 +18,8 @@ export interface CacheRequest {
 
 /**
  * Headers that may change the answer, beside those that begin with a vendor's name (version, beta, organisation,
- * project), and those that the format says carry a credential: a second one or a cookie, too, may tell two users apart.
- * The coding and language that the client accepts are among them, because a reply is stored as it came.
+ * project), and those that carry a credential, as the format says or their names read: a second one or a cookie, too, may
+ * tell two users apart. The coding and language that the client accepts are among them, because a reply is stored as it came.
  */
 const VARYING: ReadonlySet<string> = new Set([
   "accept",
@@ -37,12 +37,9 @@ const VARYING: ReadonlySet<string> = new Set([
 const CONTROL: ReadonlySet<string> = new Set(["cache-control", "pragma", "x-tokenman-cache"]);
 /** How the names of a vendor's own headers begin. */
 const VENDORS = ["anthropic-", "openai-"];
-/** Longer names count as ones of this length. */
-const LENGTHS = 64;
-/** The same for every spelling of a name. */
-function glance(name: string): number {
-  return 32 * (Math.min(name.length, LENGTHS) - 1) + (name.charCodeAt(0) & 31);
-}
+/** How the names of headers read that carry a credential, of whatever gateway; a retry's mark is none. */
+const SECRET = /auth|key|token|secret|passw|credential/;
+const MARKS: ReadonlySet<string> = new Set(["idempotency-key", "x-idempotency-key"]);
 /** Names seen, in any spelling, are few; what is known of them is remembered up to here. */
 const MAX_NAMES = 1_000;
 
@@ -50,23 +47,17 @@ const MAX_NAMES = 1_000;
 export class HeaderKinds {
   readonly #credentials: readonly string[];
   readonly #counts = new Map<string, boolean>();
-  /** By length and first letter, whether a name may count: most are passed by at a glance. */
-  readonly #mayCount = new Uint8Array(32 * LENGTHS);
 
   /** `credentials`: names, in lower case, of those that carry one. */
   constructor(credentials: readonly string[]) {
     this.#credentials = credentials;
-    for (const name of [...VARYING, ...CONTROL, ...credentials]) this.#mayCount[glance(name)] = 1;
-    for (const vendor of VENDORS)
-      for (let length = vendor.length; length <= LENGTHS; length++)
-        this.#mayCount[glance(vendor.padEnd(length, "-"))] = 1;
   }
   /** Puts what may change the answer, and what is asked of caches, into `into`: names and values, as they came. */
   collect(headers: RawHeaders, into: string[]): void {
     let count = 0;
     for (let index = 0; index + 1 < headers.length; index += 2) {
       const name = headers[index]!;
-      if (this.#mayCount[glance(name)] === 0 || !(this.#counts.get(name) ?? this.#learn(name))) continue;
+      if (!(this.#counts.get(name) ?? this.#learn(name))) continue;
       into[count] = name;
       into[count + 1] = headers[index + 1]!;
       count += 2;
@@ -102,7 +93,8 @@ export function cacheRequestIn(headers: RawHeaders): CacheRequest {
 }
 
 function varies(name: string): boolean {
-  return VARYING.has(name) || VENDORS.some((vendor) => name.startsWith(vendor));
+  if (VARYING.has(name) || VENDORS.some((vendor) => name.startsWith(vendor))) return true;
+  return SECRET.test(name) && !MARKS.has(name);
 }
 /** The key of one of the known vendors, and what goes with the connection or a browser's question before the request. */
 const ALIKE = /^(?:|host|x-api-key|api-key|access-control-request-(?:method|headers))$/;

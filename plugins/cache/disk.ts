@@ -51,7 +51,8 @@ export class Disk {
   readonly #calls = new Map<number, Call>();
   #nextCall = 1;
   #whenQuiet: (() => void) | undefined;
-  #maxBytes = 0;
+  /** Infinite until it is told: what is there must not go before. */
+  #maxBytes = Number.POSITIVE_INFINITY;
   #bytes = 0;
   /** Whether anything was ever in the file, as far as is known here. */
   #hasHeld = false;

@@ -194,7 +194,7 @@ const CASES: readonly Case[] = [
       wholeReply({ status: 200, headers: SSE, body: errorEvent(dialect, "invalid_request_error") }),
     ],
     sees: (seen) => assert.ok(!("text" in seen), "it is the client's"),
-    attempts: ["it 200 estimated"],
+    attempts: ["it 200 free"],
     outcome: "partial 200 TM_UPSTREAM_CUT",
   },
   {
@@ -212,7 +212,7 @@ const CASES: readonly Case[] = [
       ];
     },
     sees: (seen) => assert.ok(!("text" in seen)),
-    attempts: ["it 200 estimated"],
+    attempts: ["it 200 free"],
     outcome: "partial 200 TM_UPSTREAM_CUT",
   },
   {

@@ -8,6 +8,7 @@ import { DatabaseSync } from "node:sqlite";
 import { describe, it } from "node:test";
 import { AnswerKey, type Logger, type StoredReply } from "@tokenman/plugin-sdk";
 import { Cache } from "../../plugins/cache/cache.ts";
+import { Disk } from "../../plugins/cache/disk.ts";
 
 /** Whoever waits for the log hears of each line. */
 const told = new EventEmitter();
@@ -99,6 +100,28 @@ describe("cache: a disk that fills up in mid-run", () => {
         const bytes = read(file + suffix);
         assert.equal(bytes.includes("answer1answer1"), false, `cache.db${suffix}`);
       }
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+});
+
+describe("cache: what is on disk", () => {
+  it("stays until it is known how much may be there", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "cache-start-"));
+    try {
+      const file = join(folder, "cache.db");
+      const first = new Cache(file, log);
+      first.configure({ memoryBytes: 1e6, diskBytes: 1e6, ttlMs: 1e6 });
+      first.put(KEY, "default", stored("one"));
+      await first.close();
+      const source = { unwritten: () => [], notWritten() {} };
+      const disk = new Disk(file, log, source);
+      await disk.loading;
+      assert.deepEqual([disk.count, disk.evicted], [1, 0]);
+      disk.resize(1);
+      assert.deepEqual([disk.count, disk.evicted], [0, 1]);
+      await disk.close();
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }

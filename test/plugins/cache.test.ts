@@ -271,11 +271,15 @@ describe("cache: what shares an answer", () => {
       [chat, "Authorization", "Bearer k1", "ChatGPT-Account-ID", "one"],
       [chat, "Authorization", "Bearer k1", "ChatGPT-Account-ID", "two"],
       [chat, "Authorization", "Bearer k1", "api-key", "k2"],
+      [chat, "Authorization", "Bearer k1", "x-portkey-api-key", "one"],
+      [chat, "Authorization", "Bearer k1", "x-portkey-api-key", "two"],
+      [chat, "Authorization", "Bearer k1", "Helicone-Auth", "Bearer one"],
+      [chat, "Authorization", "Bearer k1", "cf-aig-authorization", "Bearer one"],
     ];
     for (const [path, ...headers] of different)
       assert.equal(cacheOf(await auth(path, ...headers)), "MISS", headers.join(" "));
     for (const [path, ...headers] of different) {
-      const again = await auth(path, ...headers, "User-Agent", "another", "x-stainless-retry-count", "1");
+      const again = await auth(path, ...headers, "User-Agent", "another", "Idempotency-Key", "retry-2");
       assert.equal(cacheOf(again), "HIT", headers.join(" "));
     }
   });
