@@ -26,7 +26,9 @@ class Figures {
   #reasoning = 0;
   #serviceTier: string | undefined;
   #model: string | undefined;
-  #serverTools: Readonly<Record<string, number>> = NO_TOOLS;
+  #tools: Readonly<Record<string, number>> = NO_TOOLS;
+  /** Tokens that have rates of their own, beside those of text. */
+  #media: Readonly<Record<string, number>> = NO_TOOLS;
   isKnown = false;
   isComplete = false;
 
@@ -54,6 +56,7 @@ class Figures {
     const hidden = hiddenOutput(usage["total_tokens"], total, output ?? 0, reasoning);
     this.#output = (output ?? 0) + hidden;
     this.#reasoning = Math.max(reasoning, hidden);
+    this.#media = mediaOf(input, generated);
     this.isKnown = true;
   }
 
@@ -67,7 +70,7 @@ class Figures {
       cacheWrite1hTokens: 0,
       outputTokens: this.#output,
       reasoningTokens: this.#reasoning,
-      serverTools: this.#serverTools,
+      serverTools: this.#media === NO_TOOLS ? this.#tools : Object.freeze({ ...this.#tools, ...this.#media }),
       serviceTier: this.#serviceTier,
       model: this.#model,
       complete: this.isComplete,
@@ -76,20 +79,14 @@ class Figures {
 
   /** The output items of a Responses reply, among them the uses of tools that OpenAI ran. */
   ran(items: readonly unknown[]): void {
-    let searches = 0;
-    let fileSearches = 0;
+    const uses = new Map<string, number>();
     for (const item of items) {
       const record = recordOf(item);
-      const type = record?.["type"];
-      if (type === "file_search_call") fileSearches++;
-      // Opening a page and finding in one are calls of the same type, and free.
-      else if (type === "web_search_call")
-        searches += (recordOf(record?.["action"])?.["type"] ?? "search") === "search" ? 1 : 0;
+      const type = stringOf(record?.["type"]);
+      if (record !== undefined && type !== undefined && isBilledCall(type, record))
+        uses.set(`${type}s`, (uses.get(`${type}s`) ?? 0) + 1);
     }
-    this.#serverTools = Object.freeze({
-      ...(searches > 0 && { web_search_calls: searches }),
-      ...(fileSearches > 0 && { file_search_calls: fileSearches }),
-    });
+    this.#tools = uses.size === 0 ? NO_TOOLS : Object.freeze(Object.fromEntries(uses));
   }
 
   body(body: Buffer, status: number): void {
@@ -116,9 +113,58 @@ function hiddenOutput(total: unknown, prompt: number, output: number, reasoning:
   return reasoning > output ? reasoning : 0;
 }
 
-/** Whether a reply may hold the call of a billed tool: most do not, and need no parsing. */
+/** Calls that the client runs, or that cost nothing but tokens. Of any other one it is not known that it is free. */
+const FREE_CALLS: ReadonlySet<string> = new Set([
+  "function_call",
+  "custom_tool_call",
+  "computer_call",
+  "local_shell_call",
+  "apply_patch_call",
+  "tool_search_call",
+  "mcp_call",
+]);
+
+function isBilledCall(type: string, item: Readonly<Record<string, unknown>>): boolean {
+  if (!type.endsWith("_call") || FREE_CALLS.has(type)) return false;
+  // Opening a page and finding in one are calls of the same type, and free.
+  if (type === "web_search_call") return (recordOf(item["action"])?.["type"] ?? "search") === "search";
+  // Run by the client, or in a container of OpenAI's.
+  if (type === "shell_call") return recordOf(item["environment"])?.["type"] !== "local";
+  return true;
+}
+
+const CALL_END = Buffer.from('_call"');
+const LONGEST_TYPE = 40;
+
+/**
+ * Whether a reply may hold the call of a billed tool: most do not, and need no parsing. In text the quotes are escaped, so
+ * that only names and values of the reply itself are found.
+ */
 function mentionsTool(body: Buffer): boolean {
-  return body.includes('"web_search_call"') || body.includes('"file_search_call"');
+  for (let at = body.indexOf(CALL_END); at >= 0; at = body.indexOf(CALL_END, at + CALL_END.length)) {
+    const before = body.toString("latin1", Math.max(0, at - LONGEST_TYPE), at + CALL_END.length - 1);
+    if (!FREE_CALLS.has(before.slice(before.lastIndexOf('"') + 1))) return true;
+  }
+  return false;
+}
+
+/**
+ * Speech that was heard or spoken, and pictures that were drawn, among the tokens: they are in the usage's totals, but the
+ * rates of text are not theirs. Pictures that were looked at cost what text does.
+ */
+function mediaOf(
+  input: Readonly<Record<string, unknown>> | undefined,
+  output: Readonly<Record<string, unknown>> | undefined,
+): Readonly<Record<string, number>> {
+  const heard = countOf(input?.["audio_tokens"]) ?? 0;
+  const spoken = countOf(output?.["audio_tokens"]) ?? 0;
+  const drawn = countOf(output?.["image_tokens"]) ?? 0;
+  if (heard + spoken + drawn === 0) return NO_TOOLS;
+  return {
+    ...(heard > 0 && { audio_input_tokens: heard }),
+    ...(spoken > 0 && { audio_output_tokens: spoken }),
+    ...(drawn > 0 && { image_output_tokens: drawn }),
+  };
 }
 
 function listOf(value: unknown): readonly unknown[] {
