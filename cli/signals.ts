@@ -26,10 +26,13 @@ export interface SignalOptions {
 
 /** How long the second signal's flush may take. */
 const FLUSH_MS = 2_000;
+/** How long requests in flight get after an uncaught exception, and the whole end that follows from one. */
+const DYING_DRAIN_MS = 5_000;
+const DYING_MS = 15_000;
 
 /**
  * Lets signals and stray errors act on an instance: SIGTERM and SIGINT drain and then end it, a second one ends it at
- * once, SIGHUP reloads, SIGUSR2 hands over to a new process. An uncaught exception ends the process; an unhandled rejection is logged.
+ * once, SIGHUP reloads, SIGUSR2 hands over to a new process. An uncaught exception ends the process after a short drain; an unhandled rejection is logged.
  */
 export class Signals {
   /** The exit code, when the instance has ended: 0 after a drain, 128 + the signal's number after a second signal. */
@@ -39,6 +42,8 @@ export class Signals {
   readonly #hadTerminal = isatty(2);
   #instance: Instance | undefined;
   #stopping = false;
+  /** An exception was not caught. */
+  #dying = false;
   /** The exit code that a second signal asks for. */
   #hurried: number | undefined;
   #successors: Successors | undefined;
@@ -115,19 +120,44 @@ export class Signals {
   }
 
   #stray(reason: unknown): void {
-    const named = reason instanceof TokenmanError ? reason.plugin : undefined;
-    const plugin = named ?? this.#instance?.generation.ownerOf(reason)?.name;
-    this.#options.log.error({ ...(plugin !== undefined && { plugin }), err: reason }, "unhandled rejection");
+    this.#options.log.error({ ...this.#blame(reason), err: reason }, "unhandled rejection");
+  }
+  /** The plugin that an error comes from, as a fact for the log. */
+  #blame(error: unknown): { readonly plugin?: string } {
+    const named = error instanceof TokenmanError ? error.plugin : undefined;
+    const plugin = named ?? this.#instance?.generation.ownerOf(error)?.name;
+    return plugin === undefined ? {} : { plugin };
   }
 
+  /**
+   * Nobody knows what an exception left half-done, so the process ends; but what is in flight mostly has nothing to do
+   * with it, and gets a moment to end. A second exception, or a shutdown that hangs, ends the process at once.
+   */
   #die(error: unknown): void {
-    const { text, exit } = describeFailure(error);
-    process.exitCode = exit;
+    const exit = ERRORS.TM_INTERNAL.exit;
+    const instance = this.#instance;
+    const again = this.#dying;
+    this.#dying = true;
     try {
-      this.#options.log.error({ exit }, `uncaught exception, ending: ${text}`);
+      const { text } = describeFailure(error);
+      this.#options.log.error({ exit, ...this.#blame(error) }, `uncaught exception, ending: ${text}`);
+      if (instance !== undefined && !again) {
+        this.#stopping = true;
+        setTimeout(() => this.#leaveAtOnce(exit), DYING_MS);
+        const ended = instance.shutdown({ drainMs: DYING_DRAIN_MS, reason: "uncaught exception" });
+        void ended.catch(() => {}).then(() => this.#end(exit));
+        return;
+      }
+    } catch {
+      // Whatever fails now must not keep the process.
+    }
+    this.#leaveAtOnce(exit);
+  }
+  #leaveAtOnce(code: number): void {
+    try {
       this.#options.abandon();
     } finally {
-      process.exit(ERRORS.TM_INTERNAL.exit);
+      process.exit(code);
     }
   }
 }

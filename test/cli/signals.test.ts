@@ -121,6 +121,20 @@ describe("errors that nobody catches", () => {
     assert.equal((await box.run("status")).status, 69);
   });
 
+  test("an exception is told with its plugin; no new request is taken, and one in flight ends", async () => {
+    await using box = new Sandbox();
+    writeFileSync(join(box.folder, "careless.ts"), plugin(`setTimeout(() => { throw new Error("boom"); });`));
+    const served = await box.serve("--plugins", "+./careless.ts");
+    const stream = await beginStream(served, "slow-30ms");
+    await fetch(`${served.dashboard}/boom`).catch(() => {});
+    const line = await untilLogged(served, "uncaught exception");
+    assert.equal(JSON.parse(line).plugin, "careless");
+    assert.equal(await stream.ended, "whole");
+    assert.match(stream.text(), /data: \[DONE\]\s*$/);
+    await assert.rejects(fetch(`${served.proxy}/health`));
+    assert.equal((await served.ended).status, 70);
+  });
+
   test("a rejection is logged with the plugin it comes from, and the process lives", async () => {
     await using box = new Sandbox();
     writeFileSync(join(box.folder, "careless.ts"), plugin(`Promise.reject(new Error("${CANARY}"));`));
