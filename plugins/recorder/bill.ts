@@ -23,6 +23,16 @@ const NOTHING: LedgerBill = Object.freeze({
 /** Without a tokenizer: bytes of text to a token, as English and code come out on the average. */
 const BYTES_PER_TOKEN = 4;
 
+/** Calls of vendors' APIs that cost nothing: they count, store or end something. */
+const FREE_PATH = /\/(?:cancel|count_tokens|input_tokens|files|uploads|parts|complete|archive)$/;
+
+/** The bill of what passed through unread: a picture or a batch costs money, and nobody here knows how much. */
+function unread({ request }: Exchange, { status }: Attempt): LedgerBill {
+  const isFree = request.method !== "POST" || FREE_PATH.test(request.path);
+  if (isFree || status === undefined || status < 200 || status > 299) return NOTHING;
+  return { ...NOTHING, unpriced: "no dialect reads this path" };
+}
+
 /** Works out what attempts used and cost. */
 export class Biller {
   readonly #pricing: Pricing | undefined;
@@ -43,8 +53,9 @@ export class Biller {
     sample: OutputSample | undefined,
   ): LedgerBill | Promise<LedgerBill> {
     const { result, status, usage } = attempt;
-    if (exchange.dialect?.generates !== true || result === undefined || result.kind === "skipped")
-      return NOTHING;
+    if (result === undefined || result.kind === "skipped") return NOTHING;
+    if (exchange.dialect === undefined) return unread(exchange, attempt);
+    if (!exchange.dialect.generates) return NOTHING;
     if (result.kind === "error") {
       return result.bytesSent
         ? { ...NOTHING, unpriced: "the request was sent, and its reply never came" }

@@ -115,3 +115,29 @@ describe("an error in the place of a stream's answer", () => {
     assert.ok(tries[0]!.usage!.outputTokens > 0);
   });
 });
+
+describe("what no dialect reads", () => {
+  for (const [path, unpriced] of [
+    ["/v1/images/generations", true],
+    ["/v1/messages/batches", true],
+    ["/v1/responses/compact", true],
+    ["/v1/responses/resp_1/cancel", false],
+    ["/v1/files", false],
+  ] as const) {
+    test(`${path}: its price is ${unpriced ? "unknown, which is not nothing" : "nothing"}`, async () => {
+      await using it = await recordedWorld();
+      it.upstream.next(json({ created: 1, usage: { input_tokens: 9, output_tokens: 9 } }));
+      await ask(it.tokenman.proxy, path, { prompt: "a cat" });
+      const row = await it.ended();
+      assert.equal(row.dialect, undefined);
+      assert.equal(row.unpriced, unpriced);
+    });
+  }
+
+  test("and a refusal of it costs nothing", async () => {
+    await using it = await recordedWorld();
+    it.upstream.next(json({ error: {} }, 400));
+    await ask(it.tokenman.proxy, "/v1/images/generations", { prompt: "a cat" });
+    assert.equal((await it.ended()).unpriced, false);
+  });
+});
