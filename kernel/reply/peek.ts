@@ -15,20 +15,38 @@ const ERROR_BODY_BYTES = 64 * 1024;
 /** How much of a coded stream is decoded in search of its first event: one that grows beyond it has none. */
 const DECODED_BYTES = 1024 * 1024;
 
-/** Up to 64 KiB of a body, decoded; undefined where it does not decode. The bytes stay where they are. */
+/** How long an error's body may take before it is judged by what has come. */
+const ERROR_BODY_MS = 1_000;
+
+/**
+ * Up to 64 KiB of a body, or as much as comes within a second, decoded; undefined where it does not decode. The bytes stay
+ * where they are.
+ */
 export function peekErrorBody(
   reply: KernelReply,
   source: PushSource,
   look: (body: Buffer | undefined) => void,
 ): void {
-  source.peek(({ chunks, ended, full }: HeldBody) => {
-    if (!ended && !full) return false;
+  let chunks: readonly Buffer[] = [];
+  let isDone = false;
+  const done = (): void => {
+    isDone = true;
+    clearTimeout(late);
     const raw = Buffer.concat(chunks as Buffer[]);
     const coding = contentCoding(headerValue(reply.headers, "content-encoding"));
     if (coding === undefined) look(raw.subarray(0, ERROR_BODY_BYTES));
     else void decodeBody(raw, coding, ERROR_BODY_BYTES).then(look);
+  };
+  let late: NodeJS.Timeout | undefined;
+  source.peek((held: HeldBody) => {
+    if (isDone) return true;
+    // The list itself: what comes later is in it, too.
+    chunks = held.chunks;
+    if (!held.ended && !held.full) return false;
+    done();
     return true;
   });
+  if (!isDone) late = setTimeout(done, ERROR_BODY_MS);
 }
 
 /** The dialect's verdict on the first event, of a decoded copy where the stream is coded. The bytes stay where they are. */

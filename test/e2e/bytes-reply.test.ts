@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import zlib from "node:zlib";
+import retry from "../../plugins/retry/index.ts";
 import {
   assertSameBytes,
   chunked,
@@ -426,6 +427,23 @@ it("a head that comes long before its body arrives at once, and byte for byte", 
   assert.deepEqual(early.values("x-a"), ["caf\xe9"]);
   headSeen.open();
   assert.equal((await client.reply()).body.toString(), "{}");
+});
+
+it("the head and the beginning of an error do not wait for the rest of it", { timeout: 20_000 }, async () => {
+  await using relay = await startRelay({ plugins: [retry] });
+  using client = await relay.client();
+  const seen = gate();
+  relay.upstream.next(async (call) => {
+    await call.received;
+    await call.write("HTTP/1.1 400 Bad Request\r\nContent-Length: 6\r\n\r\nabc");
+    await seen.opened;
+    await call.write("def");
+  });
+  await client.send(requestBytes({ lines: ["x-api-key: k"], body: BODY }));
+  const early = await client.reply((reply) => reply.bodyBytes === 3);
+  assert.equal(early.status, 400);
+  seen.open();
+  assert.equal((await client.reply()).body.toString(), "abcdef");
 });
 
 describe("an event", () => {
