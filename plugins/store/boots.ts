@@ -2,9 +2,7 @@ import { hostname } from "node:os";
 import type { DatabaseSync } from "node:sqlite";
 import { INTERRUPTED, OPEN } from "./codes.ts";
 import { FIGURE } from "./figures.ts";
-import { beginningsIn } from "./open-holds.ts";
 import type { Rollup } from "./rollup.ts";
-import type { Rows } from "./rows.ts";
 import { msOf } from "./time-key.ts";
 
 /** A process of this machine that is gone is dead at once; another machine's when it was silent for this long. */
@@ -46,19 +44,13 @@ export class Boots {
     this.#db.prepare("UPDATE boot SET seen_at = ?, ended_at = ? WHERE id = ?").run(now, now, this.id);
   }
 
-  /**
-   * Interrupts some open rows of dead processes, and says how many; 0 when there are none left. Exchanges that were
-   * still without a row get theirs, where something was reserved for them: they may have been sent.
-   */
-  interruptDead(rows: Rows, rollup: Rollup): number {
+  /** Interrupts some open rows of dead processes, and says how many; 0 when there are none left. */
+  interruptDead(rollup: Rollup): number {
     const dead = this.#db
-      .prepare(
-        "SELECT DISTINCT boot AS id FROM request WHERE outcome = 0 UNION SELECT DISTINCT boot FROM hold WHERE boot <> 0",
-      )
+      .prepare("SELECT DISTINCT boot AS id FROM request WHERE outcome = 0")
       .all()
       .map(({ id }) => Number(id))
       .filter((id) => !this.#isAlive(id));
-    for (const boot of dead) this.#recover(boot, rows);
     let interrupted = 0;
     const close = this.#db.prepare(
       "UPDATE request SET outcome = ?, unpriced = 1 WHERE id = ? AND outcome = ?",
@@ -77,12 +69,6 @@ export class Boots {
       if (interrupted >= BATCH) break;
     }
     return interrupted;
-  }
-
-  #recover(boot: number, rows: Rows): void {
-    for (const { cells } of this.#db.prepare("SELECT cells FROM hold WHERE boot = ?").all(boot))
-      for (const begin of beginningsIn(cells as Uint8Array)) rows.recover(begin, boot);
-    this.#db.prepare("UPDATE hold SET boot = 0 WHERE boot = ?").run(boot);
   }
 
   #isAlive(id: number): boolean {

@@ -1,164 +1,93 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
-import type { BudgetWindow } from "@tokenman/plugin-sdk";
+import type { BudgetWindow, Reservation, ReserveResult } from "@tokenman/plugin-sdk";
 import { TEXT_KINDS, type TextKind } from "./codes.ts";
 import { readDetail } from "./detail.ts";
-import type { Dictionary } from "./dictionary.ts";
-import { GRANTED, HOLD, type HoldAnswers, type HoldBatch, REFUSED, type SettledBatch } from "./hold-cells.ts";
-import type { ReceivedNames } from "./names.ts";
-import { type Granted, OpenHolds, type WindowKey } from "./open-holds.ts";
 import { HOUR_MS, type Rollup } from "./rollup.ts";
-import { BEGIN, BEGIN_NAMES } from "./row-cells.ts";
 import { keyAt } from "./time-key.ts";
 
 /** Answers to refused reservations, so that a repeated one is answered as the first was. */
 const REMEMBERED = 10_000;
 
-/** A window, as it is in this transaction. */
-interface Used extends WindowKey {
-  used: number;
-  isChanged: boolean;
-}
-
-/** Reservations as the writer reads them. */
-export interface ReceivedHolds extends Omit<HoldBatch, "names"> {
-  readonly names: ReceivedNames;
-}
-
 /** What is reserved and spent in windows. Within a transaction that the caller holds. */
 export class Budget {
   readonly #db: DatabaseSync;
   readonly #rollup: Rollup;
-  readonly #texts: Dictionary;
-  readonly #holds: OpenHolds;
+  readonly #find: StatementSync;
+  readonly #add: StatementSync;
   readonly #window: StatementSync;
   readonly #open: StatementSync;
-  readonly #write: StatementSync;
-  /** What this transaction has looked at: each window is read and written once, however many it counts. */
-  readonly #windows = new Map<string, Used>();
-  readonly #refused = new Map<string, readonly [place: number, used: number]>();
+  readonly #spend: StatementSync;
+  readonly #settle: StatementSync;
+  readonly #refused = new Map<string, ReserveResult>();
 
-  constructor(db: DatabaseSync, rollup: Rollup, texts: Dictionary, boot: number) {
+  constructor(db: DatabaseSync, rollup: Rollup) {
     this.#db = db;
     this.#rollup = rollup;
-    this.#texts = texts;
-    this.#holds = new OpenHolds(db, boot);
+    this.#find = db.prepare("SELECT nano_usd, spent, windows FROM reservation WHERE id = ?");
+    this.#add = db.prepare(
+      "INSERT INTO reservation (id, exchange, at, nano_usd, windows, until) VALUES (?, ?, ?, ?, ?, ?)",
+    );
     this.#window = db.prepare("SELECT used FROM budget_window WHERE scope = ? AND period = ? AND start = ?");
     this.#open = db.prepare(
       "INSERT INTO budget_window (scope, period, start, until, used) VALUES (?, ?, ?, ?, ?)",
     );
-    this.#write = db.prepare(
-      "UPDATE budget_window SET used = ? WHERE scope = ? AND period = ? AND start = ?",
+    this.#spend = db.prepare(
+      "UPDATE budget_window SET used = max(0, used + ?) WHERE scope = ? AND period = ? AND start = ?",
     );
+    this.#settle = db.prepare("UPDATE reservation SET spent = ?, settled_at = ? WHERE id = ?");
   }
 
-  /** Each in all of its windows or in none: nothing is reserved where one of them would be over its limit. */
-  reserve({ ids, sets, cells, names }: ReceivedHolds): HoldAnswers {
-    const answers: number[] = [];
-    const granted: Granted[] = [];
-    const batch = new Set<string>();
-    const known = sets.map((windows) => ({
-      windows,
-      used: windows.map((window) => this.#usedIn(window)),
-      until: Math.max(0, ...windows.map(({ to }) => to)),
-    }));
-    for (const [index, id] of ids.entries()) {
-      const at = index * HOLD.LENGTH;
-      const { windows, used, until } = known[cells[at + HOLD.SET]!]!;
-      const earlier = this.#holds.find(id) ?? granted.find((each) => batch.has(id) && each.id === id);
-      if (earlier !== undefined) {
-        answers.push(GRANTED, ...earlier.used);
-        continue;
-      }
-      const nanoUsd = Math.max(0, Math.ceil(cells[at + HOLD.AMOUNT]!));
-      const full = this.#refused.get(id) ?? fullOf(windows, used, nanoUsd);
-      if (full !== undefined) {
-        this.#remember(id, full);
-        answers.push(REFUSED, ...full);
-        continue;
-      }
-      const after: number[] = [];
-      for (const window of used) {
-        window.used += nanoUsd;
-        window.isChanged = true;
-        after.push(window.used);
-      }
-      answers.push(GRANTED, ...after);
-      batch.add(id);
-      granted.push({
-        id,
-        nanoUsd,
-        windows,
-        used: after,
-        until: until || cells[at + HOLD.AT]!,
-        begin: this.#beginOf(cells, at + HOLD.BEGIN, names),
-      });
+  /** All windows or none: nothing is reserved where one of them would be over its limit. */
+  reserve({ id, exchangeId, at, nanoUsd, windows }: Reservation): ReserveResult {
+    const earlier = this.#find.get(id);
+    if (earlier !== undefined) return { ok: true, usedNanoUsd: heldOf(earlier).map(({ used }) => used) };
+    const refused = this.#refused.get(id);
+    if (refused !== undefined) return refused;
+    const amount = Math.max(0, Math.ceil(nanoUsd));
+    const used = windows.map((window) => this.#usedIn(window));
+    for (const [index, window] of windows.entries()) {
+      if (used[index]! + amount <= window.limitNanoUsd) continue;
+      const answer: ReserveResult = { ok: false, window, usedNanoUsd: used[index]! };
+      if (this.#refused.size >= REMEMBERED) this.#refused.delete(this.#refused.keys().next().value!);
+      this.#refused.set(id, answer);
+      return answer;
     }
-    this.#holds.add(granted);
-    return answers;
+    const held: Held[] = windows.map(({ scope, period, from }, index) => ({
+      scope,
+      period,
+      from,
+      used: used[index]! + amount,
+    }));
+    for (const window of held) this.#spend.run(amount, window.scope, window.period, window.from);
+    const until = Math.max(at, ...windows.map(({ to }) => to));
+    this.#add.run(id, exchangeId, at, amount, JSON.stringify(held), until);
+    return { ok: true, usedNanoUsd: held.map((window) => window.used) };
   }
 
   /** Puts what was spent in the place of what was reserved. Once. */
-  settle({ ids, spent }: Pick<SettledBatch, "ids" | "spent">): void {
-    for (const [index, id] of ids.entries()) {
-      const hold = this.#holds.find(id) ?? this.#holds.search(id);
-      if (hold === undefined || !this.#holds.settle(hold)) continue;
-      const change = Math.max(0, Math.round(spent[index]!)) - hold.nanoUsd;
-      for (const key of hold.windows) {
-        const window = this.#known(key);
-        if (window === undefined) continue;
-        window.used = Math.max(0, window.used + change);
-        window.isChanged = true;
-      }
-    }
+  settle(id: string, spentNanoUsd: number, at: number): void {
+    const reservation = this.#find.get(id);
+    if (reservation === undefined || reservation["spent"] !== null) return;
+    const spent = Math.max(0, Math.round(spentNanoUsd));
+    const change = spent - Number(reservation["nano_usd"]);
+    for (const { scope, period, from } of heldOf(reservation)) this.#spend.run(change, scope, period, from);
+    this.#settle.run(spent, at, id);
   }
 
   used(windows: readonly BudgetWindow[]): number[] {
-    return windows.map((window) => this.#usedIn(window).used);
-  }
-  /** Before the commit. */
-  write(): void {
-    for (const { scope, period, from, used, isChanged } of this.#windows.values())
-      if (isChanged) this.#write.run(used, scope, period, from);
-    this.#windows.clear();
-    this.#holds.write();
-  }
-  committed(): void {
-    this.#holds.committed();
+    return windows.map((window) => this.#usedIn(window));
   }
   /** After a rollback: answers that were never given. */
   forget(): void {
-    this.#windows.clear();
     this.#refused.clear();
-    this.#holds.forget();
   }
 
-  #remember(id: string, full: readonly [number, number]): void {
-    if (this.#refused.size >= REMEMBERED) this.#refused.delete(this.#refused.keys().next().value!);
-    this.#refused.set(id, full);
-  }
-  #beginOf(cells: Float64Array, at: number, names: ReceivedNames): Float64Array | undefined {
-    if (Number.isNaN(cells[at + BEGIN.PROJECT]) || Number.isNaN(cells[at + BEGIN.ID])) return undefined;
-    const begin = cells.slice(at, at + BEGIN.LENGTH);
-    for (const [place] of BEGIN_NAMES) begin[place] = names.id(begin[place]!, this.#texts) ?? Number.NaN;
-    return begin;
-  }
-
-  #known({ scope, period, from }: WindowKey): Used | undefined {
-    const key = `${from} ${period} ${scope}`;
-    const known = this.#windows.get(key);
-    if (known !== undefined) return known;
-    const found = this.#window.get(scope, period, from);
-    if (found === undefined) return undefined;
-    const used = { scope, period, from, used: Number(found["used"]), isChanged: false };
-    this.#windows.set(key, used);
-    return used;
-  }
-  #usedIn(window: BudgetWindow): Used {
-    const known = this.#known(window);
-    if (known !== undefined) return known;
-    const { scope, period, from, to } = window;
-    this.#open.run(scope, period, from, to, this.#past(scope, from, to));
-    return this.#known(window)!;
+  #usedIn({ scope, period, from, to }: BudgetWindow): number {
+    const known = this.#window.get(scope, period, from);
+    if (known !== undefined) return Number(known["used"]);
+    const past = this.#past(scope, from, to);
+    this.#open.run(scope, period, from, to, past);
+    return past;
   }
 
   /** What the ledger has of a window that is seen for the first time: a limit counts what came before it was set. */
@@ -228,13 +157,14 @@ function attemptsCost(
 
 const SCOPES: ReadonlySet<string> = new Set(["project", "provider", "model"]);
 
-/** The first window that has no room, and what is used of it. */
-function fullOf(
-  windows: readonly BudgetWindow[],
-  used: readonly Used[],
-  nanoUsd: number,
-): readonly [number, number] | undefined {
-  for (const [place, { limitNanoUsd }] of windows.entries())
-    if (used[place]!.used + nanoUsd > limitNanoUsd) return [place, used[place]!.used];
-  return undefined;
+interface Held {
+  readonly scope: string;
+  readonly period: string;
+  readonly from: number;
+  /** With this reservation. */
+  readonly used: number;
+}
+
+function heldOf(reservation: Readonly<Record<string, unknown>>): Held[] {
+  return JSON.parse(String(reservation["windows"])) as Held[];
 }

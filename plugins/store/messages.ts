@@ -1,6 +1,5 @@
-import type { BudgetWindow, LedgerTrial } from "@tokenman/plugin-sdk";
+import type { BudgetWindow, LedgerTrial, Reservation } from "@tokenman/plugin-sdk";
 import type { DecisionRow } from "./decision-rows.ts";
-import type { HoldAnswers, HoldBatch, SettledBatch } from "./hold-cells.ts";
 import type { Retention } from "./prune.ts";
 import type { RowBatch } from "./row-cells.ts";
 
@@ -18,6 +17,14 @@ export interface WriterSettings extends Tuning {
 
 /** One thing to write that is no exchange's row, or to be told. Those with a `call` are answered. */
 export type Operation =
+  | { readonly kind: "reserve"; readonly call: number; readonly reservation: Reservation }
+  | {
+      readonly kind: "settle";
+      readonly call: number;
+      readonly id: string;
+      readonly spent: number;
+      readonly at: number;
+    }
   | { readonly kind: "used"; readonly call: number; readonly windows: readonly BudgetWindow[] }
   | { readonly kind: "trial"; readonly trial: LedgerTrial }
   | { readonly kind: "decide"; readonly decision: DecisionRow }
@@ -30,7 +37,6 @@ export interface Batch {
   readonly rows: RowBatch | undefined;
   /** Texts of JSON, each an {@link Operation}: to copy a text between threads is cheaper than to copy objects. */
   readonly operations: readonly string[];
-  readonly settled: SettledBatch | undefined;
   readonly bodies: readonly {
     readonly request?: Uint8Array;
     readonly response?: Uint8Array;
@@ -40,8 +46,6 @@ export interface Batch {
 
 export type ToWriter =
   | { readonly kind: "batch"; readonly batch: Batch }
-  /** Requests wait for these. */
-  | { readonly kind: "hold"; readonly holds: HoldBatch }
   | { readonly kind: "tune"; readonly tuning: Tuning }
   /** Write what there is, say goodbye, and end. */
   | { readonly kind: "close" };
@@ -49,12 +53,6 @@ export type ToWriter =
 export type FromWriter =
   | { readonly kind: "open"; readonly error?: WireError }
   | { readonly kind: "answer"; readonly call: number; readonly value?: unknown; readonly error?: WireError }
-  | {
-      readonly kind: "held";
-      readonly call: number;
-      readonly answers?: HoldAnswers;
-      readonly error?: WireError;
-    }
   /** So many rows were written, and so many given up. */
   | { readonly kind: "done"; readonly written: number; readonly lost: number }
   | { readonly kind: "state"; readonly failing: string | undefined }

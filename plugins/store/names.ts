@@ -35,7 +35,7 @@ export class NameNumbers {
   }
 
   /** What is new since the last call. */
-  fresh(): NewNames {
+  take(): NewNames {
     const sent = this.#sent;
     const fresh = {
       anew: sent === 0,
@@ -43,11 +43,6 @@ export class NameNumbers {
       values: this.#values.slice(sent),
     };
     this.#sent = this.#values.length;
-    return fresh;
-  }
-  /** As {@link fresh}. Nothing that was packed waits any more: where numbers are many, they begin anew. */
-  take(): NewNames {
-    const fresh = this.fresh();
     if (this.#sent > MAX_NAMES) {
       for (const numbers of this.#numbers) numbers.clear();
       this.#lastTexts.fill(undefined);

@@ -42,7 +42,6 @@ export function pruneSome(db: DatabaseSync, { days, bodyDays }: Retention, now: 
     }
     // A window's end is a day past before it goes: a late settlement still finds its reservation.
     db.prepare("DELETE FROM reservation WHERE until < ?").run(now - DAY_MS);
-    db.prepare("DELETE FROM hold WHERE until < ?").run(now - DAY_MS);
     db.prepare("DELETE FROM budget_window WHERE until < ?").run(now - DAY_MS);
     pruneTrialSessions(db, now);
     if (pruneDecisions(db, now)) more = true;

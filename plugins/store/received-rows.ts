@@ -1,6 +1,6 @@
 import type { Batch } from "./messages.ts";
 import { ReceivedNames } from "./names.ts";
-import { BEGIN, END, type NewNames, type RowBatch } from "./row-cells.ts";
+import { BEGIN, END, type RowBatch } from "./row-cells.ts";
 import type { BodyBytes } from "./rows.ts";
 
 /** A batch of rows as the writer reads it. */
@@ -28,14 +28,11 @@ export interface RowsOperation extends Pick<RowBatch, "begun" | "ended"> {
 export class RowReceiver {
   #names = new ReceivedNames();
 
-  names(fresh: NewNames): ReceivedNames {
-    // Rows that could not be written yet still mean the old ones.
-    if (fresh.anew) this.#names = new ReceivedNames();
-    this.#names.add(fresh);
-    return this.#names;
-  }
   receive({ cells, begun, ended, texts, names }: RowBatch, bodies: Batch["bodies"]): RowsOperation {
-    return { kind: "rows", rows: { cells, texts, names: this.names(names) }, begun, ended, bodies };
+    // Rows that could not be written yet still mean the old ones.
+    if (names.anew) this.#names = new ReceivedNames();
+    this.#names.add(names);
+    return { kind: "rows", rows: { cells, texts, names: this.#names }, begun, ended, bodies };
   }
 }
 

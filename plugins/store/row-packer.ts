@@ -12,15 +12,7 @@ import {
   type TextKind,
 } from "./codes.ts";
 import { NameNumbers } from "./names.ts";
-import {
-  ATTEMPT_LENGTH,
-  BEGIN,
-  END,
-  type NewNames,
-  type RowBatch,
-  SAVING_LENGTH,
-  TIMING_LENGTH,
-} from "./row-cells.ts";
+import { ATTEMPT_LENGTH, BEGIN, END, type RowBatch, SAVING_LENGTH, TIMING_LENGTH } from "./row-cells.ts";
 import { writeUuid } from "./time-key.ts";
 
 const MAX_ERROR_LENGTH = 500;
@@ -91,7 +83,7 @@ export class RowPacker {
     if (begin !== undefined) {
       const began = this.#take(BEGIN.LENGTH + length);
       at = began + BEGIN.LENGTH;
-      this.packBegin(begin, this.#cells, began, at);
+      this.#begin(begin, began, at);
       this.#begun[row.mark! - this.#firstMark] = began;
     } else {
       at = this.#take(length);
@@ -142,7 +134,7 @@ export class RowPacker {
         continue;
       }
       const at = this.#take(BEGIN.LENGTH);
-      this.packBegin(row, this.#cells, at, 0);
+      this.#begin(row, at, 0);
       begun.push(at);
     }
     const batch: RowBatch = {
@@ -159,25 +151,14 @@ export class RowPacker {
     this.#texts = [];
     return batch;
   }
-  /** The beginning of an exchange that is open, and has not been handed over; the newest are looked at first. */
-  beginning(exchangeId: string): LedgerBegin | undefined {
-    for (let index = this.#begun.length - 1; index >= 0; index--) {
-      const row = this.#begun[index]!;
-      if (typeof row === "object" && row.exchangeId === exchangeId) return row;
-    }
-    return undefined;
-  }
-  /** Names that were not handed over: for cells that travel apart from rows, and were packed after the last ones went. */
-  newNames(): NewNames {
-    return this.#names.fresh();
-  }
   /** Whoever has taken batches is gone: the next one is for somebody who knows no names. */
   again(): void {
     this.#names.again();
   }
 
   /** `end` is where its end is; 0 for not yet. */
-  packBegin(row: LedgerBegin, cells: Float64Array, at: number, end: number): void {
+  #begin(row: LedgerBegin, at: number, end: number): void {
+    const cells = this.#cells;
     const names = this.#names;
     writeUuid(row.exchangeId, cells, at + BEGIN.ID);
     cells[at + BEGIN.LINK] = end;

@@ -161,14 +161,6 @@ export class Rows {
     this.#rest(fresh, rows, link, answered, bodies);
   }
 
-  /** Adds an open row of another process; `begin` is its beginning, with ids of names. Nothing where there is one. */
-  recover(begin: Float64Array, boot: number): void {
-    const { own, free, uuid } = this.#places.of(begin, BEGIN.ID);
-    if (own !== undefined) return;
-    const names = BEGIN_NAMES.map(([place]) => known(begin[place]!));
-    this.#begin.run(free, uuid, boot, ...names, begin[BEGIN.STREAM]!);
-    this.#places.taken();
-  }
   /** Ends a row. Nothing for one that has ended already, or was never begun. */
   end(rows: ReceivedRows, at: number, bodies: BodyBytes | undefined): void {
     const { own } = this.#places.of(rows.cells, at + END.ID);

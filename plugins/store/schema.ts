@@ -257,7 +257,6 @@ ALTER TABLE request ADD COLUMN detail BLOB;
 `;
 
 /**
-/**
  * Version 6. Which hours have exchanges of a provider or a model, rollups tell (hours.ts), so exchanges need no index by
  * them but by the models' names that were replaced.
  */
@@ -268,23 +267,6 @@ DROP INDEX request_provider;
 DROP INDEX request_model;
 `;
 
-/**
- * Version 7. Reservations that are open, in the place of `reservation`, which an older TokenMan that hands over still
- * writes: those of one commit are a row (open-holds.ts), which goes when the last of them is settled. `boot` is 0 once that
- * process is dead, and its exchanges have their rows.
- */
-const holds: Migration = `
-CREATE TABLE hold (
-  id INTEGER PRIMARY KEY,
-  boot INTEGER NOT NULL,
-  until INTEGER NOT NULL,
-  windows TEXT NOT NULL,
-  ids TEXT NOT NULL,
-  cells BLOB NOT NULL,
-  settled BLOB
-) STRICT;
-`;
-
 /** In order; the schema's version is how many of them a database has been through. */
 export const MIGRATIONS: readonly Migration[] = [
   first,
@@ -293,5 +275,4 @@ export const MIGRATIONS: readonly Migration[] = [
   hourlyByName,
   details,
   fewerIndexes,
-  holds,
 ];

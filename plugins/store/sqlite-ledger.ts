@@ -70,8 +70,8 @@ export class SqliteLedger implements Ledger {
   reserve(reservation: Reservation): Promise<ReserveResult> {
     return this.#writer.reserve(reservation);
   }
-  settle(id: string, spentNanoUsd: number, _at: number): Promise<void> {
-    return this.#writer.settle(id, spentNanoUsd);
+  settle(id: string, spentNanoUsd: number, at: number): Promise<void> {
+    return this.#writer.settle(id, spentNanoUsd, at);
   }
   used(windows: readonly BudgetWindow[]): Promise<readonly number[]> {
     return this.#writer.used(windows);

@@ -1,3 +1,4 @@
+import { setTimeout as setRealTimeout } from "node:timers";
 import { Worker } from "node:worker_threads";
 import {
   type BudgetWindow,
@@ -11,7 +12,6 @@ import {
   TokenmanError,
 } from "@tokenman/plugin-sdk";
 import type { DecisionRow, Recalled } from "./decision-rows.ts";
-import { HoldPacker, type HoldsUnderway } from "./hold-packer.ts";
 import type { Batch, FromWriter, Operation, ToWriter, Tuning, WriterSettings } from "./messages.ts";
 import { RowPacker } from "./row-packer.ts";
 import { asError } from "./wire-error.ts";
@@ -21,6 +21,8 @@ import { asError } from "./wire-error.ts";
  * them. They are promised to be on disk within 200.
  */
 const GATHER_MS = 80;
+/** How long a reservation waits at most for others to share its commit, where another one has just been handed over. */
+const SHARE_MS = 2;
 /** So many do not wait any longer: a reservation may have to wait while they are written. */
 const GATHER_ROWS = 1_000;
 /** Rows on their way to a writer that does not keep up; further ones are given up. */
@@ -40,20 +42,6 @@ interface Call {
   readonly timer: NodeJS.Timeout;
 }
 
-/** Settlements that go together. */
-class Settling {
-  readonly ids: string[] = [];
-  readonly spent: number[] = [];
-  readonly done: PromiseWithResolvers<void> = Promise.withResolvers();
-}
-
-function notRunning(): TokenmanError {
-  return new TokenmanError("TM_LEDGER_UNAVAILABLE", "the ledger's writer does not run");
-}
-function noAnswer(): TokenmanError {
-  return new TokenmanError("TM_LEDGER_UNAVAILABLE", `the ledger did not answer within ${ANSWER_MS} ms`);
-}
-
 /** The writer, seen from the thread that proxies: nothing here waits for a disk. */
 export class WriterThread {
   #settings: WriterSettings;
@@ -65,13 +53,7 @@ export class WriterThread {
   #bodies: Batch["bodies"][number][] = [];
   #timer: NodeJS.Timeout | undefined;
   #soon: NodeJS.Immediate | undefined;
-  readonly #holds = new HoldPacker();
-  #holdsSoon: NodeJS.Immediate | undefined;
-  /** Reservations that are with the writer; those that come meanwhile share the next commit. */
-  readonly #underway = new Map<number, HoldsUnderway>();
-  /** Of those, what was not answered in time. */
-  readonly #late = new Map<number, HoldsUnderway>();
-  #settled: Settling | undefined;
+  #sharing: NodeJS.Timeout | undefined;
   readonly #calls = new Map<number, Call>();
   #lastCall = 0;
   /** Rows handed over and not yet reported as written or lost. */
@@ -134,20 +116,10 @@ export class WriterThread {
     this.#gathered();
   }
   reserve(reservation: Reservation): Promise<ReserveResult> {
-    if (this.#worker === undefined || this.#isClosing) return Promise.reject(notRunning());
-    const answer = this.#holds.add(reservation, this.#rows.beginning(reservation.exchangeId));
-    // With what else is asked for in this turn.
-    if (this.#underway.size === 0) this.#holdsSoon ??= setImmediate(this.#handOverHolds);
-    return answer;
+    return this.#ask({ kind: "reserve", reservation }) as Promise<ReserveResult>;
   }
-  /** Nobody's request waits for it: it goes with the rows. */
-  settle(id: string, spent: number): Promise<void> {
-    if (this.#worker === undefined || this.#isClosing) return Promise.reject(notRunning());
-    this.#settled ??= new Settling();
-    this.#settled.ids.push(id);
-    this.#settled.spent.push(spent);
-    this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
-    return this.#settled.done.promise;
+  async settle(id: string, spent: number, at: number): Promise<void> {
+    await this.#ask({ kind: "settle", id, spent, at });
   }
   used(windows: readonly BudgetWindow[]): Promise<readonly number[]> {
     return this.#ask({ kind: "used", windows }) as Promise<readonly number[]>;
@@ -180,7 +152,6 @@ export class WriterThread {
   async close(): Promise<void> {
     this.#isClosing = true;
     clearTimeout(this.#restart);
-    this.#handOverHolds();
     this.#handOver();
     const worker = this.#worker;
     if (worker !== undefined) {
@@ -210,65 +181,49 @@ export class WriterThread {
     this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
   }
   #ask(asked: Asked): Promise<unknown> {
-    if (this.#worker === undefined || this.#isClosing) return Promise.reject(notRunning());
+    if (this.#worker === undefined || this.#isClosing)
+      return Promise.reject(new TokenmanError("TM_LEDGER_UNAVAILABLE", "the ledger's writer does not run"));
     return new Promise((resolve, reject) => {
-      const call = this.#call(resolve, reject);
+      const call = ++this.#lastCall;
+      const timer = setTimeout(() => {
+        this.#calls.delete(call);
+        reject(
+          new TokenmanError("TM_LEDGER_UNAVAILABLE", `the ledger did not answer within ${ANSWER_MS} ms`),
+        );
+      }, ANSWER_MS);
+      this.#calls.set(call, { resolve, reject, timer });
       this.#operations.push(JSON.stringify({ ...asked, call }));
-      // What was asked for before is answered before.
-      this.#holdsSoon ??= setImmediate(this.#handOverHolds);
-      this.#soon ??= setImmediate(this.#handOver);
+      // Nobody's request waits for a settlement: it goes with the rows.
+      if (asked.kind === "settle") this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
+      else this.#handOverSoon();
     });
   }
-  /** The number of a call that is going to be answered, or given up. */
-  #call(resolve: Call["resolve"], reject: Call["reject"]): number {
-    const call = ++this.#lastCall;
-    const timer = setTimeout(() => {
-      this.#calls.delete(call);
-      reject(noAnswer());
-    }, ANSWER_MS);
-    this.#calls.set(call, { resolve, reject, timer });
-    return call;
+  /**
+   * Somebody's request waits for it: at once, with what else is asked in this turn. What is asked soon after goes together
+   * and shares a commit, which costs more than all else about a reservation.
+   */
+  #handOverSoon(): void {
+    if (this.#sharing !== undefined) return;
+    // Not the global's, which a test's clock may hold: requests would wait for time that does not pass.
+    this.#sharing = setRealTimeout(() => {
+      this.#sharing = undefined;
+      if (this.#operations.length > 0) this.#handOver();
+    }, SHARE_MS);
+    this.#soon ??= setImmediate(this.#handOver);
   }
-  /** Apart from rows: requests wait for it, and a commit's cost is the pages that it writes. */
-  readonly #handOverHolds = (): void => {
-    clearImmediate(this.#holdsSoon);
-    this.#holdsSoon = undefined;
-    if (this.#holds.count === 0 || this.#worker === undefined) return;
-    const call = ++this.#lastCall;
-    const { batch, underway } = this.#holds.take(call, this.#rows);
-    this.#underway.set(call, underway);
-    underway.timer = setTimeout(() => {
-      this.#underway.delete(call);
-      this.#late.set(call, underway);
-      underway.reject(noAnswer());
-      this.#handOverHolds();
-    }, ANSWER_MS);
-    this.#post({ kind: "hold", holds: batch }, [batch.cells.buffer]);
-  };
   readonly #handOver = (): void => {
     clearTimeout(this.#timer);
     clearImmediate(this.#soon);
     this.#timer = undefined;
     this.#soon = undefined;
-    if (this.#rows.count === 0 && this.#operations.length === 0 && this.#settled === undefined) return;
+    if (this.#rows.count === 0 && this.#operations.length === 0) return;
     if (this.#worker === undefined) {
       // Between a writer's crash and the next one rows wait here; `#hasRoom` bounds them.
       if (!this.#isClosing) this.#timer = setTimeout(this.#handOver, RESTART_MS);
       return;
     }
     this.#onTheWay += this.#rows.count;
-    const settled = this.#settled;
-    const batch: Batch = {
-      rows: this.#rows.take(),
-      operations: this.#operations,
-      settled: settled && {
-        call: this.#call(settled.done.resolve as Call["resolve"], settled.done.reject),
-        ids: settled.ids,
-        spent: settled.spent,
-      },
-      bodies: this.#bodies,
-    };
-    this.#settled = undefined;
+    const batch: Batch = { rows: this.#rows.take(), operations: this.#operations, bodies: this.#bodies };
     this.#operations = [];
     this.#bodies = [];
     this.#post({ kind: "batch", batch }, batch.rows === undefined ? [] : [batch.rows.cells.buffer]);
@@ -312,9 +267,6 @@ export class WriterThread {
         else call.reject(asError(message.error));
         return;
       }
-      case "held":
-        this.#held(message);
-        return;
       case "done":
         this.#onTheWay -= message.written + message.lost;
         this.#lost += message.lost;
@@ -328,20 +280,6 @@ export class WriterThread {
       case "closed":
         this.#closed?.();
     }
-  }
-  #held({ call, answers, error }: Extract<FromWriter, { readonly kind: "held" }>): void {
-    const late = this.#late.get(call);
-    this.#late.delete(call);
-    // What is granted too late is given back.
-    if (answers !== undefined)
-      for (const id of late?.granted(answers) ?? []) this.settle(id, 0).catch(() => undefined);
-    const underway = this.#underway.get(call);
-    if (underway === undefined) return;
-    this.#underway.delete(call);
-    clearTimeout(underway.timer);
-    if (answers !== undefined) underway.answer(answers);
-    else underway.reject(asError(error!));
-    if (this.#holds.count > 0) this.#holdsSoon ??= setImmediate(this.#handOverHolds);
   }
   /** A writer that dies takes with it what it had not written; another one takes over. */
   #ended(worker: Worker): void {
@@ -370,14 +308,5 @@ export class WriterThread {
       reject(new TokenmanError("TM_LEDGER_UNAVAILABLE", reason));
     }
     this.#calls.clear();
-    for (const underway of this.#underway.values()) {
-      clearTimeout(underway.timer);
-      underway.reject(new TokenmanError("TM_LEDGER_UNAVAILABLE", reason));
-    }
-    this.#underway.clear();
-    this.#late.clear();
-    this.#holds.rejectAll(new TokenmanError("TM_LEDGER_UNAVAILABLE", reason));
-    this.#settled?.done.reject(new TokenmanError("TM_LEDGER_UNAVAILABLE", reason));
-    this.#settled = undefined;
   }
 }

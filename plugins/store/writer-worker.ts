@@ -1,5 +1,4 @@
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
-import type { HoldBatch } from "./hold-cells.ts";
 import type { Batch, FromWriter, Operation, ToWriter, WriterSettings } from "./messages.ts";
 import { RowReceiver } from "./received-rows.ts";
 import { wireError } from "./wire-error.ts";
@@ -12,7 +11,14 @@ const PRUNE_MS = 10 * 60_000;
 /** Between two batches, so that rows and reservations come in between. */
 const PRUNE_PAUSE_MS = 50;
 /** Somebody waits for those: they are tried, or refused, whatever the disk did before. */
-const PROMPT: ReadonlySet<Operation["kind"]> = new Set(["used", "recall", "decided", "flush"]);
+const PROMPT: ReadonlySet<Operation["kind"]> = new Set([
+  "reserve",
+  "settle",
+  "used",
+  "recall",
+  "decided",
+  "flush",
+]);
 
 const port = parentPort!;
 const tell = (message: FromWriter): void => port.postMessage(message);
@@ -29,10 +35,9 @@ function commit(): void {
 
 const receiver = new RowReceiver();
 
-function take({ rows, operations, settled, bodies }: Batch): boolean {
+function take({ rows, operations, bodies }: Batch): boolean {
   if (rows !== undefined) writer.take([receiver.receive(rows, bodies)]);
-  if (settled !== undefined) writer.take([{ kind: "settle", call: settled.call, settled }]);
-  let prompt = settled !== undefined;
+  let prompt = false;
   for (const text of operations) {
     const operation = JSON.parse(text) as Operation;
     prompt ||= PROMPT.has(operation.kind);
@@ -40,20 +45,13 @@ function take({ rows, operations, settled, bodies }: Batch): boolean {
   }
   return prompt;
 }
-function hold(batch: HoldBatch): void {
-  const holds = { ...batch, names: receiver.names(batch.names) };
-  writer.take([{ kind: "hold", call: batch.call, holds }]);
-}
 
 function receive(first: ToWriter): void {
   let prompt = false;
   let closing = false;
   for (let message: ToWriter | undefined = first; message !== undefined; message = next()) {
     if (message.kind === "batch") prompt = take(message.batch) || prompt;
-    else if (message.kind === "hold") {
-      hold(message.holds);
-      prompt = true;
-    } else if (message.kind === "tune") writer.tune(message.tuning);
+    else if (message.kind === "tune") writer.tune(message.tuning);
     else closing = true;
   }
   if (closing) close();

@@ -1,10 +1,9 @@
-import type { DatabaseSync, StatementSync } from "node:sqlite";
+import type { DatabaseSync } from "node:sqlite";
 import { TokenmanError } from "@tokenman/plugin-sdk";
 import { Boots } from "./boots.ts";
-import { Budget, type ReceivedHolds } from "./budget.ts";
+import { Budget } from "./budget.ts";
 import { DecisionRows } from "./decision-rows.ts";
 import { Dictionary } from "./dictionary.ts";
-import type { HoldAnswers, SettledBatch } from "./hold-cells.ts";
 import type { FromWriter, Operation, Tuning, WriterSettings } from "./messages.ts";
 import { moveAside, openForWriting, synchronousPragma } from "./open.ts";
 import { pruneSome, shrinkSome } from "./prune.ts";
@@ -22,13 +21,8 @@ const BUSY_MS = 1_000;
 const MAX_WAITING = 2_000;
 const MAX_JUMP_MS = 3_600_000;
 
-/** Reservations, or settlements, that have one answer. */
-export type BudgetOperation =
-  | { readonly kind: "hold"; readonly call: number; readonly holds: ReceivedHolds }
-  | { readonly kind: "settle"; readonly call: number; readonly settled: SettledBatch };
-
 /** What is written: rows, in batches or one by one, or what else there is to do. */
-export type Work = Operation | RowOperation | RowsOperation | BudgetOperation;
+export type Work = Operation | RowOperation | RowsOperation;
 
 export interface WriterOptions extends WriterSettings {
   readonly migrations?: readonly Migration[];
@@ -37,8 +31,6 @@ export interface WriterOptions extends WriterSettings {
 
 interface Tables {
   readonly db: DatabaseSync;
-  readonly begin: StatementSync;
-  readonly commit: StatementSync;
   readonly texts: Dictionary;
   readonly rollup: Rollup;
   readonly rows: Rows;
@@ -113,9 +105,7 @@ export class Writer {
     }
     try {
       tables.boots.heartbeat();
-      const interrupted = this.#transaction(tables, () =>
-        tables.boots.interruptDead(tables.rows, tables.rollup),
-      );
+      const interrupted = this.#transaction(tables, () => tables.boots.interruptDead(tables.rollup));
       if (interrupted > 0)
         this.#log(
           "info",
@@ -181,12 +171,10 @@ export class Writer {
       const rows = new Rows(db, texts, rollup, boots.id);
       this.#tables = {
         db,
-        begin: db.prepare("BEGIN IMMEDIATE"),
-        commit: db.prepare("COMMIT"),
         texts,
         rollup,
         rows,
-        budget: new Budget(db, rollup, texts, boots.id),
+        budget: new Budget(db, rollup),
         boots,
         decisions: new DecisionRows(db),
         trials: new Trials(db),
@@ -198,16 +186,14 @@ export class Writer {
   }
 
   #transaction<T>(tables: Tables, run: () => T): T {
-    const { db, begin, commit, texts, rollup, rows, budget } = tables;
-    begin.run();
+    const { db, texts, rollup, rows, budget } = tables;
+    db.exec("BEGIN IMMEDIATE");
     // Another process may have written since.
     rows.forget();
     try {
       const value = run();
       rollup.write();
-      budget.write();
-      commit.run();
-      budget.committed();
+      db.exec("COMMIT");
       return value;
     } catch (cause) {
       // Some errors, a full disk among them, have rolled it back already.
@@ -225,9 +211,7 @@ export class Writer {
     this.#transaction(tables, () => {
       for (const each of work) {
         const value = apply(tables, each);
-        if (each.kind === "hold")
-          answers.push({ kind: "held", call: each.call, answers: value as HoldAnswers });
-        else if ("call" in each) answers.push({ kind: "answer", call: each.call, value });
+        if ("call" in each) answers.push({ kind: "answer", call: each.call, value });
       }
     });
     this.#waiting = this.#waiting.slice(work.length);
@@ -248,7 +232,7 @@ export class Writer {
         }
         this.#waiting.shift();
         this.#log("error", { err: messageOf(cause), operation: each.kind }, "the ledger refuses a row");
-        if ("call" in each) this.#refuse(each, cause);
+        if ("call" in each) this.#refuse(each.call, cause);
         if (isRow(each)) this.#giveUp(1);
       }
     }
@@ -257,21 +241,18 @@ export class Writer {
   #postpone(cause: unknown, trouble: Trouble): void {
     this.#fail(cause);
     const kept: Work[] = [];
-    const flushes: FromWriter[] = [];
     for (const each of this.#waiting.flatMap(oneByOne)) {
-      if (each.kind === "flush") flushes.push({ kind: "answer", call: each.call });
+      if (each.kind === "flush") this.#tell({ kind: "answer", call: each.call });
       // A settlement must not be lost: it is answered when it is written.
       else if (each.kind === "settle") kept.push(each);
-      else if ("call" in each) this.#refuse(each, cause);
+      else if ("call" in each) this.#refuse(each.call, cause);
       // Bodies are the first to go where there is no room.
       else kept.push(isRow(each) ? { ...each, bodies: undefined } : each);
     }
     const over = Math.max(0, kept.length - MAX_WAITING);
-    for (const each of kept.slice(0, over)) if ("call" in each) this.#refuse(each, cause);
+    for (const each of kept.slice(0, over)) if ("call" in each) this.#refuse(each.call, cause);
     if (over > 0) this.#giveUp(kept.slice(0, over).filter(isRow).length);
     this.#waiting = kept.slice(over);
-    // Last: what is lost has been said by then.
-    for (const flush of flushes) this.#tell(flush);
     if (trouble !== "busy") this.#closeBroken();
   }
   /** Sets a database aside that turned out damaged, and goes on with a new one. */
@@ -314,8 +295,8 @@ export class Writer {
     this.#tell({ kind: "state", failing: undefined });
     this.#log("info", {}, "the ledger can be written again");
   }
-  #refuse({ kind, call }: { readonly kind: string; readonly call: number }, cause: unknown): void {
-    this.#tell({ kind: kind === "hold" ? "held" : "answer", call, error: wireError(cause) });
+  #refuse(call: number, cause: unknown): void {
+    this.#tell({ kind: "answer", call, error: wireError(cause) });
   }
   #giveUp(rows: number): void {
     this.#tell({ kind: "done", written: 0, lost: rows });
@@ -361,10 +342,10 @@ function apply({ rows, budget, decisions, trials }: Tables, work: Work): unknown
     case "end":
       rows.end(work.rows, work.at, work.bodies);
       return undefined;
-    case "hold":
-      return budget.reserve(work.holds);
+    case "reserve":
+      return budget.reserve(work.reservation);
     case "settle":
-      budget.settle(work.settled);
+      budget.settle(work.id, work.spent, work.at);
       return undefined;
     case "used":
       return budget.used(work.windows);
