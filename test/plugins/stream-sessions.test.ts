@@ -126,8 +126,13 @@ describe("a stream session's requests", () => {
         assert.equal(request.header("x-tokenman-project"), undefined);
         const more = json((await turn(session, { content: "more" })).at(-1));
         const rows: string[] = [];
-        for (const each of [id, more["request_id"]])
-          rows.push(await (await fetch(`${dashboard}/api/requests/${each}`)).text());
+        for (const each of [id, more["request_id"]]) {
+          let row: Response;
+          // Rows are gathered before they are written.
+          do row = await fetch(`${dashboard}/api/requests/${each}`);
+          while (row.status === 404);
+          rows.push(await row.text());
+        }
         const names = rows.map((row) => /"session":"([^"]+)"/.exec(row)?.[1]);
         assert.ok(names[0] !== undefined && names[0] === names[1], "both are of one conversation");
         for (const row of rows) {
