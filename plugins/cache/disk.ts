@@ -30,6 +30,8 @@ interface Place {
 interface Call {
   readonly done: (answer: FromDisk | undefined) => void;
   readonly timer: NodeJS.Timeout | undefined;
+  /** The thread that was asked: when it is gone, nobody will answer. */
+  readonly worker: Worker;
 }
 
 /** The memory, as the disk sees it; see {@link MemoryTier}. */
@@ -196,8 +198,10 @@ export class Disk {
     this.written += entries.length;
     const rows = entries.map(rowOf);
     const hashes = entries.map(({ hash }) => hash);
-    this.#calls.set(call, { done: (answer) => this.#wrote(call, hashes, answer), timer: undefined });
-    this.#post({ kind: "write", call, rows, lengths, bodies: bodies.buffer, deleted }, [bodies.buffer]);
+    const worker = this.#start();
+    this.#calls.set(call, { done: (answer) => this.#wrote(call, hashes, answer), timer: undefined, worker });
+    const message: ToDisk = { kind: "write", call, rows, lengths, bodies: bodies.buffer, deleted };
+    worker.postMessage(message, [bodies.buffer]);
     this.#shrink();
     return entries.length > 0;
   }
@@ -240,8 +244,9 @@ export class Disk {
     const call = this.#nextCall++;
     return new Promise((done) => {
       const timer = setTimeout(() => this.#answered(call, undefined), withinMs);
-      this.#calls.set(call, { done, timer });
-      this.#post(message(call));
+      const worker = this.#start();
+      this.#calls.set(call, { done, timer, worker });
+      worker.postMessage(message(call));
     });
   }
   #answered(call: number, answer: FromDisk | undefined): void {
@@ -264,9 +269,6 @@ export class Disk {
     });
     this.#whenQuiet = undefined;
   }
-  #post(message: ToDisk, moved: readonly ArrayBuffer[] = []): void {
-    this.#start().postMessage(message, moved);
-  }
   #start(): Worker {
     clearTimeout(this.#idle);
     this.#idle = setTimeout(() => void this.#end(), IDLE_MS).unref();
@@ -280,10 +282,13 @@ export class Disk {
     worker.on("message", (message: FromDisk) => this.#receive(message));
     worker.on("error", (cause: Error) => this.#failed(`the cache's thread failed: ${cause.message}`));
     worker.on("exit", () => {
-      if (this.#worker !== worker) return;
-      this.#worker = undefined;
-      this.#loaded();
-      for (const call of [...this.#calls.keys()]) this.#answered(call, undefined);
+      if (this.#worker === worker) {
+        this.#worker = undefined;
+        this.#loaded();
+      }
+      // One that was ended may have been given up on with something still to do.
+      for (const [call, asked] of [...this.#calls])
+        if (asked.worker === worker) this.#answered(call, undefined);
     });
     return worker;
   }
