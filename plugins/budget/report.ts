@@ -6,6 +6,8 @@ import { type Limit, windowOf } from "./limits.ts";
 import type { BudgetConfig } from "./schema.ts";
 
 const NANOS_PER_USD = 1_000_000_000;
+/** Under steady traffic no two readings agree; the last one has to do. */
+const MAX_READS = 5;
 
 /** What `GET /api/security/budget` answers. Money is in US dollars, times are in ISO 8601. */
 export interface BudgetReport {
@@ -50,19 +52,28 @@ export async function report(
     if (window !== undefined) windows.set(keyOf(window), window);
   }
   const all = [...windows.values()];
-  const used = await ledger.used(all);
+  let reserved = all.map((window) => books.reservedIn(window));
+  let used: readonly number[];
+  for (let tries = 1; ; tries++) {
+    used = await ledger.used(all);
+    const now = all.map((window) => books.reservedIn(window));
+    const isSame = now.every((amount, index) => amount === reserved[index]);
+    reserved = now;
+    // What was reserved or settled while the ledger was asked would be counted as spent, or not at all.
+    if (isSame || tries === MAX_READS) break;
+  }
   return {
     reserve: config.reserve,
     unpriced: config.unpriced,
     time_zone: config.time_zone,
     windows: all.map((window, index) => {
-      const reserved = Math.min(books.reservedIn(window), used[index] ?? 0);
+      const held = Math.min(reserved[index] ?? 0, used[index] ?? 0);
       return {
         scope: window.scope,
         period: window.period,
         limit: window.limitNanoUsd / NANOS_PER_USD,
-        spent: ((used[index] ?? 0) - reserved) / NANOS_PER_USD,
-        reserved: reserved / NANOS_PER_USD,
+        spent: ((used[index] ?? 0) - held) / NANOS_PER_USD,
+        reserved: held / NANOS_PER_USD,
         resets_at: timeOf(window.to),
       };
     }),

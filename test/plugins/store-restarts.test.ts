@@ -154,7 +154,8 @@ describe("a disk that does not take it", () => {
   test("another program that holds the lock: reservations are refused, rows wait, nothing is lost", async () => {
     await using open = await openLedger();
     const { ledger, file } = open;
-    const other = new DatabaseSync(file);
+    // The ledger may be at work on it.
+    const other = new DatabaseSync(file, { timeout: 10_000 });
     other.exec("BEGIN IMMEDIATE");
     const row = beginRow();
     ledger.begin(row);
