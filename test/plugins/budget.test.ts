@@ -2,7 +2,14 @@ import assert from "node:assert/strict";
 import http from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, test } from "node:test";
-import { type Alert, headerValue, type Pricing, type RawHeaders, type ReplyInit } from "@tokenman/plugin-sdk";
+import {
+  type Alert,
+  headerValue,
+  type Pricing,
+  type RawHeaders,
+  type ReplyInit,
+  type Tokenizer,
+} from "@tokenman/plugin-sdk";
 import {
   type Answer,
   capturedLog,
@@ -49,12 +56,13 @@ interface Running extends AsyncDisposable {
 async function running(
   config: Table,
   settings: Omit<PluginSettings, "config" | "services"> = {},
+  services: { readonly tokenizer?: Tokenizer } = {},
 ): Promise<Running> {
   const ledger = new MemoryLedger();
   const run = await runPlugin(budget, {
     ...settings,
     config: { enabled: true, ...config },
-    services: { ledger, pricing: prices },
+    services: { ledger, pricing: prices, ...services },
   });
   return {
     ledger,
@@ -296,6 +304,71 @@ test("a request is sent once its cost is reserved, and settled with what it did 
   // Bytes by four at the price of input, and the client's own maximum of output, being less than what is assumed.
   assert.equal(reservation.nanoUsd, Math.ceil(bytes / 4) * 1_000 + 100 * 10_000);
   assert.deepEqual(await plugin.spent(), { "total hourly": BILLED, "total daily": BILLED });
+});
+
+test("a long request holds a bound where the limit is far, and is counted where it is near", async () => {
+  let counted = 0;
+  const tokenizer: Tokenizer = {
+    estimate: async () => {
+      counted++;
+      return { tokens: 5_000, uncorrected: 5_000, error: undefined };
+    },
+    count: async (_model, texts) => texts.map(() => 1),
+    learn() {},
+  };
+  const long = { messages: [{ role: "user", content: "word ".repeat(4_000) }] };
+  await using plugin = await running({ daily_limit: 0.3 }, {}, { tokenizer });
+  const held = async (answer = bill(100, 10)): Promise<readonly [nanoUsd: number, bytes: number]> => {
+    const { exchange, reply } = await plugin.ask(long, answer);
+    assert.equal(reply.status, 200);
+    const ids = [`${exchange.id}~`, exchange.id];
+    const id = ids.find((each) => plugin.ledger.reservations.has(each))!;
+    return [plugin.ledger.reservations.get(id)!.reservation.nanoUsd, exchange.request.body!.length];
+  };
+  const output = 100 * 10_000;
+  assert.deepEqual(await held().then(([nanoUsd]) => nanoUsd), 5_000 * 1_000 + output);
+  assert.equal(counted, 1, "nothing is known of the window yet");
+  const [bound, bytes] = await held();
+  assert.equal(bound, bytes * 1_000 + Math.min(100, 10) * 10_000, "a token for each byte");
+  assert.equal(counted, 1);
+  // What nobody bills is counted after all.
+  const unbilled = { status: 200, headers: ["Content-Type", "application/json"], body: "{}" };
+  await held(unbilled);
+  assert.equal(counted, 2);
+  assert.deepEqual(await plugin.spent(), { "total daily": 2 * BILLED + 5_000 * 1_000 + 10 * 10_000 });
+  // Of two at once one holds a bound, and the other one is counted: bounds may hold a tenth of the limit.
+  const open = gate<ReplyInit>();
+  const both = [plugin.ask(long, () => open.opened), plugin.ask(long, () => open.opened)];
+  await new Promise(setImmediate);
+  open.open(bill(100, 10));
+  await Promise.all(both);
+  assert.equal(counted, 3);
+  // More than half is used.
+  await plugin.ask({}, bill(0, 15_000));
+  await held();
+  assert.equal(counted, 4);
+});
+
+test("a bound that finds no room, since others were faster, is counted and asked for again", async () => {
+  const tokenizer: Tokenizer = {
+    estimate: async () => ({ tokens: 5_000, uncorrected: 5_000, error: undefined }),
+    count: async (_model, texts) => texts.map(() => 1),
+    learn() {},
+  };
+  await using plugin = await running({ daily_limit: 0.3 }, {}, { tokenizer });
+  await plugin.ask();
+  const window = [...plugin.ledger.reservations.values()][0]!.reservation.windows[0]!;
+  const other = { id: "other", exchangeId: "other", at: Date.now(), nanoUsd: 280_000_000, windows: [window] };
+  assert.equal((await plugin.ledger.reserve(other)).ok, true);
+  const long = { messages: [{ role: "user", content: "word ".repeat(4_000) }] };
+  const { reply, exchange } = await plugin.ask(long);
+  assert.equal(reply.status, 200);
+  assert.equal(
+    plugin.ledger.reservations.get(`${exchange.id}~`)?.reservation.nanoUsd,
+    5_000 * 1_000 + 10 * 10_000,
+  );
+  assert.deepEqual(await plugin.spent(), { "total daily": 2 * BILLED + 280_000_000 });
+  assert.ok(!plugin.run.log.some(({ message }) => /no room left/.test(message ?? "")), "nobody is alarmed");
 });
 
 test("in expectation of what the model usually gives, and at most of what the client allows", async () => {
