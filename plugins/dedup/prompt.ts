@@ -39,7 +39,9 @@ const TAIL_BYTES = 1_024;
 export function partsOf(exchange: Exchange): PromptParts | undefined {
   try {
     const root = exchange.node("");
-    const list = root?.get("messages") ?? root?.get("input");
+    // Anthropic's requests have no list but this one, whatever else is in them.
+    const other = exchange.dialect?.name === "anthropic-messages" ? undefined : root?.get("input");
+    const list = root?.get("messages") ?? other;
     const turns = list?.items();
     if (root === undefined || list === undefined || turns === undefined || turns.length === 0)
       return undefined;
