@@ -35,7 +35,8 @@ const LISTS: ReadonlyMap<string, Turns["list"]> = new Map([
  */
 export function turnsOf(exchange: Exchange): Turns | undefined {
   const list = LISTS.get(exchange.dialect?.name ?? "");
-  if (list === undefined) return undefined;
+  // A body of another dialect's shape has its turns elsewhere, where nothing would be cut.
+  if (list === undefined || exchange.node(`/${list}`) === undefined) return undefined;
   const reader = new TurnReader();
   for (const segment of exchange.segments) if (segment.message >= 0) reader.segment(segment);
   const turns = reader.turns(list);
