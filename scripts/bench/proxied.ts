@@ -73,6 +73,8 @@ export async function sendThrough(
       also: ["cache", "breaker", "retry"],
       config: `${configOf(options)}\n${options.config ?? ""}`,
     });
+    // A clock that stands still would not bound what the kernel waits for when it ends.
+    using _real = { [Symbol.dispose]: () => clock.restore() };
     const watched = new Watched();
     ledger!.watch(watched.event);
     for (; next.done !== true; next = iterator.next()) {

@@ -22,7 +22,8 @@ async function measured(
   const { stdout } = await promisify(execFile)(
     process.execPath,
     [SCRIPT, "--json", "--check", "--dialect", dialect, "--rows", rows, recording],
-    { maxBuffer: 1e7 },
+    // A test that is given up leaves its processes behind: the file would wait for them.
+    { maxBuffer: 1e7, timeout: 50_000, killSignal: "SIGKILL" },
   );
   const found = JSON.parse(stdout) as { rows: { row: Row; result: RowResult }[] };
   for (const { row, result } of found.rows) assert.equal(result.invalid, 0, row.name);
