@@ -333,7 +333,14 @@ function addUp(left: Figures, right: Figures): Figures {
   const { hits, coalesced, misses } = sums.cache;
   const asked = hits + coalesced + misses;
   const hitRate = asked === 0 ? null : ((hits + coalesced) / asked) * 100;
-  return { ...sums, cache: { ...sums.cache, hitRate }, latency: { meanMs: null, meanFirstByteMs: null } };
+  const { cost } = sums;
+  return {
+    ...sums,
+    // As the API has it: where nothing has a known price, the sum of it has none.
+    cost: { ...cost, usd: cost.usd === 0 && cost.unpriced > 0 ? null : cost.usd },
+    cache: { ...sums.cache, hitRate },
+    latency: { meanMs: null, meanFirstByteMs: null },
+  };
 }
 function add<T>(left: T, right: T): T {
   if (typeof left === "number" || typeof right === "number")

@@ -124,6 +124,8 @@ export class Biller {
       reasoningTokens: known?.reasoningTokens ?? 0,
       serverTools: known?.serverTools ?? {},
       serviceTier: known?.serviceTier,
+      ...(known?.speed !== undefined && { speed: known.speed }),
+      ...(known?.region !== undefined && { region: known.region }),
       model: known?.model,
       complete: false,
     };

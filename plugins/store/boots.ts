@@ -64,6 +64,7 @@ export class Boots {
         const sums = rollup.of(msOf(Number(row["id"])), Number(row["project"]), 0, Number(row["model"] ?? 0));
         sums.add(FIGURE.requests, 1);
         sums.add(FIGURE.interrupted, 1);
+        sums.add(FIGURE.unpriced, 1);
       }
       interrupted += open.length;
       if (interrupted >= BATCH) break;

@@ -265,6 +265,7 @@ export class Rows {
       const place = this.#rollup.of(ms, project, 0, model ?? 0);
       place.add(FIGURE.requests, -1);
       place.add(FIGURE.interrupted, -1);
+      place.add(FIGURE.unpriced, -1);
     }
     let next = at + END.LENGTH;
     const attempts = cells[at + END.ATTEMPTS]!;

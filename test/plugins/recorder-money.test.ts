@@ -141,3 +141,30 @@ describe("what no dialect reads", () => {
     assert.equal((await it.ended()).unpriced, false);
   });
 });
+
+test("an estimate is at the speed that the provider told before its stream broke off", async () => {
+  await using it = await recordedWorld();
+  const begun = {
+    type: "message_start",
+    message: {
+      id: "m",
+      type: "message",
+      role: "assistant",
+      model: "claude-opus-4-6",
+      content: [],
+      usage: { input_tokens: 1_000, output_tokens: 1, speed: "fast" },
+    },
+  };
+  it.upstream.next(
+    wholeReply({
+      status: 200,
+      headers: ["content-type", "text/event-stream"],
+      body: Buffer.from(`event: message_start\ndata: ${JSON.stringify(begun)}\n\n`),
+    }),
+  );
+  await ask(it.tokenman.proxy, MESSAGES, { model: "claude-opus-4-6", stream: true });
+  const { estimated, tries } = await it.ended();
+  assert.equal(estimated, true);
+  // Claude Opus 4.6 in fast mode: input $30, output $150.
+  assert.deepEqual([tries[0]?.cost?.input, tries[0]?.cost?.output], [30_000_000, 150_000]);
+});

@@ -45,12 +45,16 @@ describe("restarts", () => {
     await hander.ledger.flush();
     assert.equal(await outcome(living), "answered");
     const totals = await taker.ledger.totals({ from: dead.at - 1_000, to: dead.at + 60_000 });
-    assert.deepEqual([totals.requests, totals.answered, totals.interrupted], [3, 2, 1]);
+    assert.deepEqual(
+      [totals.requests, totals.answered, totals.interrupted, totals.unpriced],
+      [3, 2, 1, 1],
+      "what an interrupted one cost is not known, which is not nothing",
+    );
     // A process that was taken for dead, and is not, still ends its row.
     taker.ledger.end(endRow(dead));
     await taker.ledger.flush();
     const after = await taker.ledger.totals({ from: dead.at - 1_000, to: dead.at + 60_000 });
-    assert.deepEqual([after.requests, after.answered, after.interrupted], [3, 3, 0]);
+    assert.deepEqual([after.requests, after.answered, after.interrupted, after.unpriced], [3, 3, 0, 0]);
   });
 
   test("a database of a newer TokenMan, or another program's, is refused and left alone", async () => {
