@@ -1,4 +1,4 @@
-import { definePlugin, Ledger, type LedgerRecord } from "@tokenman/plugin-sdk";
+import type { Ledger, LedgerRecord } from "@tokenman/plugin-sdk";
 import {
   type KernelSettings,
   providersAt,
@@ -6,7 +6,8 @@ import {
   recordingUpstream,
   sendRequest,
 } from "@tokenman/plugin-sdk/testkit";
-import { startTokenman, type Tokenman } from "./kernel.ts";
+import type { Tokenman } from "./kernel.ts";
+import { startLedgered } from "./ledgered.ts";
 
 /** A key of the test's client: it must be in no row. */
 export const KEY = "sk-ant-api03-canary0canary0canary0";
@@ -29,40 +30,20 @@ export async function recordedWorld(
   also: NonNullable<KernelSettings["also"]> = [],
 ): Promise<RecordedWorld> {
   const upstream = await recordingUpstream();
-  let ledger: Ledger | undefined;
-  const probe = definePlugin({
-    name: "probe",
-    version: "1.0.0",
-    apiVersion: 1,
-    needs: { ledger: Ledger },
-    setup: ({ services }) => {
-      ledger = services.ledger;
-    },
-  });
-  const tokenman = await startTokenman({
-    plugins: [probe],
+  const tokenman = await startLedgered({
     // The same request twice is to be answered by the provider twice.
     config: `${config}\n[cache]\nenabled = false\n${PRICES}${providersAt(upstream.url)}`,
     env,
     also,
   });
-  const found = ledger!;
-  const ends: string[] = [];
-  const waiting: (() => void)[] = [];
-  found.watch(({ kind, row }) => {
-    if (kind !== "end") return;
-    ends.push(row.exchangeId);
-    for (const wake of waiting.splice(0)) wake();
-  });
+  const { ledger } = tokenman;
   return {
     upstream,
     tokenman,
-    ledger: found,
+    ledger,
     async ended() {
-      while (ends.length === 0) await new Promise<void>((resolve) => waiting.push(resolve));
-      const id = ends.shift()!;
-      await found.flush();
-      return (await found.request(id))!;
+      const [row] = await tokenman.ended();
+      return (await ledger.request(row!.exchangeId))!;
     },
     async [Symbol.asyncDispose]() {
       await tokenman.stop();
