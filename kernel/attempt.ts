@@ -1,14 +1,15 @@
-import type {
-  Attempt,
-  AttemptResult,
-  BodyEnd,
-  Candidate,
-  EventVerdict,
-  JsonPatch,
-  Provider,
-  RawHeaders,
-  Usage,
-  UsageReader,
+import {
+  type Attempt,
+  type AttemptResult,
+  type BodyEnd,
+  type Candidate,
+  type EventVerdict,
+  type JsonPatch,
+  type Provider,
+  type RawHeaders,
+  type Usage,
+  type UsageReader,
+  usageFault,
 } from "@tokenman/plugin-sdk";
 import { Cancellation } from "./cancellation.ts";
 import type { Edits } from "./edits.ts";
@@ -44,6 +45,7 @@ export class AttemptState extends Slots implements Attempt {
   #endedMs = -1;
   readonly cancellation = new Cancellation();
   #edits: Edits | undefined;
+  #usage: Usage | undefined;
 
   constructor(exchange: ExchangeState, number: number, candidate: Candidate, headers: RawHeaders) {
     super();
@@ -59,7 +61,16 @@ export class AttemptState extends Slots implements Attempt {
     return this.cancellation.signal;
   }
   get usage(): Usage | undefined {
-    return this.reader?.usage();
+    if (this.#usage !== undefined) return this.#usage;
+    const usage = this.reader?.usage();
+    if (usage === undefined || usageFault(usage) !== undefined) return undefined;
+    // Several ask once it has ended, and then it stays as it is.
+    if (usage.complete && this.result !== undefined) this.#usage = usage;
+    return usage;
+  }
+  get usageFault(): string | undefined {
+    const usage = this.reader?.usage();
+    return usage === undefined ? undefined : usageFault(usage);
   }
   get edits(): Edits | undefined {
     return this.#edits;

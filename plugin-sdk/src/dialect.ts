@@ -123,7 +123,10 @@ export interface UsageReader {
   event(event: SseEvent): void;
   /** The whole decoded body of a buffered reply. */
   body(body: Buffer, status: number): void;
-  /** What is known so far; undefined where the reply carried no usage at all. */
+  /**
+   * What is known so far; undefined where the reply carried no usage at all. Counts are given as they were told, NaN for
+   * what is no count (see `usageCountOf`): whether they can be true is judged by who asks.
+   */
   usage(): Usage | undefined;
 }
 

@@ -101,8 +101,10 @@ export interface Attempt {
   readonly status: number | undefined;
   /** The head's headers, once it came. */
   readonly replyHeaders: RawHeaders | undefined;
-  /** What the provider billed, as far as known. */
+  /** What the provider billed, as far as known. Never one that cannot be true ({@link usageFault}). */
   readonly usage: Usage | undefined;
+  /** Why what the provider told of its usage cannot be true, in words; `usage` is undefined then. */
+  readonly usageFault: string | undefined;
   /** An error that the provider reported inside a 200 stream; known only where usage is tracked. */
   readonly streamError: Extract<EventVerdict, { readonly kind: "error" }> | undefined;
   /** Whether that error came before anything else: the provider refused, and nothing was generated. */

@@ -45,4 +45,5 @@ export * from "./stored-reply.ts";
 export * from "./tokenizer.ts";
 export * from "./turns.ts";
 export * from "./units.ts";
+export * from "./usage-fault.ts";
 export * from "./verdict.ts";

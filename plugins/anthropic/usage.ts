@@ -1,5 +1,4 @@
 import {
-  countOf,
   parsedOf,
   recordOf,
   type SseEvent,
@@ -8,6 +7,7 @@ import {
   topLevelOf,
   type Usage,
   type UsageReader,
+  usageCountOf,
 } from "@tokenman/plugin-sdk";
 import { eventName, isContentBlock } from "./events.ts";
 
@@ -77,12 +77,13 @@ export class MessageUsage implements UsageReader {
     const usage = recordOf(value);
     if (usage === undefined) return;
     this.#isKnown = true;
-    this.#input = countOf(usage["input_tokens"]) ?? this.#input;
-    this.#cacheRead = countOf(usage["cache_read_input_tokens"]) ?? this.#cacheRead;
+    this.#input = usageCountOf(usage["input_tokens"]) ?? this.#input;
+    this.#cacheRead = usageCountOf(usage["cache_read_input_tokens"]) ?? this.#cacheRead;
     const writes = cacheWritesOf(usage, this.#cacheWrite1h);
     if (writes !== undefined) [this.#cacheWrite5m, this.#cacheWrite1h] = writes;
-    this.#output = countOf(usage["output_tokens"]) ?? this.#output;
-    this.#thinking = countOf(recordOf(usage["output_tokens_details"])?.["thinking_tokens"]) ?? this.#thinking;
+    this.#output = usageCountOf(usage["output_tokens"]) ?? this.#output;
+    this.#thinking =
+      usageCountOf(recordOf(usage["output_tokens_details"])?.["thinking_tokens"]) ?? this.#thinking;
     const serverTools = recordOf(usage["server_tool_use"]);
     if (serverTools !== undefined) this.#serverTools = countsOf(serverTools);
     if (Array.isArray(usage["iterations"])) this.#beside = besideOf(usage["iterations"]);
@@ -100,10 +101,10 @@ function cacheWritesOf(
   usage: Readonly<Record<string, unknown>>,
   known1h: number,
 ): [number, number] | undefined {
-  const total = countOf(usage["cache_creation_input_tokens"]);
+  const total = usageCountOf(usage["cache_creation_input_tokens"]);
   const split = recordOf(usage["cache_creation"]);
-  const for5m = countOf(split?.["ephemeral_5m_input_tokens"]);
-  const for1h = countOf(split?.["ephemeral_1h_input_tokens"]);
+  const for5m = usageCountOf(split?.["ephemeral_5m_input_tokens"]);
+  const for1h = usageCountOf(split?.["ephemeral_1h_input_tokens"]);
   if (for5m !== undefined || for1h !== undefined) {
     const hour = for1h ?? 0;
     return [Math.max(for5m ?? 0, (total ?? 0) - hour), hour];
@@ -142,10 +143,10 @@ function besideOf(iterations: readonly unknown[]): Beside {
   for (const item of iterations) {
     const iteration = recordOf(item);
     if (iteration === undefined) continue;
-    const read = countOf(iteration["cache_read_input_tokens"]) ?? 0;
+    const read = usageCountOf(iteration["cache_read_input_tokens"]) ?? 0;
     const [for5m, for1h] = cacheWritesOf(iteration, 0) ?? [0, 0];
-    const fresh = countOf(iteration["input_tokens"]) ?? 0;
-    const generated = countOf(iteration["output_tokens"]) ?? 0;
+    const fresh = usageCountOf(iteration["input_tokens"]) ?? 0;
+    const generated = usageCountOf(iteration["output_tokens"]) ?? 0;
     if (iteration["type"] === "compaction") {
       input += fresh;
       cacheRead += read;
@@ -158,7 +159,7 @@ function besideOf(iterations: readonly unknown[]): Beside {
     }
   }
   const serverTools =
-    advisorInput + advisorOutput > 0
+    advisorInput + advisorOutput !== 0
       ? { advisor_input_tokens: advisorInput, advisor_output_tokens: advisorOutput }
       : {};
   return { input, cacheRead, cacheWrite5m, cacheWrite1h, output, serverTools };
@@ -167,8 +168,15 @@ function besideOf(iterations: readonly unknown[]): Beside {
 function countsOf(record: Readonly<Record<string, unknown>>): Readonly<Record<string, number>> {
   const counts: [string, number][] = [];
   for (const [name, value] of Object.entries(record)) {
-    const count = countOf(value);
-    if (count !== undefined && count > 0) counts.push([name, count]);
+    // What else there may be beside the counts of tools: details, in objects, or words.
+    if (typeof value !== "number" && !isNumeric(value)) continue;
+    const count = usageCountOf(value)!;
+    if (count !== 0) counts.push([name, count]);
   }
   return Object.fromEntries(counts);
+}
+
+/** Whether it is a number, written as a text. */
+function isNumeric(value: unknown): boolean {
+  return typeof value === "string" && /^\s*[-+.\d]/.test(value);
 }

@@ -1,5 +1,4 @@
 import {
-  countOf,
   parsedOf,
   recordOf,
   type SseEvent,
@@ -8,6 +7,7 @@ import {
   topLevelOf,
   type Usage,
   type UsageReader,
+  usageCountOf,
 } from "@tokenman/plugin-sdk";
 import { isDone, mayEndResponses, responsesEventName } from "./events.ts";
 
@@ -42,17 +42,18 @@ class Figures {
     const usage = recordOf(value);
     if (usage === undefined) return;
     // Chat, embeddings and Responses name the same things differently.
-    const prompt = countOf(usage["prompt_tokens"]) ?? countOf(usage["input_tokens"]);
-    const output = countOf(usage["completion_tokens"]) ?? countOf(usage["output_tokens"]);
+    const prompt = usageCountOf(usage["prompt_tokens"]) ?? usageCountOf(usage["input_tokens"]);
+    const output = usageCountOf(usage["completion_tokens"]) ?? usageCountOf(usage["output_tokens"]);
     if (prompt === undefined && output === undefined) return;
     const input = recordOf(usage["prompt_tokens_details"] ?? usage["input_tokens_details"]);
     const generated = recordOf(usage["completion_tokens_details"] ?? usage["output_tokens_details"]);
     const total = prompt ?? 0;
-    const cached = countOf(input?.["cached_tokens"]) ?? countOf(usage["prompt_cache_hit_tokens"]) ?? 0;
+    const cached =
+      usageCountOf(input?.["cached_tokens"]) ?? usageCountOf(usage["prompt_cache_hit_tokens"]) ?? 0;
     this.#cacheRead = Math.min(cached, total);
-    this.#cacheWrite = Math.min(countOf(input?.["cache_write_tokens"]) ?? 0, total - this.#cacheRead);
+    this.#cacheWrite = Math.min(usageCountOf(input?.["cache_write_tokens"]) ?? 0, total - this.#cacheRead);
     this.#input = total - this.#cacheRead - this.#cacheWrite;
-    const reasoning = countOf(generated?.["reasoning_tokens"]) ?? 0;
+    const reasoning = usageCountOf(generated?.["reasoning_tokens"]) ?? 0;
     const hidden = hiddenOutput(usage["total_tokens"], total, output ?? 0, reasoning);
     this.#output = (output ?? 0) + hidden;
     this.#reasoning = Math.max(reasoning, hidden);
@@ -108,8 +109,9 @@ class Figures {
  * ai.google.dev/gemini-api/docs/openai). More reasoning than output says the same.
  */
 function hiddenOutput(total: unknown, prompt: number, output: number, reasoning: number): number {
-  const told = countOf(total);
-  if (told !== undefined && told > prompt + output) return told - prompt - output;
+  const told = usageCountOf(total);
+  // No count: then that of the output is not known, either.
+  if (told !== undefined && !(told <= prompt + output)) return told - prompt - output;
   return reasoning > output ? reasoning : 0;
 }
 
@@ -156,14 +158,14 @@ function mediaOf(
   input: Readonly<Record<string, unknown>> | undefined,
   output: Readonly<Record<string, unknown>> | undefined,
 ): Readonly<Record<string, number>> {
-  const heard = countOf(input?.["audio_tokens"]) ?? 0;
-  const spoken = countOf(output?.["audio_tokens"]) ?? 0;
-  const drawn = countOf(output?.["image_tokens"]) ?? 0;
+  const heard = usageCountOf(input?.["audio_tokens"]) ?? 0;
+  const spoken = usageCountOf(output?.["audio_tokens"]) ?? 0;
+  const drawn = usageCountOf(output?.["image_tokens"]) ?? 0;
   if (heard + spoken + drawn === 0) return NO_TOOLS;
   return {
-    ...(heard > 0 && { audio_input_tokens: heard }),
-    ...(spoken > 0 && { audio_output_tokens: spoken }),
-    ...(drawn > 0 && { image_output_tokens: drawn }),
+    ...(heard !== 0 && { audio_input_tokens: heard }),
+    ...(spoken !== 0 && { audio_output_tokens: spoken }),
+    ...(drawn !== 0 && { image_output_tokens: drawn }),
   };
 }
 

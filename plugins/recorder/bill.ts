@@ -4,6 +4,7 @@ import {
   type Exchange,
   type LedgerBill,
   type LedgerSaving,
+  type Logger,
   type PriceQuery,
   type Pricing,
   priceFormat,
@@ -20,6 +21,7 @@ const NOTHING: LedgerBill = Object.freeze({
   unpriced: undefined,
 });
 
+const UNTOLD = "the reply told no usage";
 /** Without a tokenizer: bytes of text to a token, as English and code come out on the average. */
 const BYTES_PER_TOKEN = 4;
 
@@ -33,14 +35,29 @@ function unread({ request }: Exchange, { status }: Attempt): LedgerBill {
   return { ...NOTHING, unpriced: "no dialect reads this path" };
 }
 
+/** Providers and models whose usages were said to be impossible: beyond so many nobody wants to read on. */
+const MAX_FAULTY = 100;
+
+export interface BillerOptions {
+  readonly pricing: Pricing | undefined;
+  readonly tokenizer: Tokenizer | undefined;
+  readonly log: Pick<Logger, "warn">;
+  /** Whose impossible usages the log has; outlives a reload. */
+  readonly faulty: Set<string>;
+}
+
 /** Works out what attempts used and cost. */
 export class Biller {
   readonly #pricing: Pricing | undefined;
   readonly #tokenizer: Tokenizer | undefined;
+  readonly #log: Pick<Logger, "warn">;
+  readonly #faulty: Set<string>;
 
-  constructor(pricing: Pricing | undefined, tokenizer: Tokenizer | undefined) {
+  constructor({ pricing, tokenizer, log, faulty }: BillerOptions) {
     this.#pricing = pricing;
     this.#tokenizer = tokenizer;
+    this.#log = log;
+    this.#faulty = faulty;
   }
 
   /**
@@ -71,8 +88,13 @@ export class Biller {
     if (usage === undefined && (status < 200 || status > 299)) return NOTHING;
     // An error in the place of a stream's answer is a refusal, too, even after events that only announced one.
     if (usage === undefined && isRefused(attempt) && !(sample?.hasText() ?? false)) return NOTHING;
+    const fault = usage === undefined ? attempt.usageFault : undefined;
+    if (fault !== undefined) this.#report(exchange, attempt, fault);
     if (sample === undefined && usage === undefined)
-      return { ...NOTHING, unpriced: "the reply told no usage" };
+      return {
+        ...NOTHING,
+        unpriced: fault === undefined ? UNTOLD : `the provider's usage cannot be true: ${fault}`,
+      };
     return this.#estimated(exchange, attempt, usage, sample);
   }
 
@@ -111,7 +133,7 @@ export class Biller {
     const model = sentModel(exchange, attempt) ?? "";
     const input = known === undefined ? await this.#input(exchange) : undefined;
     if (known === undefined && input === undefined)
-      return { ...NOTHING, unpriced: "the reply told no usage, and nobody counts tokens" };
+      return { ...NOTHING, unpriced: `${UNTOLD}, and nobody counts tokens` };
     const output = sample === undefined ? 0 : await this.#output(model, sample);
     const usage: Usage = {
       source: "estimate",
@@ -130,6 +152,18 @@ export class Biller {
       complete: false,
     };
     return this.#priced(exchange, attempt, usage, true);
+  }
+  /** Once for each provider and model. */
+  #report(exchange: Exchange, attempt: Attempt, fault: string): void {
+    const model = sentModel(exchange, attempt);
+    const provider = attempt.provider.name;
+    const key = `${provider}\0${model}`;
+    if (this.#faulty.has(key) || this.#faulty.size >= MAX_FAULTY) return;
+    this.#faulty.add(key);
+    this.#log.warn(
+      { provider, model, exchange: exchange.id },
+      `a usage that ${provider} told cannot be true, and is taken for none: ${fault}`,
+    );
   }
   async #input(exchange: Exchange): Promise<number | undefined> {
     try {

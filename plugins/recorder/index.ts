@@ -18,9 +18,10 @@ export default definePlugin({
   configSchema,
   needs: { ledger: Ledger, pricing: optional(Pricing), tokenizer: optional(Tokenizer) },
   stage: "ingress",
-  setup(ctx) {
+  async setup(ctx) {
     const { ledger, pricing, tokenizer } = ctx.services;
-    const biller = new Biller(pricing, tokenizer);
+    const faulty = await ctx.keep("impossible usages", () => new Set<string>());
+    const biller = new Biller({ pricing, tokenizer, log: ctx.log, faulty });
     const recorder = new Recorder({ ledger, biller, bodyBytes: ctx.host.storedBodyBytes });
     if (ctx.config.timings) ctx.contribute("hookObserver", { tapped: recorder.tapped });
     ctx.pipeline((_config, hooks) => {
