@@ -1,249 +1,29 @@
 import assert from "node:assert/strict";
-import http from "node:http";
-import type { AddressInfo } from "node:net";
 import { describe, test } from "node:test";
-import {
-  type Alert,
-  headerValue,
-  type Pricing,
-  type RawHeaders,
-  type ReplyInit,
-  type Tokenizer,
-} from "@tokenman/plugin-sdk";
+import { headerValue, type ReplyInit, type Tokenizer } from "@tokenman/plugin-sdk";
 import {
   type Answer,
-  capturedLog,
   errorEvent,
   FakeClock,
   gate,
   installHost,
-  type PluginSettings,
-  runPlugin,
   type Sent,
   textEvents,
 } from "@tokenman/plugin-sdk/testkit";
 import { testHost } from "../../cli/test-host.ts";
-import { Alerts } from "../../plugins/budget/alerts.ts";
-import { Calendar, isTimeZone } from "../../plugins/budget/calendar.ts";
-import budget from "../../plugins/budget/index.ts";
 import { limitsOf } from "../../plugins/budget/limits.ts";
 import { Outputs } from "../../plugins/budget/outputs.ts";
 import { budgetSchema } from "../../plugins/budget/schema.ts";
-import { MemoryLedger } from "../support/memory-ledger.ts";
-import { pricing } from "../support/pricing.ts";
 
 installHost(testHost);
 
-/** A dollar per million tokens in, ten out: 1,000 and 10,000 nano-dollars a token. `pricey` is ten times as dear. */
-const prices: Pricing = await pricing({
-  plain: { input: 1, output: 10 },
-  pricey: { input: 10, output: 100 },
-});
+import { bill, running } from "../support/budget-world.ts";
 
-type Table = NonNullable<PluginSettings["config"]>;
-interface Running extends AsyncDisposable {
-  readonly ledger: MemoryLedger;
-  ask(
-    body?: Record<string, unknown>,
-    answer?: Answer,
-    more?: { readonly project?: string; readonly path?: string; readonly headers?: RawHeaders },
-  ): Promise<Sent>;
-  /** Spent in each window that was ever reserved in, by scope and period. */
-  spent(): Promise<Record<string, number>>;
-  readonly run: Awaited<ReturnType<typeof runPlugin>>;
-}
-
-async function running(
-  config: Table,
-  settings: Omit<PluginSettings, "config" | "services"> = {},
-  services: { readonly tokenizer?: Tokenizer } = {},
-): Promise<Running> {
-  const ledger = new MemoryLedger();
-  const run = await runPlugin(budget, {
-    ...settings,
-    config: { enabled: true, ...config },
-    services: { ledger, pricing: prices, ...services },
-  });
-  return {
-    ledger,
-    run,
-    ask: (body = {}, answer = bill(100, 10), more = {}) =>
-      run.send(
-        { path: "/v1/messages", body: { model: "plain", max_tokens: 100, messages: [], ...body }, ...more },
-        answer,
-      ),
-    async spent() {
-      const found: Record<string, number> = {};
-      for (const { reservation } of ledger.reservations.values())
-        for (const window of reservation.windows)
-          found[`${window.scope} ${window.period}`] = (await ledger.used([window]))[0]!;
-      return found;
-    },
-    [Symbol.asyncDispose]: () => run.stop(),
-  };
-}
-
-/** A reply that bills these tokens. */
-function bill(input: number, output: number): ReplyInit {
-  return {
-    status: 200,
-    headers: ["Content-Type", "application/json"],
-    body: JSON.stringify({
-      type: "message",
-      role: "assistant",
-      model: "plain",
-      content: [],
-      stop_reason: "end_turn",
-      usage: { input_tokens: input, output_tokens: output },
-    }),
-  };
-}
 const BILLED = 100 * 1_000 + 10 * 10_000;
 
 function errorOf(sent: Sent): Record<string, unknown> {
   return JSON.parse(String(sent.reply.body)).error;
 }
-
-describe("windows of time zones", () => {
-  const at = (text: string) => Date.parse(text);
-  const span = (zone: string, period: "hourly" | "daily" | "monthly", time: string) => {
-    const { from, to } = new Calendar(zone).span(period, at(time));
-    return [new Date(from).toISOString(), new Date(to).toISOString()];
-  };
-  const cases: readonly [string, "hourly" | "daily" | "monthly", string, string, string][] = [
-    ["UTC", "daily", "2026-02-28T23:59:59.999Z", "2026-02-28T00:00:00.000Z", "2026-03-01T00:00:00.000Z"],
-    ["UTC", "monthly", "2028-02-29T12:00:00Z", "2028-02-01T00:00:00.000Z", "2028-03-01T00:00:00.000Z"],
-    // 23 hours, and 25.
-    [
-      "Europe/Berlin",
-      "daily",
-      "2026-03-29T10:00:00Z",
-      "2026-03-28T23:00:00.000Z",
-      "2026-03-29T22:00:00.000Z",
-    ],
-    [
-      "Europe/Berlin",
-      "daily",
-      "2026-10-25T10:00:00Z",
-      "2026-10-24T22:00:00.000Z",
-      "2026-10-25T23:00:00.000Z",
-    ],
-    [
-      "Europe/Berlin",
-      "monthly",
-      "2026-10-31T23:30:00Z",
-      "2026-10-31T23:00:00.000Z",
-      "2026-11-30T23:00:00.000Z",
-    ],
-    // The hour that comes twice is two.
-    [
-      "Europe/Berlin",
-      "hourly",
-      "2026-10-25T00:30:00Z",
-      "2026-10-25T00:00:00.000Z",
-      "2026-10-25T01:00:00.000Z",
-    ],
-    [
-      "Europe/Berlin",
-      "hourly",
-      "2026-10-25T01:30:00Z",
-      "2026-10-25T01:00:00.000Z",
-      "2026-10-25T02:00:00.000Z",
-    ],
-    [
-      "Asia/Kolkata",
-      "hourly",
-      "2026-05-01T10:15:00Z",
-      "2026-05-01T09:30:00.000Z",
-      "2026-05-01T10:30:00.000Z",
-    ],
-    [
-      "Asia/Kathmandu",
-      "daily",
-      "2026-05-01T18:15:00Z",
-      "2026-05-01T18:15:00.000Z",
-      "2026-05-02T18:15:00.000Z",
-    ],
-    // Clocks go back by half an hour at 15:00 UTC: what follows is a window of its own.
-    [
-      "Australia/Lord_Howe",
-      "hourly",
-      "2026-04-04T14:45:00Z",
-      "2026-04-04T14:00:00.000Z",
-      "2026-04-04T15:00:00.000Z",
-    ],
-    [
-      "Australia/Lord_Howe",
-      "hourly",
-      "2026-04-04T15:10:00Z",
-      "2026-04-04T15:00:00.000Z",
-      "2026-04-04T15:30:00.000Z",
-    ],
-    // The day began at one o'clock.
-    [
-      "America/Sao_Paulo",
-      "daily",
-      "2018-11-04T12:00:00Z",
-      "2018-11-04T03:00:00.000Z",
-      "2018-11-05T02:00:00.000Z",
-    ],
-    // The last hour of the day came twice.
-    [
-      "America/Sao_Paulo",
-      "daily",
-      "2018-02-18T02:30:00Z",
-      "2018-02-17T02:00:00.000Z",
-      "2018-02-18T03:00:00.000Z",
-    ],
-    // There was no 30th of December.
-    ["Pacific/Apia", "daily", "2011-12-30T09:00:00Z", "2011-12-29T10:00:00.000Z", "2011-12-30T10:00:00.000Z"],
-    ["Pacific/Apia", "daily", "2011-12-30T11:00:00Z", "2011-12-30T10:00:00.000Z", "2011-12-31T10:00:00.000Z"],
-  ];
-  for (const [zone, period, time, from, to] of cases)
-    test(`${period} in ${zone} at ${time}`, () => assert.deepEqual(span(zone, period, time), [from, to]));
-
-  test("every instant is in exactly one window, which follows the one before", () => {
-    for (const zone of [
-      "Europe/Berlin",
-      "America/St_Johns",
-      "Australia/Lord_Howe",
-      "Africa/Cairo",
-      "Asia/Gaza",
-    ])
-      for (const period of ["hourly", "daily", "monthly"] as const) {
-        const calendar = new Calendar(zone);
-        let next = calendar.span(period, at("2026-03-20T00:00:00Z"));
-        const until = at(period === "hourly" ? "2026-04-10T00:00:00Z" : "2027-12-01T00:00:00Z");
-        while (next.from < until) {
-          for (const inside of [next.from, Math.floor((next.from + next.to) / 2), next.to - 1])
-            assert.deepEqual(new Calendar(zone).span(period, inside), next, `${zone} ${period}`);
-          const { to } = next;
-          next = calendar.span(period, to);
-          assert.equal(next.from, to);
-          if (
-            period === "hourly" &&
-            next.from > at("2026-03-22T00:00:00Z") &&
-            next.from < at("2026-03-28T00:00:00Z")
-          )
-            next = calendar.span(period, at("2026-03-28T12:00:00Z"));
-        }
-      }
-  });
-
-  test("an absurd clock is clamped, and nonsense is no zone", () => {
-    for (const time of [8.64e15, -8.64e15, Number.MAX_VALUE]) {
-      const { from, to } = new Calendar("Europe/Berlin").span("monthly", time);
-      assert.ok(Number.isFinite(from) && to > from);
-    }
-    assert.deepEqual(["Europe/Berlin", "UTC", "", "Mars/Olympus", "x".repeat(5_000)].map(isTimeZone), [
-      true,
-      true,
-      false,
-      false,
-      false,
-    ]);
-  });
-});
 
 describe("limits", () => {
   const parse = (config: unknown) => budgetSchema.parse(config);
@@ -588,97 +368,4 @@ test("a ledger that does not answer refuses in time, and what it grants later is
   await clock.advance(5_000);
   assert.equal(plugin.ledger.reservations.size, 1);
   assert.deepEqual(await plugin.spent(), { "total daily": 0 });
-});
-
-test("alerts are raised once for each threshold, in the log, to sinks and to the webhook", async () => {
-  const posted: Alert[] = [];
-  const arrived = gate();
-  const server = http.createServer((request, response) => {
-    const chunks: Buffer[] = [];
-    request.on("data", (chunk: Buffer) => chunks.push(chunk));
-    request.on("end", () => {
-      posted.push(JSON.parse(String(Buffer.concat(chunks))));
-      response.end();
-      if (posted.length === 3) arrived.open();
-    });
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  try {
-    const { port } = server.address() as AddressInfo;
-    await using plugin = await running({
-      hourly_limit: 0.002,
-      alert_thresholds: [40, 50, 75],
-      reserve: "max",
-      webhook: `http://127.0.0.1:${port}/alerts`,
-    });
-    await plugin.ask({}, bill(0, 85));
-    for (let time = 0; time < 5; time++) await plugin.ask({}, bill(0, 15));
-    await plugin.ask({ max_tokens: 90 });
-    await plugin.ask({ max_tokens: 90 });
-    await arrived.opened;
-    const warned = plugin.run.log.filter(({ level }) => level === "warn");
-    assert.deepEqual(
-      warned.map(({ message }) => message?.replace(/until .*/, "until …")),
-      [
-        "40 % of the hourly budget (total) of $0.002 are spent: $0.00085",
-        "50 % of the hourly budget (total) of $0.002 are spent: $0.001",
-        "the hourly budget (total) of $0.002 has no room left: requests are refused, until …",
-      ],
-    );
-    assert.deepEqual(
-      posted.map(({ message }) => message).toSorted(),
-      warned.map(({ message }) => message).toSorted(),
-    );
-    const half = posted.find(({ facts }) => facts["percent"] === 50)!;
-    assert.equal(half.kind, "budget");
-    assert.equal(half.facts["spent"], 0.001);
-  } finally {
-    server.close();
-  }
-});
-
-test("alerts reach every sink, whatever another one or the webhook does", async () => {
-  const seen: Alert[] = [];
-  const log = capturedLog();
-  const sinks = [
-    {
-      name: "broken",
-      alert() {
-        throw new Error("no");
-      },
-    },
-    { name: "feed", alert: (alert: Alert) => void seen.push(alert) },
-  ];
-  // Nobody listens on a port that was just given back.
-  const server = http.createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  const alerts = new Alerts({
-    log,
-    registry: { all: () => sinks as never },
-    webhook: `http://127.0.0.1:${port}/secret-path`,
-  });
-  const window = { scope: "total", period: "daily", from: 0, to: 86_400_000, limitNanoUsd: 5e9 } as const;
-  alerts.passed(window, 75, 4e9);
-  assert.deepEqual(
-    seen.map(({ kind, message, facts }) => ({ kind, message, facts })),
-    [
-      {
-        kind: "budget",
-        message: "75 % of the daily budget (total) of $5.00 are spent: $4.00",
-        facts: {
-          scope: "total",
-          period: "daily",
-          limit: 5,
-          resets_at: "1970-01-02T00:00:00.000Z",
-          percent: 75,
-          spent: 4,
-        },
-      },
-    ],
-  );
-  await alerts.close();
-  assert.equal(log.lines.at(-1)!.message, "the budget's webhook was not reached");
-  assert.ok(!JSON.stringify(log.lines).includes("secret-path"));
 });

@@ -4,29 +4,21 @@ import { DecisionMemory, definePlugin, type ReplyInit } from "@tokenman/plugin-s
 import {
   assertBytesEqual,
   assertPrefixStable,
-  conversation,
   conversations,
   type PluginRun,
-  type PluginSettings,
   providersAt,
   Random,
   recordingUpstream,
   requestProblems,
   rewriteProblems,
-  runPlugin,
   type Turn,
 } from "@tokenman/plugin-sdk/testkit";
-import { firstParty } from "../../cli/registry.ts";
 import { dedupPlugin } from "../../plugins/dedup/index.ts";
-import { lifetimeFor, NO_GAPS, withGap } from "../../plugins/dedup/lifetime.ts";
-import { minimumOf } from "../../plugins/dedup/minimums.ts";
 import { planAnthropic } from "../../plugins/mock/anthropic-cache.ts";
 import { readAnthropic } from "../../plugins/mock/anthropic-prompt.ts";
 import { PromptCache } from "../../plugins/mock/prompt-cache.ts";
+import { long, MINUTE, NAMED, OPENAI_KEY, plain, start } from "../support/dedup-world.ts";
 import { startTokenman } from "../support/kernel.ts";
-
-/** Loaded without being asked for. */
-const NAMED = new Set(firstParty.names());
 
 const KEY = [
   "Content-Type",
@@ -37,30 +29,6 @@ const KEY = [
   "Bearer sk-test",
 ];
 const ANTHROPIC_KEY = ["Content-Type", "application/json", "x-api-key", "sk-ant-api03-test"];
-const OPENAI_KEY = ["Content-Type", "application/json", "Authorization", "Bearer sk-test"];
-const MINUTE = 60_000;
-
-/** A TokenMan of nothing but the plugin, with a clock that the test moves. */
-async function start(settings: PluginSettings = {}) {
-  const clock = { ms: Date.UTC(2026, 10, 24) };
-  const run = await runPlugin(dedupPlugin({ now: () => clock.ms }), {
-    ...settings,
-    config: { min_tokens: { "claude-test": 300 }, ...settings.config },
-    services: { decisions: new DecisionMemory(), ...settings.services },
-  });
-  return { run, clock, [Symbol.asyncDispose]: () => run.stop() };
-}
-
-function usage(input: number, read: number): ReplyInit {
-  const body = {
-    type: "message",
-    model: "claude-test",
-    usage: { input_tokens: input - read, cache_read_input_tokens: read, output_tokens: 1 },
-    stop_reason: "end_turn",
-  };
-  return { status: 200, headers: ["content-type", "application/json"], body: JSON.stringify(body) };
-}
-
 async function sent(
   run: PluginRun,
   body: unknown,
@@ -69,17 +37,6 @@ async function sent(
   const { upstream } = await run.send({ path: "/v1/messages", headers, body });
   assert.equal(upstream.length, 1);
   return upstream[0]!.body;
-}
-
-const long = (word: string): string => `${word} `.repeat(400);
-
-/** The requests of a conversation with texts as strings, where a block array is not needed. */
-function plain(turns: number, seed = "a"): object {
-  const messages = Array.from({ length: 2 * turns - 1 }, (_, index) => ({
-    role: index % 2 === 0 ? "user" : "assistant",
-    content: `${seed}${index} ${long("text")}`,
-  }));
-  return { model: "claude-test", max_tokens: 9, system: long("system"), messages };
 }
 
 /** Pointers of all marks, with their lifetimes. */
@@ -378,101 +335,6 @@ describe("the prefix", () => {
   });
 });
 
-describe("OpenAI's cache key", () => {
-  const turnsOf = (seed: number) =>
-    conversation({ dialect: "openai-chat", seed, turns: 3, texts: [long("lorem")] });
-  const agent = (session: string, more: object = {}): object => ({
-    model: "gpt-test",
-    tools: [{ type: "function", function: { name: "read", parameters: {} } }],
-    messages: [{ role: "user", content: `${session} ${long("task")}${long("more")}` }],
-    ...more,
-  });
-  const named = (session: string, key = "sk-test"): string[] => [
-    "Content-Type",
-    "application/json",
-    "Authorization",
-    `Bearer ${key}`,
-    "X-Session-Id",
-    session,
-  ];
-  async function keyOf(
-    run: PluginRun,
-    body: unknown,
-    headers: readonly string[],
-    path = "/v1/chat/completions",
-  ): Promise<string | undefined> {
-    const { upstream } = await run.send({ path, headers, body });
-    return (upstream[0]!.json() as { prompt_cache_key?: string }).prompt_cache_key;
-  }
-
-  it("is the same for a session's turns, and another for each session and credential", async () => {
-    await using made = await start({ providers: ["openai"] });
-    const keys = new Set<string | undefined>();
-    for (const { body } of turnsOf(3).filter(({ body }) => body.length > 3_072))
-      keys.add(await keyOf(made.run, body, named("mine")));
-    assert.equal(keys.size, 1);
-    // The history was compacted: it begins otherwise, and is the same session.
-    keys.add(await keyOf(made.run, agent("a summary"), named("mine")));
-    assert.equal(keys.size, 1);
-    keys.add(await keyOf(made.run, agent("one"), named("yours")));
-    keys.add(await keyOf(made.run, agent("one"), named("yours", "sk-other")));
-    assert.equal(keys.size, 3);
-    for (const key of keys) assert.match(key ?? "", /^tm-[\w-]{24}$/);
-  });
-
-  it("is added at the end, and nothing else changes", async () => {
-    await using made = await start({ providers: ["openai"] });
-    const body = JSON.stringify(agent("one"));
-    const { upstream } = await made.run.send({ path: "/v1/chat/completions", headers: named("one"), body });
-    const out = String(upstream[0]!.body);
-    assert.ok(out.startsWith(body.slice(0, -1)) && /,"prompt_cache_key":"tm-[\w-]+"\}$/.test(out));
-  });
-
-  it("is the client's where it has one, and nobody's where no session is named, or a prompt is short", async () => {
-    await using made = await start({ providers: ["openai"] });
-    assert.equal(await keyOf(made.run, agent("one", { prompt_cache_key: "mine" }), named("one")), "mine");
-    const short = { model: "gpt-test", tools: [{}], messages: [{ role: "user", content: "hi" }] };
-    assert.equal(await keyOf(made.run, short, named("one")), undefined);
-    for (const { body } of turnsOf(3)) {
-      const { upstream } = await made.run.send({ path: "/v1/chat/completions", headers: OPENAI_KEY, body });
-      assert.deepEqual(upstream[0]!.body, body, "as it came, from the first turn to the last");
-    }
-    const input = [{ type: "message", role: "user", content: long("task") + long("more") }];
-    const responses = { model: "gpt-test", tools: [{ type: "function", name: "t", parameters: {} }], input };
-    assert.notEqual(await keyOf(made.run, responses, named("one"), "/v1/responses"), undefined);
-    assert.equal(await keyOf(made.run, responses, OPENAI_KEY, "/v1/responses"), undefined);
-  });
-
-  it("is given only to providers that are known to take it", async () => {
-    await using upstream = await recordingUpstream();
-    const provider = (name: string) =>
-      `[providers.${name}]\nformat = "openai"\napi_base = "${upstream.url}"\nauth = "none"\n`;
-    for (const [names, expected] of [
-      [
-        `${provider("local")}[routing]\ndefault_provider = "local"\n[providers.openai]\nenabled = false\n`,
-        false,
-      ],
-      [
-        `${provider("local")}[routing]\ndefault_provider = "local"\n[providers.openai]\nenabled = false\n[compression.dedup]\nprompt_cache_key_providers = ["local"]\n`,
-        true,
-      ],
-    ] as const) {
-      await using tokenman = await startTokenman({
-        plugins: NAMED.has("dedup") ? [] : [dedupPlugin()],
-        config: names,
-      });
-      const body = JSON.stringify(agent("one"));
-      const reply = await fetch(`${tokenman.proxy}/v1/chat/completions`, {
-        method: "POST",
-        headers: { "content-type": "application/json", "x-session-id": "one" },
-        body,
-      });
-      await reply.arrayBuffer();
-      assert.equal(upstream.requests.at(-1)!.body.includes("prompt_cache_key"), expected);
-    }
-  });
-});
-
 describe("a provider that refuses hints", () => {
   it("gets none for a while, unless it took some before", async () => {
     await using made = await start();
@@ -496,175 +358,6 @@ describe("a provider that refuses hints", () => {
       body: plain(4),
     });
     assert.equal(Object.keys(marks(upstream[0]!.body)).length, 2);
-  });
-});
-
-describe("what comes of it", () => {
-  it("is measured from the usage, with the cause where the cache had nothing", async () => {
-    const track = definePlugin({
-      name: "track",
-      version: "1.0.0",
-      apiVersion: 1,
-      setup: (ctx) =>
-        ctx.pipeline((_config, hooks) => hooks.request.tap((exchange) => exchange.trackUsage())),
-    });
-    await using upstream = await recordingUpstream();
-    await using tokenman = await startTokenman({
-      plugins: [track, ...(NAMED.has("dedup") ? [] : [dedupPlugin()])],
-      config: `${providersAt(upstream.url)}\n[compression.dedup]\nmin_tokens = { claude-test = 300 }\n`,
-    });
-    const send = async (body: object, input: number, read: number): Promise<void> => {
-      upstream.next((connection) => connection.reply(usage(input, read)));
-      const headers = {
-        "content-type": "application/json",
-        "x-api-key": "sk-ant-api03-test",
-        "x-claude-code-session-id": "s",
-      };
-      const reply = await fetch(`${tokenman.proxy}/v1/messages`, {
-        method: "POST",
-        headers,
-        body: JSON.stringify(body),
-      });
-      await reply.arrayBuffer();
-    };
-    await send(plain(1), 1_000, 0);
-    await send(plain(2), 1_500, 0);
-    await send(plain(3), 2_000, 1_500);
-    await send({ ...plain(4), system: long("other") }, 2_500, 0);
-    await send({ ...plain(5), system: long("other") }, 3_000, 2_500);
-    await send({ ...plain(6), system: long("other"), model: "claude-test-b" }, 3_000, 0);
-    await send({ ...plain(7), system: long("other"), model: "claude-test-b" }, 3_500, 0);
-    const tools = [{ name: "read", input_schema: { type: "object" } }];
-    await send({ ...plain(8), system: long("other"), model: "claude-test-b", tools }, 3_500, 0);
-    const changed = plain(9) as { messages: { content: string }[] };
-    changed.messages[2]!.content = "rewritten";
-    await send({ ...changed, system: long("other"), model: "claude-test-b", tools }, 3_500, 0);
-    const report = (await (await fetch(`${tokenman.dashboard}/api/prompt-cache?session=s`)).json()) as {
-      turns: { result: string; hit_rate: number }[];
-      turns_by_result: Record<string, number>;
-    };
-    assert.deepEqual(report.turns.map(({ result }) => result).reverse(), [
-      "first",
-      "first",
-      "hit",
-      "system",
-      "hit",
-      "model",
-      "provider",
-      "tools",
-      "history",
-    ]);
-    assert.equal(report.turns.at(-3)?.hit_rate, 0.75);
-    const metrics = await (await fetch(`${tokenman.dashboard}/metrics`)).text();
-    assert.match(metrics, /tokenman_prompt_cache_turns_total\{result="hit"\} 2/);
-    assert.match(metrics, /tokenman_cache_hints_total\{outcome="hinted"\} 8/);
-  });
-});
-
-describe("what comes of a client's own hints", () => {
-  it("is measured from the usage, with the cause, wherever its marks move, and nothing is changed", async () => {
-    const track = definePlugin({
-      name: "track",
-      version: "1.0.0",
-      apiVersion: 1,
-      setup: (ctx) =>
-        ctx.pipeline((_config, hooks) => hooks.request.tap((exchange) => exchange.trackUsage())),
-    });
-    const clock = { ms: Date.UTC(2026, 10, 24) };
-    await using upstream = await recordingUpstream();
-    await using tokenman = await startTokenman({
-      plugins: [track, dedupPlugin({ now: () => clock.ms })],
-      config: `${providersAt(upstream.url)}\n`,
-    });
-    const mark = { cache_control: { type: "ephemeral" } };
-    /** As clients do it: the newest message is a block with a mark, those before are texts again. */
-    const hinted = (turns: number, more: object = {}, old = "a"): object => {
-      const { messages, ...rest } = plain(turns, old) as { messages: { role: string; content: string }[] };
-      const [last] = messages.slice(-1);
-      const marked = { role: "user", content: [{ type: "text", text: last!.content, ...mark }] };
-      const system = [{ type: "text", text: long("system"), ...mark }];
-      return { ...rest, system, messages: [...messages.slice(0, -1), marked], ...more };
-    };
-    const send = async (
-      body: object,
-      read: number,
-      written: number,
-      { afterMs = MINUTE, oauth = false, hour = false } = {},
-    ): Promise<void> => {
-      clock.ms += afterMs;
-      const cacheCreation = {
-        ephemeral_5m_input_tokens: hour ? 0 : written,
-        ephemeral_1h_input_tokens: hour ? written : 0,
-      };
-      const said = {
-        type: "message",
-        model: "claude-test",
-        usage: {
-          input_tokens: 10,
-          cache_read_input_tokens: read,
-          cache_creation_input_tokens: written,
-          cache_creation: cacheCreation,
-          output_tokens: 1,
-        },
-        stop_reason: "end_turn",
-      };
-      const headers = ["content-type", "application/json"];
-      upstream.next((connection) => connection.reply({ status: 200, headers, body: JSON.stringify(said) }));
-      const bytes = JSON.stringify(body);
-      const reply = await fetch(`${tokenman.proxy}/v1/messages`, {
-        method: "POST",
-        headers: {
-          "content-type": "application/json",
-          "x-claude-code-session-id": "s",
-          ...(oauth
-            ? { authorization: "Bearer sk-ant-oat01-x", "anthropic-beta": "oauth-2025-04-20" }
-            : { "x-api-key": "sk-ant-api03-test" }),
-        },
-        body: bytes,
-      });
-      await reply.arrayBuffer();
-      assert.equal(String(upstream.requests.at(-1)!.body), bytes);
-    };
-    await send(hinted(1), 0, 1_000);
-    await send(hinted(2), 1_000, 500);
-    await send(hinted(3), 1_500, 500, { oauth: true });
-    await send(hinted(4), 0, 2_500, { afterMs: 6 * MINUTE });
-    await send(hinted(5), 0, 3_000);
-    await send(hinted(6, { model: "claude-other" }), 0, 3_500);
-    await send(hinted(7, { model: "claude-other", tools: [{ name: "t", input_schema: {} }] }), 0, 4_000);
-    const tools = [{ name: "t", input_schema: {} }];
-    const system = [{ type: "text", text: long("another"), ...mark }];
-    await send(hinted(8, { model: "claude-other", tools, system }), 0, 4_500, { hour: true });
-    const changed = hinted(9, { model: "claude-other", tools, system }) as {
-      messages: { content: unknown }[];
-    };
-    changed.messages[2]!.content = "rewritten";
-    await send(changed, 0, 5_000, { hour: true });
-    // An hour's entries outlive six minutes: then it is the provider that had it no more.
-    changed.messages.push(
-      { role: "assistant", content: "x" } as never,
-      { role: "user", content: [{ type: "text", text: "y", ...mark }] } as never,
-    );
-    await send(changed, 0, 5_500, { afterMs: 6 * MINUTE, hour: true });
-    const report = (await (await fetch(`${tokenman.dashboard}/api/prompt-cache?session=s`)).json()) as {
-      turns: { result: string; hints: string; expected_tokens: number }[];
-    };
-    assert.deepEqual(report.turns.map(({ result }) => result).reverse(), [
-      "first",
-      "hit",
-      "hit",
-      "expired",
-      "provider",
-      "model",
-      "tools",
-      "system",
-      "history",
-      "provider",
-    ]);
-    assert.ok(report.turns.every(({ hints }) => hints === "client"));
-    assert.equal(report.turns.at(-3)?.expected_tokens, 1_500);
-    const metrics = await (await fetch(`${tokenman.dashboard}/metrics`)).text();
-    assert.match(metrics, /tokenman_cache_hints_total\{outcome="client"\} 10/);
   });
 });
 
@@ -729,33 +422,5 @@ describe("odd requests", () => {
       await made.run.send({ path: "/v1/messages", headers: ANTHROPIC_KEY, body: Buffer.from(broken) });
     }
     for (const plugin of made.run.status().plugins) assert.equal(plugin.failures, 0, plugin.name);
-  });
-});
-
-describe("its figures", () => {
-  it("choose a lifetime by what a turn costs", () => {
-    const after = (gaps: readonly (number | undefined)[]) => gaps.reduce(withGap, NO_GAPS);
-    assert.equal(lifetimeFor(after([MINUTE]), 100, 5, true), "5m");
-    assert.equal(lifetimeFor(after([20 * MINUTE]), 100, 5, true), "1h");
-    assert.equal(lifetimeFor(after([120 * MINUTE]), 100, 5, true), undefined);
-    assert.equal(lifetimeFor(after([undefined, undefined]), 100, 5, true), undefined);
-    assert.equal(lifetimeFor(after(Array(50).fill(MINUTE)), 100, 2, true), "5m");
-    assert.equal(
-      lifetimeFor(after([...Array(20).fill(MINUTE), ...Array(6).fill(20 * MINUTE)]), 100, 2, true),
-      "1h",
-    );
-    assert.equal(
-      lifetimeFor(after([...Array(20).fill(MINUTE), ...Array(6).fill(20 * MINUTE)]), 100, 2, false),
-      "5m",
-    );
-  });
-
-  it("know the shortest prompt that a model caches", () => {
-    assert.equal(minimumOf("claude-opus-4-5-20251101", {}), 4_096);
-    assert.equal(minimumOf("anthropic/claude-haiku-4-5", {}), 4_096);
-    assert.equal(minimumOf("us.anthropic.claude-haiku-4-5-20251001-v1:0", {}), 4_096);
-    assert.equal(minimumOf("claude-sonnet-4-20250514", {}), 1_024);
-    assert.equal(minimumOf("somebody-else", {}), 1_024);
-    assert.equal(minimumOf("claude-opus-4-5", { claude: 7, "claude-opus": 9 }), 9);
   });
 });

@@ -1,84 +1,24 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { DecisionMemory, rewritesOf, savingsOf, type Tokenizer } from "@tokenman/plugin-sdk";
-import {
-  assertBytesEqual,
-  assertPrefixStable,
-  conversations,
-  type PluginRun,
-  type PluginSettings,
-  Random,
-  rewriteProblems,
-  runPlugin,
-  toolResults,
-} from "@tokenman/plugin-sdk/testkit";
-import rules from "../../plugins/rules/index.ts";
+import { assertBytesEqual, type PluginRun, Random, toolResults } from "@tokenman/plugin-sdk/testkit";
 import { minifyJson } from "../../plugins/rules/json-text.ts";
 import { looksLikeCode, looksLikeFile, quotesFile } from "../../plugins/rules/looks.ts";
 import { collapseWhitespace, referToInstructions, stripMarkdown } from "../../plugins/rules/prose.ts";
 import { withoutAnsi, withoutProgress, withRunsCounted } from "../../plugins/rules/terminal.ts";
 import { minifyXml } from "../../plugins/rules/xml-text.ts";
 import "../support/kernel.ts";
-
-const ALL = {
-  minify_json: true,
-  minify_xml: true,
-  collapse_whitespace: true,
-  strip_markdown: true,
-  dedup_instructions: true,
-  tool_output: true,
-};
-const ANTHROPIC = [
-  "Content-Type",
-  "application/json",
-  "x-api-key",
-  "sk-ant-api03-test",
-  "x-claude-code-session-id",
-  "s",
-];
-const OPENAI = ["Content-Type", "application/json", "Authorization", "Bearer sk-test"];
-
-/** A character is a token; `asked` has every text that was ever counted. */
-class CountingTokenizer implements Tokenizer {
-  readonly asked: string[] = [];
-  answer: (texts: readonly { text: string }[]) => Promise<readonly number[]> = async (texts) =>
-    texts.map(({ text }) => text.length);
-
-  async estimate() {
-    return { tokens: 1, uncorrected: 1, error: undefined };
-  }
-  count(_model: string, texts: readonly { text: string }[]): Promise<readonly number[]> {
-    this.asked.push(...texts.map(({ text }) => text));
-    return this.answer(texts);
-  }
-  learn() {}
-}
-
-async function start(
-  config: PluginSettings["config"] = {},
-  more: { decisions?: DecisionMemory; tokenizer?: Tokenizer; guard?: unknown } = {},
-) {
-  const { decisions = new DecisionMemory(), tokenizer = new CountingTokenizer(), guard } = more;
-  const services = { decisions, tokenizer, ...(guard !== undefined && { guard }) };
-  return runPlugin(rules, { config, services });
-}
-
-const anthropic = (messages: readonly object[], more: object = {}): object => ({
-  model: "m",
-  max_tokens: 9,
-  ...more,
-  messages,
-});
-const user = (...texts: string[]) => ({
-  role: "user",
-  content: texts.map((text) => ({ type: "text", text })),
-});
-const assistant = (text: string) => ({ role: "assistant", content: [{ type: "text", text }] });
-/** A call of `tool` and its result. */
-const called = (id: string, tool: string, content: unknown): object[] => [
-  { role: "assistant", content: [{ type: "tool_use", id, name: tool, input: {} }] },
-  { role: "user", content: [{ type: "tool_result", tool_use_id: id, content }] },
-];
+import {
+  ALL,
+  anthropic,
+  assistant,
+  called,
+  DENSE,
+  OPENAI,
+  SPACED,
+  sent,
+  start,
+  user,
+} from "../support/rules-world.ts";
 
 /** Sends a conversation as its client would: each turn of the user's once it is there. Gives the last request. */
 async function grown(run: PluginRun, messages: readonly object[]): Promise<Buffer> {
@@ -88,21 +28,6 @@ async function grown(run: PluginRun, messages: readonly object[]): Promise<Buffe
       last = await sent(run, anthropic(messages.slice(0, index + 1)));
   return last!;
 }
-
-async function sent(
-  run: PluginRun,
-  body: unknown,
-  headers: readonly string[] = ANTHROPIC,
-  path = "/v1/messages",
-): Promise<Buffer> {
-  const { upstream, reply } = await run.send({ path, headers, body });
-  assert.equal(upstream.length, 1, String(reply.body));
-  return upstream[0]!.body;
-}
-
-const SPACED =
-  '{ "big" : 12345678901234567890,\n  "one": 1.0, "one": 1.00,\t"text": "a  \\"b\\" \\u0041 : , { }" }';
-const DENSE = '{"big":12345678901234567890,"one":1.0,"one":1.00,"text":"a  \\"b\\" \\u0041 : , { }"}';
 
 describe("minify_json", () => {
   it("takes white space out of texts that are nothing but JSON, and leaves all else as it is written", async () => {
@@ -406,221 +331,5 @@ describe("tool results", () => {
       tokenman.status().plugins.filter(({ failures }) => failures > 0),
       [],
     );
-  });
-});
-
-describe("a decision", () => {
-  it("is made once, by counted tokens, and noted", async () => {
-    const tokenizer = new CountingTokenizer();
-    await using run = await start({}, { tokenizer });
-    const dear = '{ "a": 1, "dear": true }';
-    tokenizer.answer = async (texts) =>
-      texts.map(({ text }) => (text.includes("dear") ? 100 - text.length : text.length));
-    const body = anthropic([user(SPACED, dear)]);
-    const { upstream, exchange } = await run.send({ path: "/v1/messages", headers: ANTHROPIC, body });
-    assert.ok(
-      upstream[0]!.body.includes(JSON.stringify(DENSE)) && upstream[0]!.body.includes(JSON.stringify(dear)),
-    );
-    assert.deepEqual(savingsOf(exchange), [
-      { kind: "compression", plugin: "rules", tokens: SPACED.length - DENSE.length, nanoUsd: undefined },
-    ]);
-    assert.equal(tokenizer.asked.length, 4);
-    await sent(run, anthropic([user(SPACED, dear), assistant("ok"), user("on")]));
-    assert.equal(tokenizer.asked.length, 4, "not counted again");
-  });
-
-  it("is to leave alone for good where nobody counts in time, also after a restart", async () => {
-    const decisions = new DecisionMemory();
-    const failing = new CountingTokenizer();
-    failing.answer = () => Promise.reject(new Error("no threads"));
-    const body = anthropic([user(SPACED)]);
-    {
-      await using run = await start({}, { decisions, tokenizer: failing });
-      assertBytesEqual(await sent(run, body), JSON.stringify(body));
-    }
-    await using run = await start({}, { decisions });
-    assertBytesEqual(await sent(run, body), JSON.stringify(body));
-    assert.notEqual(
-      String(await sent(run, anthropic([user(`${SPACED} `)]))),
-      JSON.stringify(anthropic([user(`${SPACED} `)])),
-    );
-  });
-
-  it("stays when the config changes: new rules are for new messages", async () => {
-    const decisions = new DecisionMemory();
-    const turns = [
-      user("one   two"),
-      assistant("ok   ok"),
-      user("three   four"),
-      assistant("ok"),
-      user("five   six"),
-    ];
-    const expected = (count: number, from: number): string =>
-      JSON.stringify(
-        anthropic(
-          turns
-            .slice(0, count)
-            .map((turn, index) =>
-              index >= from && index % 2 === 0
-                ? JSON.parse(JSON.stringify(turn).replaceAll("   ", " "))
-                : turn,
-            ),
-        ),
-      );
-    {
-      await using run = await start({}, { decisions });
-      assert.equal(String(await sent(run, anthropic(turns.slice(0, 1)))), expected(1, 9));
-    }
-    {
-      await using run = await start({ collapse_whitespace: true }, { decisions });
-      assert.equal(String(await sent(run, anthropic(turns.slice(0, 3)))), expected(3, 2));
-      assert.equal(String(await sent(run, anthropic(turns))), expected(5, 2));
-    }
-    // Switched off again, what was sent stays as it was sent.
-    await using run = await start({}, { decisions });
-    const more = [...turns, assistant("ok"), user("seven   eight")];
-    const out = JSON.parse(String(await sent(run, anthropic(more)))) as { messages: unknown[] };
-    assert.deepEqual(
-      out.messages.slice(0, 5),
-      (JSON.parse(expected(5, 2)) as { messages: unknown[] }).messages,
-    );
-    assert.deepEqual(out.messages[6], user("seven   eight"));
-  });
-
-  it("is not made for a session that may not be touched any more, and what was decided stays", async () => {
-    let touch = "new";
-    await using run = await start({}, { guard: { touch: () => touch } });
-    const turns = [user(SPACED), assistant("ok"), user(`${SPACED} `), assistant("ok"), user(` ${SPACED}`)];
-    const dense = (count: number) => JSON.stringify(anthropic([user(DENSE), ...turns.slice(1, count)]));
-    const { exchange } = await run.send({
-      path: "/v1/messages",
-      headers: ANTHROPIC,
-      body: anthropic(turns.slice(0, 1)),
-    });
-    assert.deepEqual(
-      rewritesOf(exchange).map(({ knownTokens }) => knownTokens),
-      [0],
-    );
-    touch = "known";
-    assert.equal(String(await sent(run, anthropic(turns.slice(0, 3)))), dense(3));
-    touch = "new";
-    assert.equal(String(await sent(run, anthropic(turns))), dense(5), "left alone for good");
-    touch = "none";
-    assertBytesEqual(await sent(run, anthropic(turns)), JSON.stringify(anthropic(turns)));
-  });
-
-  it("is none for a subscription, nor for whoever asks for none", async () => {
-    await using run = await start(ALL);
-    const body = JSON.stringify(anthropic([user(SPACED, "a   b")]));
-    assertBytesEqual(await sent(run, body, [...ANTHROPIC, "x-tokenman-nocompress", "true"]), body);
-    assertBytesEqual(await sent(run, body, [...ANTHROPIC, "anthropic-beta", "oauth-2025-04-20"]), body);
-  });
-});
-
-describe("the prefix", () => {
-  it("stays the same over turns, a reload and a restart, in every dialect, with all rules", async () => {
-    const texts = [
-      SPACED,
-      "a   b\n\n\n\n**c**  d",
-      "warning: the same again\n".repeat(40),
-      `${"QUJD".repeat(300)}`,
-      "<a>\n  <b/>\n</a>",
-    ];
-    let changed = 0;
-    for (const turns of conversations(36, { turns: 7, seed: 7, texts })) {
-      const decisions = new DecisionMemory();
-      const { dialect } = turns[0]!;
-      let run = await start(ALL, { decisions });
-      try {
-        await assertPrefixStable(turns, async ({ number, path, body }) => {
-          if (number === 3) assert.equal((await run.reload("test")).ok, true);
-          if (number === 5) {
-            await run.stop();
-            run = await start(ALL, { decisions });
-          }
-          const out = await sent(
-            run,
-            body,
-            dialect === "anthropic-messages" ? ANTHROPIC : [...OPENAI, "session_id", "s"],
-            path,
-          );
-          assert.deepEqual(rewriteProblems(dialect, body, out), []);
-          if (!out.equals(body)) changed++;
-          return out;
-        });
-      } finally {
-        for (const plugin of run.status().plugins)
-          assert.equal(plugin.failures, 0, JSON.stringify(run.log.slice(-3)));
-        await run.stop();
-      }
-    }
-    assert.ok(changed > 100, `${changed} were changed`);
-  });
-});
-
-describe("odd requests", () => {
-  it("pass, and never are a failure", async () => {
-    await using run = await start(ALL);
-    const many = Array.from({ length: 10_000 }, (_, index) => ({
-      role: index % 2 ? "assistant" : "user",
-      content: "m",
-    }));
-    const bodies: unknown[] = [
-      Buffer.from('not json {"a": "{ }" '),
-      Buffer.from('{"messages": [{"role":"user","content":"{ '),
-      Buffer.from('{"messages": [{"role":"user","content":"[ \\q ]"}]}'),
-      [],
-      "null",
-      { messages: [] },
-      { messages: [null, 1, "x", []] },
-      { messages: [{ role: "wizard", content: SPACED }] },
-      {
-        messages: [
-          { role: "user" },
-          { role: "user", content: null },
-          { role: "user", content: [] },
-          { role: "user", content: "" },
-        ],
-      },
-      {
-        messages: [
-          { role: "user", content: [{ type: "hologram", text: SPACED }, null, 7, { type: "text" }] },
-        ],
-      },
-      { messages: many },
-      { system: 7, messages: [{ role: "user", content: `${"[".repeat(20_000)} ${"]".repeat(20_000)}` }] },
-    ];
-    const plain = new Set(
-      bodies
-        .slice(0, -1)
-        .map((body) =>
-          Buffer.isBuffer(body) ? String(body) : typeof body === "string" ? body : JSON.stringify(body),
-        ),
-    );
-    for (const path of [
-      "/v1/messages",
-      "/v1/chat/completions",
-      "/v1/responses",
-      "/v1/embeddings",
-      "/v1/other",
-    ])
-      for (const body of bodies) {
-        const out = String(await sent(run, body, ANTHROPIC, path));
-        if (!plain.has(out)) JSON.parse(out);
-      }
-    const random = new Random(3);
-    const base = JSON.stringify(
-      anthropic([user(SPACED, "a   b"), ...called("a", "bash", "x\n".repeat(300)), user("c   d")]),
-    );
-    for (let round = 0; round < 300; round++) {
-      const at = random.below(base.length);
-      const broken =
-        base.slice(0, at) +
-        random.pick(["", "{", '"', "]", "null", "\\", "\u0000"]) +
-        base.slice(at + random.below(3));
-      await sent(run, Buffer.from(broken));
-    }
-    for (const plugin of run.status().plugins)
-      assert.equal(plugin.failures, 0, JSON.stringify(run.log.slice(-3)));
   });
 });
