@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
@@ -10,7 +9,7 @@ import { processIdentity } from "../../cli/process-identity.ts";
 import { type RestartRequest, requestFile, takeRequest, writeRequest } from "../../cli/restart-request.ts";
 import { isWholeChunked } from "../support/raw-client.ts";
 import { heldStreams } from "./support/held-stream.ts";
-import { gone, Sandbox, until } from "./support/instance.ts";
+import { gone, Sandbox, untilIn } from "./support/instance.ts";
 
 const limits = { timeout: 60_000 };
 
@@ -150,7 +149,7 @@ test("a Node or a script that is not there leaves the old process as it was", li
   ] as const) {
     writeRequest(box.dataDir, request("an-id", node, entry));
     process.kill(pid, "SIGUSR2");
-    await until(() => answered() && existsSync(requestFile(box.dataDir)));
+    await untilIn(box.dataDir, () => answered() && existsSync(requestFile(box.dataDir)));
     assert.match(readFileSync(requestFile(box.dataDir), "utf8"), new RegExp(says));
     assert.ok(await healthy(proxy));
   }
@@ -200,7 +199,7 @@ test("a signal in the middle of a restart stops both processes", limits, async (
   assert.equal((await box.run("start", "--plugins", "+./slow.ts")).status, 0);
   const { pid } = box.record;
   const restarting = box.run("restart");
-  await until(() => readFileSync(begun, "utf8") !== "");
+  await untilIn(box.folder, () => readFileSync(begun, "utf8") !== "");
   assert.equal((await box.run("stop")).status, 0);
   const { status, stderr } = await restarting;
   assert.equal(status, 69, stderr);
@@ -247,7 +246,7 @@ describe("in the foreground the process that somebody waits for stays", { concur
     for (const how of ["command", "signal", "command"]) {
       if (how === "command") assert.equal((await box.run("restart")).status, 0);
       else child.kill("SIGUSR2");
-      await until(() => box.record.pid !== pids.at(-1));
+      await untilIn(box.dataDir, () => box.record.pid !== pids.at(-1));
       pids.push(box.record.pid);
       assert.ok(await healthy(proxy));
     }
@@ -282,14 +281,14 @@ describe("in the foreground the process that somebody waits for stays", { concur
   test("and does not wait for older ones longer than for a stop when that dies", limits, async () => {
     await using held = await heldStreams();
     await using box = new Sandbox(held.config);
-    const { ended, proxy, logged } = await box.serve();
+    const { ended, proxy, says } = await box.serve();
     assert.equal((await box.run("restart")).status, 0);
     const older = box.record.pid;
     const client = await held.begin(proxy);
     assert.equal((await box.run("restart")).status, 0);
     process.kill(box.record.pid, "SIGKILL");
     // The one in the foreground notices, and stops the older one, whose stream may end yet.
-    await until(() => /"reason":"SIGTERM".*"shutting down"/.test(logged()));
+    await says((stderr) => /"reason":"SIGTERM".*"shutting down"/.test(stderr));
     held.end();
     assert.match(await client.until(isWholeChunked), /message_stop/);
     assert.equal((await ended).status, 70);
@@ -308,30 +307,18 @@ describe("in the foreground the process that somebody waits for stays", { concur
   });
 });
 
-/** Starts in the foreground in a process group of its own, as a shell does; a "Ctrl-C" goes to all of the group. */
 test("Ctrl-C in a terminal is one signal to each process, not two", limits, async () => {
   await using held = await heldStreams();
   await using box = new Sandbox(held.config);
-  const main = join(import.meta.dirname, "..", "..", "cli", "main.ts");
-  const child: ChildProcess = spawn(
-    process.execPath,
-    [main, "start", "--foreground", "--config", box.configFile],
-    { cwd: box.folder, env: box.env, stdio: ["ignore", "ignore", "pipe"], detached: true },
-  );
-  const closed = once(child, "exit");
-  let said = "";
-  child.stderr?.on("data", (chunk: Buffer) => {
-    said += chunk;
-  });
-  await until(() => existsSync(join(box.dataDir, "tokenman.pid")) && box.record.handsOver);
+  const { child, ended, says } = await box.serveInGroup();
   assert.equal((await box.run("restart")).status, 0);
   const { pid, proxy } = box.record;
   const client = await held.begin(proxy as string);
   process.kill(-(child.pid as number), "SIGINT");
   // From the terminal, or passed on by the one in the foreground: a second one would break the stream off.
-  await until(() => /"reason":"SIG(INT|TERM)".*"shutting down"/.test(said));
+  await says((stderr) => /"reason":"SIG(INT|TERM)".*"shutting down"/.test(stderr));
   held.end();
   assert.match(await client.until(isWholeChunked), /message_stop/);
-  assert.deepEqual(await closed, [0, null]);
+  assert.equal((await ended).status, 0);
   await gone(pid);
 });

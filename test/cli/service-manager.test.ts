@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { appendFileSync, chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { test } from "node:test";
-import { Sandbox, until } from "./support/instance.ts";
+import { Sandbox, untilIn } from "./support/instance.ts";
 
 const limits = { timeout: 60_000 };
 const has = (program: string) => spawnSync(program, ["--version"], { stdio: "ignore" }).status === 0;
@@ -22,7 +22,7 @@ class Told {
   /** The first message that matches after the first `from`, and the number of messages up to it. */
   async until(pattern: RegExp, from = 0): Promise<{ readonly message: string; readonly count: number }> {
     let index = -1;
-    await until(() => {
+    await untilIn(dirname(this.file), () => {
       index = this.messages.findIndex((each, at) => at >= from && pattern.test(each));
       return index >= 0;
     });

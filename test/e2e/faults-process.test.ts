@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import net, { type AddressInfo } from "node:net";
@@ -20,6 +20,7 @@ import { outcomesByProcess } from "../support/ledger-file.ts";
 import { isWholeChunked, type RawClient, rawClient, requestBytes, statusOf } from "../support/raw-client.ts";
 
 const limits = { timeout: 60_000 };
+const isShuttingDown = (stderr: string) => stderr.includes("shutting down");
 const STREAM = headBytes(200, ["Content-Type", "text/event-stream", "Transfer-Encoding", "chunked"]);
 
 interface World extends AsyncDisposable {
@@ -47,15 +48,6 @@ async function ask(proxy: string, body = MESSAGE): Promise<RawClient> {
   await client.send(requestBytes({ body }));
   return client;
 }
-function logs(child: ChildProcess, text: string): Promise<void> {
-  return new Promise((resolve) => {
-    let said = "";
-    child.stderr?.on("data", (chunk) => {
-      said += chunk;
-      if (said.includes(text)) resolve();
-    });
-  });
-}
 /** The outcomes in the access log, when the process has ended. */
 function outcomes(box: Sandbox): string[] {
   return readFileSync(join(box.folder, "access.log"), "utf8")
@@ -75,7 +67,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
       await using w = await world();
       const go = gate();
       w.upstream.next(steps(STREAM, chunkBytes("event: a\n\n"), go.opened, chunkBytes(STOP), chunkBytes("")));
-      const { child, proxy, ended } = await w.box.serve();
+      const { child, proxy, ended, says } = await w.box.serve();
       const idle = await rawClient(proxy);
       await idle.send(requestBytes({ method: "GET", target: "/health" }));
       await idle.until("ok");
@@ -87,9 +79,8 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
       await halfSent.until("100 Continue");
       await halfSent.send("{");
 
-      const began = logs(child, "shutting down");
       child.kill(signal);
-      await began;
+      await says(isShuttingDown);
       assert.equal(await idle.ended, "end", "an idle connection is closed");
       await assert.rejects(rawClient(proxy), { code: "ECONNREFUSED" });
       halfSent.leave();
@@ -109,15 +100,14 @@ test("fault 33: a second SIGTERM breaks off what is under way and exits at once"
   await using w = await world();
   const never = gate();
   w.upstream.next(steps(STREAM, chunkBytes("event: a\n\n"), never.opened), steps(never.opened));
-  const { child, proxy, ended } = await w.box.serve();
+  const { child, proxy, ended, says } = await w.box.serve();
   const streaming = await ask(proxy);
   await streaming.until("event: a");
   // Not the same request: that would wait for the first one's reply.
   const waiting = await ask(proxy, MESSAGE.replace("hi", "ho"));
   await w.upstream.request(2);
-  const began = logs(child, "shutting down");
   child.kill("SIGTERM");
-  await began;
+  await says(isShuttingDown);
   child.kill("SIGTERM");
   await Promise.all([streaming.ended, waiting.ended]);
   assert.ok(!isWholeChunked(streaming.text), "a broken stream looks broken");
@@ -134,12 +124,11 @@ test(
     await using w = await world();
     const go = gate();
     w.upstream.next(steps(STREAM, chunkBytes("event: a\n\n"), go.opened, chunkBytes(STOP), chunkBytes("")));
-    const { child, proxy, ended } = await w.box.serve();
+    const { child, proxy, ended, says } = await w.box.serve();
     const client = await ask(proxy);
     await client.until("event: a");
-    const began = logs(child, "shutting down");
     child.kill("SIGTERM");
-    await began;
+    await says(isShuttingDown);
     await client.send(requestBytes({ body: MESSAGE }));
     go.open();
     await client.ended;
@@ -169,7 +158,7 @@ for (const second of [false, true]) {
           chunkBytes(""),
         ),
       );
-      const { child, proxy, ended } = await w.box.serve();
+      const { child, proxy, ended, says } = await w.box.serve();
       const askAll = async (count: number) => {
         const first = w.upstream.requests.length;
         const clients = Array.from({ length: count }, (_, index) =>
@@ -187,9 +176,8 @@ for (const second of [false, true]) {
         steps(late.opened, STREAM, chunkBytes("event: a\n\n"), chunkBytes(STOP), chunkBytes("")),
       );
       const waiting = await askAll(16);
-      const began = logs(child, "shutting down");
       child.kill("SIGTERM");
-      await began;
+      await says(isShuttingDown);
       const all = [...streaming, ...waiting];
       if (second) child.kill("SIGTERM");
       else {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import {
+  FakeClock,
   faults,
   gate,
   headBytes,
@@ -159,10 +160,16 @@ for (const [name, sdk] of Object.entries(SDKS)) {
           ["enabled = false", false],
         ] as const) {
           await using it = await world(hedge);
-          // Its second attempt would have begun after a millisecond: give it many turns of the event loop.
-          const later = new Promise((resolve) => setTimeout(resolve, 50));
-          it.first.next(faults.slowHead(later));
-          assert.equal(await sdk.ask(it.tokenman.proxy, { serverTools: tools }), "Hello there.");
+          const answers = gate();
+          it.first.next(faults.slowHead(answers.opened));
+          using clock = new FakeClock();
+          const asked = sdk.ask(it.tokenman.proxy, { serverTools: tools });
+          await it.first.request(1);
+          // Its second attempt would have begun after a millisecond.
+          await clock.advance(1_000);
+          clock.restore();
+          answers.open();
+          assert.equal(await asked, "Hello there.");
           assert.deepEqual(summary(await attempts(it)), [`${provider} 200`]);
           assert.equal(it.second.requests.length, 0);
         }

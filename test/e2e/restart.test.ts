@@ -11,7 +11,7 @@ import {
   steps,
 } from "@tokenman/plugin-sdk/testkit";
 import { processIdentity } from "../../cli/process-identity.ts";
-import { gone, Sandbox, until } from "../cli/support/instance.ts";
+import { gone, Sandbox, untilIn } from "../cli/support/instance.ts";
 import { MESSAGE, STOP } from "../support/faulty.ts";
 import { outcomesByProcess } from "../support/ledger-file.ts";
 import { isWholeChunked, rawClient, requestBytes } from "../support/raw-client.ts";
@@ -235,7 +235,7 @@ test("stop ends the processes that still finish requests, too, within the same t
   const [whole, cut] = [await ask("soon"), await ask("never")];
   assert.equal((await box.run("restart")).status, 0);
   const stopping = box.run("stop", "--timeout", "2");
-  await until(() => box.log.split(/"reason":"SIGTERM".*"shutting down"/).length > 2);
+  await untilIn(box.dataDir, () => box.log.split(/"reason":"SIGTERM".*"shutting down"/).length > 2);
   soon.open();
   const { status, stdout } = await stopping;
   assert.equal(status, 0);

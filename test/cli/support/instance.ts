@@ -1,6 +1,6 @@
-import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readFileSync, rmSync, watch, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type PidRecord, pidFile } from "../../../cli/pid-file.ts";
@@ -50,10 +50,14 @@ export class Sandbox {
   }
 
   spawn(...args: string[]): ChildProcess {
+    return this.#spawn(args);
+  }
+  #spawn(args: readonly string[], options: { readonly detached?: boolean } = {}): ChildProcess {
     const child = spawn(process.execPath, [this.#main, ...args], {
       cwd: this.folder,
       env: this.env,
       stdio: "pipe",
+      ...options,
     });
     this.#children.add(child);
     child.once("close", () => this.#children.delete(child));
@@ -69,22 +73,12 @@ export class Sandbox {
   }
 
   /** Starts in the foreground; resolves when it serves. */
-  async serve(...args: string[]): Promise<Served> {
-    const child = this.spawn("start", "--foreground", "--config", this.configFile, ...args);
-    const ended = resultOf(child);
-    const { promise, resolve } = Promise.withResolvers<string>();
-    let said = "";
-    child.stderr?.on("data", (chunk: Buffer) => {
-      said += chunk;
-      const line = said.split("\n").find((each) => each.includes("TokenMan serves"));
-      if (line !== undefined) resolve(line);
-    });
-    const line = await Promise.race([
-      promise,
-      ended.then(({ stderr }) => Promise.reject(new Error(`it ended: ${stderr}`))),
-    ]);
-    const { proxy, dashboard } = JSON.parse(line) as { proxy: string; dashboard: string };
-    return { child, proxy, dashboard, ended, logged: () => said };
+  serve(...args: string[]): Promise<Served> {
+    return served(this.spawn("start", "--foreground", "--config", this.configFile, ...args));
+  }
+  /** The same in a process group of its own, as a shell does it: "Ctrl-C" is a signal to the group. */
+  serveInGroup(): Promise<Served> {
+    return served(this.#spawn(["start", "--foreground", "--config", this.configFile], { detached: true }));
   }
 
   /** Ends what still runs, a background instance included, and removes the folder. */
@@ -103,18 +97,63 @@ export interface Served {
   readonly ended: Promise<Result>;
   /** What it has written to stderr so far. */
   logged(): string;
+  /** Resolves when `found` is true of that. Rejects where it ends before. */
+  says(found: (stderr: string) => boolean): Promise<void>;
 }
 
-/** For what other processes do, which tell nobody who is not their parent. Rejects after a minute. */
-export async function until(holds: () => boolean): Promise<void> {
-  const deadline = performance.now() + 60_000;
-  while (!holds()) {
-    assert.ok(performance.now() < deadline, `it never came to be: ${holds}`);
+const PATIENCE_MS = 60_000;
+
+/**
+ * Resolves when `holds`, which is asked whenever something in `folder` has changed: a file there is what a process that
+ * is nobody's child says anything by. Rejects after a minute.
+ */
+export async function untilIn(folder: string, holds: () => boolean): Promise<void> {
+  const signal = AbortSignal.timeout(PATIENCE_MS);
+  const watcher = watch(folder);
+  try {
+    while (!holds()) await once(watcher, "change", { signal });
+  } catch (cause) {
+    throw signal.aborted ? new Error(`it never came to be: ${holds}`, { cause }) : cause;
+  } finally {
+    watcher.close();
+  }
+}
+
+/**
+ * Resolves when there is no such process. It polls: the end of a process that is not one's own child is no event in
+ * Node, which knows no pidfd. Rejects after a minute.
+ */
+export async function gone(pid: number): Promise<void> {
+  const deadline = performance.now() + PATIENCE_MS;
+  while (processIdentity(pid) !== undefined) {
+    if (performance.now() > deadline) throw new Error(`process ${pid} never ended`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
-/** Resolves when there is no such process. */
-export const gone = (pid: number): Promise<void> => until(() => processIdentity(pid) === undefined);
+
+/** What a start in the foreground serves. Rejects where it ends before it does. */
+async function served(child: ChildProcess): Promise<Served> {
+  const ended = resultOf(child);
+  let said = "";
+  const looks = new Set<() => void>();
+  child.stderr?.on("data", (chunk: Buffer) => {
+    said += chunk;
+    for (const look of looks) look();
+  });
+  const says = async (found: (stderr: string) => boolean): Promise<void> => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const look = () => found(said) && resolve();
+    looks.add(look);
+    look();
+    const early = ended.then(({ stderr }) => Promise.reject(new Error(`it ended: ${stderr}`)));
+    await Promise.race([promise, early]).finally(() => looks.delete(look));
+  };
+  const ready = () =>
+    said.split("\n").find((line, at, all) => at < all.length - 1 && line.includes("TokenMan serves"));
+  await says(() => ready() !== undefined);
+  const { proxy, dashboard } = JSON.parse(ready() as string) as { proxy: string; dashboard: string };
+  return { child, proxy, dashboard, ended, logged: () => said, says };
+}
 
 function resultOf(child: ChildProcess): Promise<Result> {
   const { promise, resolve } = Promise.withResolvers<Result>();

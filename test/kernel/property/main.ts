@@ -1,6 +1,6 @@
 /** Runs seeds: `node main.ts [--exchanges N] [--patience MS] SEED…`. Exits with 1 at the first that fails, and says how. */
-import { parseArgs } from "node:util";
-import { runSeed } from "./world.ts";
+import { inspect, isDeepStrictEqual, parseArgs } from "node:util";
+import { runSeed, sound } from "./world.ts";
 
 const { values, positionals } = parseArgs({
   options: {
@@ -18,8 +18,12 @@ process.on("uncaughtException", (error) => {
   process.exit(1);
 });
 for (const seed of positionals.map(Number)) {
+  const exchanges = Number(values.exchanges);
   try {
-    await runSeed({ seed, exchanges: Number(values.exchanges), patienceMs: Number(values.patience) });
+    const verdict = await runSeed({ seed, exchanges, patienceMs: Number(values.patience) });
+    if (isDeepStrictEqual(verdict, sound(exchanges))) continue;
+    console.error(verdict.problems[0] ?? `seed ${seed}: ${inspect(verdict)}`);
+    process.exit(1);
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
     process.exit(1);

@@ -19,8 +19,39 @@ export interface WorldOptions {
   readonly patienceMs?: number;
 }
 
-/** Runs a seed's plans against a kernel. Rejects with an AssertionError that names the seed and the plan. */
-export async function runSeed(options: WorldOptions): Promise<void> {
+/** What came of a seed's plans. */
+export interface Verdict {
+  /** What is not as the model says, each with its plan; after the first, no more plans are begun. */
+  readonly problems: readonly string[];
+  /** How many exchanges were settled once: those of the plans, and {@link SHUT_DOWN} that a shutdown ends. */
+  readonly settled: number;
+  /** What was still held when nobody asked any more. */
+  readonly left: {
+    readonly exchanges: number;
+    readonly leases: number;
+    readonly calls: number;
+    readonly generations: number;
+  };
+  /** Generations that were never disposed of, after the shutdown. */
+  readonly undisposed: number;
+  /** What failed inside the kernel, as it was logged. */
+  readonly inside: readonly string[];
+}
+
+/** Exchanges that are under way when a world is shut down. */
+const SHUT_DOWN = 4;
+
+/** The verdict where all went as the model says, and nothing was left. */
+export const sound = (exchanges: number): Verdict => ({
+  problems: [],
+  settled: exchanges + SHUT_DOWN,
+  left: { exchanges: 0, leases: 0, calls: 0, generations: 0 },
+  undisposed: 0,
+  inside: [],
+});
+
+/** Runs a seed's plans against a kernel, and compares with the model. */
+export async function runSeed(options: WorldOptions): Promise<Verdict> {
   const { seed, exchanges, concurrency = 16, patienceMs = 10_000 } = options;
   const random = new Random(seed);
   const closed: Closed = new Set(ACTORS.filter(() => random.chance(0.4)));
@@ -40,41 +71,59 @@ export async function runSeed(options: WorldOptions): Promise<void> {
     ],
     '[projects.none]\ndisable = ["policy"]\n',
   );
-  let passed = false;
+  const problems: string[] = [];
+  let { left } = sound(exchanges);
+  const isSound = () => problems.length === 0 && isNothing(left);
+  /** Runs `test` of one run; what it says against it is a problem. */
+  const judged = async (run: Run, test: () => unknown): Promise<void> => {
+    try {
+      await test();
+    } catch (error) {
+      problems.push(problemOf(seed, run, closed, error));
+    }
+  };
   try {
     const queue = plans.values();
     await Promise.all(
       Array.from({ length: concurrency }, async () => {
         for (const plan of queue) {
           const run = runs.add(plan);
-          const seen = await ask(kernel.proxy, run);
-          await within(patienceMs, run);
-          await nextTurns();
-          const slow = delay.max / 1e6 > HOOK_MS / 2;
-          const failures = failuresOf(run, kernel);
-          if (!(slow && timedOutByChance(run, failures)))
-            inPlan(seed, run, closed, () => check(run, seen, closed, failures));
+          await judged(run, async () => {
+            const seen = await ask(kernel.proxy, run);
+            await within(patienceMs, run);
+            await nextTurns();
+            const slow = delay.max / 1e6 > HOOK_MS / 2;
+            const failures = failuresOf(run, kernel);
+            if (!(slow && timedOutByChance(run, failures))) check(run, seen, closed, failures);
+          });
+          if (problems.length > 0) return;
         }
       }),
     );
-    await idle(kernel, upstream, generations, options);
-    await shutDown(kernel, runs, plans.length, options);
-    for (const run of runs.all) {
-      await run.awake();
-      await nextTurns();
-      inPlan(seed, run, closed, () => checkOnce(run));
-    }
-    assert.deepEqual(generations.gone, generations.made, `seed ${seed}: every generation is disposed of`);
-    const inside = kernel.logged.filter(({ message }) => /inside the kernel|at the door/.test(message ?? ""));
-    assert.deepEqual(inside, [], `seed ${seed}: nothing fails inside the kernel`);
-    passed = true;
+    if (problems.length === 0) left = await idle(kernel, upstream, generations, patienceMs);
+    if (isSound()) await shutDown(kernel, runs, plans.length, patienceMs, judged);
+    if (isSound())
+      for (const run of runs.all) {
+        await run.awake();
+        await nextTurns();
+        await judged(run, () => checkOnce(run));
+      }
   } finally {
     delay.disable();
     const ended = kernel[Symbol.asyncDispose]();
     // What broke may keep it from ever ending, which says nothing more.
-    if (passed) await ended;
+    if (isSound()) await ended;
     else ended.catch(() => {});
   }
+  return {
+    problems,
+    settled: runs.all.filter(({ outcomes }) => outcomes.length === 1).length,
+    left,
+    undisposed: [...generations.made].filter((id) => !generations.gone.has(id)).length,
+    inside: kernel.logged.flatMap(({ message = "" }) =>
+      /inside the kernel|at the door/.test(message) ? [message] : [],
+    ),
+  };
 }
 
 /** What holds in every outcome. */
@@ -231,28 +280,27 @@ function timedOutByChance({ plan }: Run, failures: readonly Logged[]): boolean {
   });
 }
 
-/** When nobody asks any more, nothing is held any more. */
+const isNothing = (left: Verdict["left"]): boolean => Object.values(left).every((count) => count === 0);
+
+/** What is held when nobody asks any more: given time, nothing. */
 async function idle(
-  kernel: RunningKernel,
+  { kernel }: RunningKernel,
   upstream: Upstream,
   generations: { readonly made: Set<number>; readonly gone: Set<number> },
-  { seed, patienceMs = 10_000 }: WorldOptions,
-): Promise<void> {
+  patienceMs: number,
+): Promise<Verdict["left"]> {
   const until = performance.now() + patienceMs;
-  const free = () =>
-    kernel.kernel.status().activeExchanges === 0 &&
-    kernel.kernel.generation.leases === 0 &&
-    upstream.busy === 0 &&
-    generations.gone.size === generations.made.size - 1;
-  while (!free() && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 5));
-  assert.equal(kernel.kernel.status().activeExchanges, 0, `seed ${seed}: no exchange is left`);
-  assert.equal(kernel.kernel.generation.leases, 0, `seed ${seed}: every lease was given back`);
-  assert.equal(upstream.busy, 0, `seed ${seed}: every provider was called off`);
-  assert.equal(
-    generations.gone.size,
-    generations.made.size - 1,
-    `seed ${seed}: old generations are disposed of`,
-  );
+  for (;;) {
+    const left = {
+      exchanges: kernel.status().activeExchanges,
+      leases: kernel.generation.leases,
+      calls: upstream.busy,
+      // All but the one that serves.
+      generations: generations.made.size - 1 - generations.gone.size,
+    };
+    if (isNothing(left) || performance.now() > until) return left;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
 }
 
 /** Exchanges that are under way in a shutdown without a drain are broken off, and settled as such. */
@@ -260,7 +308,8 @@ async function shutDown(
   { kernel, proxy }: RunningKernel,
   runs: Runs,
   from: number,
-  { seed, patienceMs = 10_000 }: WorldOptions,
+  patienceMs: number,
+  judged: (run: Run, test: () => unknown) => Promise<void>,
 ): Promise<void> {
   const calm = Object.fromEntries(ACTORS.map((name) => [name, "pass"])) as Record<Actor, "pass">;
   const silent: Omit<Plan, "number"> = {
@@ -272,30 +321,29 @@ async function shutDown(
     response: calm,
     leavesAfterMs: undefined,
   };
-  const under = [0, 1, 2].map((index) => runs.add({ ...silent, number: from + index }));
-  const hanging = runs.add({ ...silent, number: from + 3, request: { ...calm, c: "hang" } });
-  const replies = [...under, hanging].map((run) => ask(proxy, run));
+  const hanging = runs.add({ ...silent, number: from, request: { ...calm, c: "hang" } });
+  const under = Array.from({ length: SHUT_DOWN - 1 }, (_, index) =>
+    runs.add({ ...silent, number: from + 1 + index }),
+  );
+  const all = [hanging, ...under];
+  const replies = all.map((run) => ask(proxy, run));
   while (under.some(({ arrivals }) => arrivals.length < 2) || !hanging.calls.includes("request c"))
     await new Promise((resolve) => setTimeout(resolve, 1));
   await kernel.shutdown({ drainMs: 0, reason: "planned" });
-  for (const seen of await Promise.all(replies))
-    assert.equal(seen.whole, false, `seed ${seed}: broken off visibly`);
-  for (const run of [...under, hanging]) {
-    await within(patienceMs, run);
-    const { kind, code } = run.outcomes[0]!;
-    assert.deepEqual(
-      [kind, code],
-      ["failed", "TM_SHUTTING_DOWN"],
-      `seed ${seed}: a shutdown is what ended it`,
-    );
-  }
+  for (const [index, run] of all.entries())
+    await judged(run, async () => {
+      const { whole } = await replies[index]!;
+      assert.equal(whole, false, "broken off visibly");
+      await within(patienceMs, run);
+      const { kind, code } = run.outcomes[0]!;
+      assert.deepEqual([kind, code], ["failed", "TM_SHUTTING_DOWN"], "a shutdown is what ended it");
+    });
 }
 
 async function within(ms: number, run: Run): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    const error = () => new assert.AssertionError({ message: describe(run, "is never settled") });
-    timer = setTimeout(() => reject(error()), ms);
+    timer = setTimeout(() => reject(new assert.AssertionError({ message: "is never settled" })), ms);
   });
   try {
     await Promise.race([run.settled, late]);
@@ -309,17 +357,11 @@ async function nextTurns(): Promise<void> {
   for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
 
-function inPlan(seed: number, run: Run, closed: Closed, test: () => void): void {
-  try {
-    test();
-  } catch (cause) {
-    const said = cause instanceof Error ? cause.message : String(cause);
-    const refuses = `closed: ${[...closed].join(" ") || "none"}`;
-    throw new assert.AssertionError({ message: `seed ${seed}, ${refuses}: ${describe(run, said)}` });
-  }
-}
-
-function describe({ plan, calls, outcomes, exchange, arrivals }: Run, said: string): string {
+/** What is wrong with a run, in words: with all that it takes to see it again. */
+function problemOf(seed: number, run: Run, closed: Closed, error: unknown): string {
+  const said = error instanceof Error ? error.message : String(error);
+  const { plan, calls, outcomes, exchange, arrivals } = run;
   const results = exchange?.attempts.map(({ result }) => result);
-  return `exchange ${plan.number}: ${said}\n${JSON.stringify({ plan, calls, outcomes, results, arrivals }, null, 1)}`;
+  const facts = JSON.stringify({ plan, calls, outcomes, results, arrivals }, null, 1);
+  return `seed ${seed}, closed: ${[...closed].join(" ") || "none"}: exchange ${plan.number}: ${said}\n${facts}`;
 }
