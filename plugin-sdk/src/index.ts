@@ -3,6 +3,7 @@ export * from "./answer-key.ts";
 export * from "./ask.ts";
 export * from "./attempt-policy.ts";
 export * from "./cache-request.ts";
+export { Calendar, isTimeZone, PERIODS, type Period } from "./calendar.ts";
 export * from "./circuits.ts";
 export * from "./command.ts";
 export * from "./contribution.ts";

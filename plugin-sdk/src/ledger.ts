@@ -365,13 +365,21 @@ export interface Ledger {
   ): Promise<LedgerPage>;
   /** Undefined for an id the ledger does not have. */
   request(id: string): Promise<LedgerRecord | undefined>;
-  /** Of exchanges begun in the range, which is widened to whole minutes within the last day, else to whole hours. */
+  /**
+   * Of exchanges begun in the range, which is widened to whole minutes within the last day, else to whole hours; to whole
+   * days of UTC where the hours are gone.
+   */
   totals(range: LedgerRange, only?: LedgerOnly): Promise<LedgerFigures & LedgerRange>;
   /**
    * One point for each step that has any. `stepMs` is a whole number of minutes (within the last day) or hours; steps count from
-   * `range.from`, so that days of any time zone can be asked for.
+   * `range.from`. Rejects with TM_LEDGER_QUERY where hours are asked for that are not kept any more.
    */
   history(range: LedgerRange, stepMs: number, only?: LedgerOnly): Promise<readonly LedgerPoint[]>;
+  /**
+   * One point for each stretch between two neighbours of `bounds` that has any: the days of a time zone, say, which may begin
+   * within an hour of UTC and differ in length. Exact; bounds are whole minutes, in order. Rejects as `history` does.
+   */
+  between(bounds: readonly number[], only?: LedgerOnly): Promise<readonly LedgerPoint[]>;
   /** Dearest first, at most `limit` (100). */
   groups(
     dimension: LedgerDimension,

@@ -98,7 +98,7 @@ async function stats(context: CommandContext): Promise<void> {
   }
 }
 
-/** Days of this machine's time zone, put together of hours; further back there are only days of UTC. */
+/** Days of this machine's time zone; where the ledger has no hours any more, days of UTC. */
 async function statsByDay(context: CommandContext, since: string): Promise<void> {
   const { options, print } = context;
   const asked = (await ask(context, "/api/stats", since === "all" ? { range: "all" } : { since })) as {
@@ -107,27 +107,20 @@ async function statsByDay(context: CommandContext, since: string): Promise<void>
   };
   const isRecent = asked.to - asked.from <= 60 * DAY_MS;
   const from = Math.max(asked.from, asked.to - 4_000 * DAY_MS);
+  const zone = isRecent ? Intl.DateTimeFormat().resolvedOptions().timeZone : "UTC";
   const query = isRecent
-    ? { since: new Date(startOfDay(from)).toISOString(), step: "1h" }
+    ? { since: new Date(from).toISOString(), step: "day", zone }
     : { since: new Date(Math.floor(from / DAY_MS) * DAY_MS).toISOString(), step: "1d" };
   const { points } = (await ask(context, "/api/stats/history", query)) as {
     points: (Figures & { at: number })[];
   };
-  const days = new Map<string, Figures>();
-  for (const { at, ...sums } of points) {
-    const day = isRecent ? localDay(at) : new Date(at).toISOString().slice(0, 10);
-    days.set(day, days.has(day) ? addUp(days.get(day)!, sums) : sums);
-  }
+  const days = points.map(
+    ({ at, ...sums }) => [isRecent ? localDay(at) : new Date(at).toISOString().slice(0, 10), sums] as const,
+  );
   if (options["json"] === true) {
-    const zone = isRecent ? Intl.DateTimeFormat().resolvedOptions().timeZone : "UTC";
-    print(
-      JSON.stringify(
-        { timeZone: zone, days: [...days].map(([day, sums]) => ({ day, ...sums })) },
-        undefined,
-        2,
-      ),
-    );
-  } else printFigures(context, isRecent ? "DAY" : "DAY (UTC)", [...days]);
+    const rows = days.map(([day, sums]) => ({ day, ...sums }));
+    print(JSON.stringify({ timeZone: zone, days: rows }, undefined, 2));
+  } else printFigures(context, `DAY (${zone})`, days);
 }
 
 const FIGURE_COLUMNS: readonly Column[] = [
@@ -327,29 +320,6 @@ export function costText({ cost }: Pick<Figures, "cost">): string {
   return `${cost.estimatedUsd > 0 ? "~" : ""}${dollars(cost.usd)}`;
 }
 
-/** Both together: for days that are put together of hours. Averages cannot be added up, and are left out. */
-function addUp(left: Figures, right: Figures): Figures {
-  const sums = add(left, right);
-  const { hits, coalesced, misses } = sums.cache;
-  const asked = hits + coalesced + misses;
-  const hitRate = asked === 0 ? null : ((hits + coalesced) / asked) * 100;
-  const { cost } = sums;
-  return {
-    ...sums,
-    // As the API has it: where nothing has a known price, the sum of it has none.
-    cost: { ...cost, usd: cost.usd === 0 && cost.unpriced > 0 ? null : cost.usd },
-    cache: { ...sums.cache, hitRate },
-    latency: { meanMs: null, meanFirstByteMs: null },
-  };
-}
-function add<T>(left: T, right: T): T {
-  if (typeof left === "number" || typeof right === "number")
-    return (Number(left ?? 0) + Number(right ?? 0)) as T;
-  if (typeof left !== "object" || left === null || typeof right !== "object" || right === null) return left;
-  const keys = Object.keys(left) as (keyof T)[];
-  return Object.fromEntries(keys.map((key) => [key, add(left[key], right[key])])) as T;
-}
-
 function failures({ outcomes, errors }: Figures): number {
   return errors + outcomes.partial + outcomes.refused + outcomes.failed + outcomes.interrupted;
 }
@@ -361,9 +331,6 @@ function counted(count: number, one: string, many = `${one}s`): string {
   return `${count} ${count === 1 ? one : many}`;
 }
 
-function startOfDay(at: number): number {
-  return new Date(at).setHours(0, 0, 0, 0);
-}
 function localDay(at: number): string {
   const date = new Date(at);
   const two = (number: number): string => String(number).padStart(2, "0");

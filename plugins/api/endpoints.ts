@@ -5,6 +5,7 @@ import {
   type LedgerDimension,
   type LedgerGroup,
   type LedgerOnly,
+  type LedgerPoint,
   type Provider,
   TokenmanError,
   z,
@@ -13,6 +14,8 @@ import { circuit, circuitOf } from "./circuit.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
 import { figures, figuresOf } from "./figures.ts";
 import {
+  badQuery,
+  dayBounds,
   figureParameters,
   groupParameters,
   historyParameters,
@@ -58,6 +61,7 @@ export function endpoints({ host, ledger, circuits }: World): Endpoint[] {
     });
     return { ...span, groups: found };
   };
+  const pointOf = ({ at, ...sums }: LedgerPoint) => ({ at, ...figuresOf(sums) });
   const named = ({ name, ...sums }: LedgerGroup) => ({ name, ...figuresOf(sums) });
 
   return [
@@ -101,23 +105,26 @@ export function endpoints({ host, ledger, circuits }: World): Endpoint[] {
       parameters: z.strictObject(historyParameters),
       answer: z.strictObject({
         ...range,
-        stepMs: z.number(),
+        stepMs: z.number().nullable().describe("Null for days of a time zone: some have 23 hours, or 25."),
+        zone: z.string().nullable().describe("The time zone of the days."),
         points: z.array(figures.extend({ at: z.number().describe("Where the step begins.") })),
       }),
       async answerTo(query) {
         const now = Date.now();
         const only = onlyOf(query);
         const asked = rangeOf(query, now);
+        if (query.step === "day") {
+          const zone = query.zone ?? "UTC";
+          const bounds = dayBounds(asked, zone);
+          const days = await kept().between(bounds, only);
+          return { from: bounds[0]!, to: bounds.at(-1)!, stepMs: null, zone, points: days.map(pointOf) };
+        }
+        if (query.zone !== undefined) throw badQuery('zone: only with step "day"');
         const stepMs = query.step ?? stepOf(asked, Object.keys(only).length > 0, now);
         // Steps count from the beginning: a moment that was asked for stays, a range gets whole steps.
         const from = query.since ?? Math.floor(asked.from / stepMs) * stepMs;
         const points = await kept().history({ from, to: asked.to }, stepMs, only);
-        return {
-          from,
-          to: asked.to,
-          stepMs,
-          points: points.map(({ at, ...sums }) => ({ at, ...figuresOf(sums) })),
-        };
+        return { from, to: asked.to, stepMs, zone: null, points: points.map(pointOf) };
       },
     }),
     endpoint({

@@ -1,6 +1,7 @@
-import { nearest, parseDuration, TokenmanError, z } from "@tokenman/plugin-sdk";
+import { Calendar, isTimeZone, nearest, parseDuration, TokenmanError, z } from "@tokenman/plugin-sdk";
 
 const MAX_VALUE = 500;
+const MAX_DAYS = 900;
 const DAY_MS = 86_400_000;
 const HOUR_MS = 3_600_000;
 const MINUTE_MS = 60_000;
@@ -101,11 +102,18 @@ export const figureParameters = { ...rangeParameters, ...named };
 
 export const historyParameters = {
   ...figureParameters,
-  step: duration('expected a duration ("1h") of at least one minute', MINUTE_MS)
+  step: z
+    .literal("day")
+    .or(duration('expected "day", or a duration ("1h") of at least one minute', MINUTE_MS))
     .optional()
     .describe(
-      "Length of a step: whole minutes within the last day, else whole hours. Default: by the range.",
+      'Length of a step: whole minutes within the last day, else whole hours; or "day", one of a time zone. Default: by the range.',
     ),
+  zone: z
+    .string()
+    .refine(isTimeZone, "expected an IANA time zone such as Asia/Kathmandu")
+    .optional()
+    .describe('Whose days they are, with step "day". Default: UTC.'),
 };
 
 export const limit = z
@@ -162,6 +170,24 @@ export function rangeOf({ range: back, since, until }: RangeQuery, now: number):
   const from = since ?? Math.max(0, to - (back ?? DAY_MS));
   if (from >= to) throw badQuery("since: it is not before until");
   return { from, to };
+}
+
+/**
+ * The bounds of the days that a range touches, of a time zone: some have 23 hours, or 25, and some begin within an hour of
+ * UTC. Throws TM_BAD_QUERY for more than 900.
+ */
+export function dayBounds({ from, to }: Range, zone: string): number[] {
+  if (to - from > MAX_DAYS * DAY_MS) throw badQuery(`range: it has more than ${MAX_DAYS} days`);
+  const calendar = new Calendar(zone);
+  const bounds: number[] = [];
+  let next = from;
+  while (next < to) {
+    const day = calendar.span("daily", next);
+    bounds.push(day.from);
+    next = day.to;
+  }
+  bounds.push(next);
+  return bounds;
 }
 
 /** The step where none is asked for: so that there are some dozens of them, or a hundred. */

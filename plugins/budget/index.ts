@@ -1,7 +1,6 @@
-import { definePlugin, ERRORS, Ledger, optional, Pricing, Tokenizer } from "@tokenman/plugin-sdk";
+import { Calendar, definePlugin, ERRORS, Ledger, optional, Pricing, Tokenizer } from "@tokenman/plugin-sdk";
 import { Alerts } from "./alerts.ts";
 import { Books } from "./books.ts";
-import { Calendar } from "./calendar.ts";
 import { Estimator } from "./estimator.ts";
 import { Keeper } from "./keeper.ts";
 import { limitsOf } from "./limits.ts";

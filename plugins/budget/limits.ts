@@ -1,5 +1,4 @@
-import { type BudgetWindow, matchesGlob } from "@tokenman/plugin-sdk";
-import { type Calendar, PERIODS, type Period } from "./calendar.ts";
+import { type BudgetWindow, type Calendar, matchesGlob, PERIODS, type Period } from "@tokenman/plugin-sdk";
 import type { BudgetConfig, PeriodLimits } from "./schema.ts";
 
 /** What a limit counts: everything, or what goes to some providers or models; of all projects, or of one. */

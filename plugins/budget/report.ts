@@ -1,7 +1,6 @@
-import type { BudgetWindow, Ledger } from "@tokenman/plugin-sdk";
+import type { BudgetWindow, Calendar, Ledger } from "@tokenman/plugin-sdk";
 import { timeOf } from "./alerts.ts";
 import { type Books, keyOf } from "./books.ts";
-import type { Calendar } from "./calendar.ts";
 import { type Limit, windowOf } from "./limits.ts";
 import type { BudgetConfig } from "./schema.ts";
 

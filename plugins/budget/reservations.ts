@@ -1,5 +1,6 @@
 import {
   type BudgetWindow,
+  type Calendar,
   type Exchange,
   type Ledger,
   type Logger,
@@ -9,7 +10,6 @@ import {
 } from "@tokenman/plugin-sdk";
 import type { Alerts } from "./alerts.ts";
 import { type Books, keyOf, type Tally } from "./books.ts";
-import type { Calendar } from "./calendar.ts";
 import { Hold, Waiting, type WindowSet } from "./holds.ts";
 import { type Limit, windowOf } from "./limits.ts";
 import { exceeded, unavailable } from "./refusal.ts";

@@ -1,5 +1,4 @@
-import { z } from "@tokenman/plugin-sdk";
-import { isTimeZone } from "./calendar.ts";
+import { isTimeZone, z } from "@tokenman/plugin-sdk";
 
 const usd = (description: string) => z.number().min(0).max(1_000_000).default(0).describe(description);
 

@@ -6,8 +6,7 @@ import { pruneTrialSessions } from "./trials.ts";
 
 /** Exchanges that go in one transaction: short enough for a reservation to wait behind. */
 const BATCH = 500;
-const MINUTES_DAYS = 2;
-/** Hours are kept at least this long, for charts of a month. */
+/** Minutes are kept this long, and hours at least this long: for charts of a month, by the days of any time zone. */
 const HOURS_DAYS = 62;
 
 export interface Retention {
@@ -27,10 +26,11 @@ export function pruneSome(db: DatabaseSync, { days, bodyDays }: Retention, now: 
     let more = bodyDays > 0 && pruneBodies(db, keyAt(now - bodyDays * DAY_MS));
     if (days > 0 && pruneExchanges(db, keyAt(now - days * DAY_MS))) more = true;
     db.prepare("DELETE FROM minutely_total WHERE at < ?").run(
-      Math.floor((now - MINUTES_DAYS * DAY_MS) / MINUTE_MS),
+      Math.floor((now - HOURS_DAYS * DAY_MS) / MINUTE_MS),
     );
     if (days > 0) {
-      const hour = Math.floor((now - Math.max(days, HOURS_DAYS) * DAY_MS) / HOUR_MS);
+      // Whole days of UTC, so that hours and days have no gap between them.
+      const hour = (Math.floor(now / DAY_MS) - Math.max(days, HOURS_DAYS)) * (DAY_MS / HOUR_MS);
       db.prepare("DELETE FROM hourly_total WHERE at < ?").run(hour);
       db.prepare("DELETE FROM saving_hourly WHERE at < ?").run(hour);
       // A year's hours of many projects are many rows: a batch of hours at a time.

@@ -5,6 +5,7 @@ import { openForReading } from "./open.ts";
 import { page } from "./page.ts";
 import { record } from "./record.ts";
 import { savings } from "./savings.ts";
+import { between } from "./stretches.ts";
 import { groups, history, totals } from "./sums.ts";
 import { wireError } from "./wire-error.ts";
 
@@ -16,6 +17,7 @@ const QUESTIONS = {
   request: (db: DatabaseSync, id: string) => record(db, id),
   totals,
   history,
+  between,
   groups,
   savings,
   read(db: DatabaseSync, sql: string, parameters: readonly SQLInputValue[] = []): unknown[] {
@@ -29,7 +31,7 @@ const QUESTIONS = {
 } satisfies { [K in Question]: (db: DatabaseSync, ...question: never[]) => unknown };
 export type Question = keyof Pick<
   Ledger,
-  "page" | "request" | "totals" | "history" | "groups" | "savings" | "read"
+  "page" | "request" | "totals" | "history" | "between" | "groups" | "savings" | "read"
 >;
 
 export interface ToReader {

@@ -58,7 +58,7 @@ export function record(
 }
 
 /** Of a row that was written before version 5 of the schema: in tables of their own. */
-function olderDetail(db: DatabaseSync, key: number): Pick<Detail, "attempts" | "savings" | "taps"> {
+export function olderDetail(db: DatabaseSync, key: number): Pick<Detail, "attempts" | "savings" | "taps"> {
   const taps: Detail["taps"][number][] = [];
   const bytes = db.prepare("SELECT taps FROM timing WHERE request = ?").get(key)?.["taps"];
   const reader = new VarintReader(bytes instanceof Uint8Array ? bytes : new Uint8Array());

@@ -1,7 +1,8 @@
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
 import { constants, zstdCompressSync } from "node:zlib";
 import type { LedgerBodies } from "@tokenman/plugin-sdk";
-import { ANSWERED, CACHE, INTERRUPTED, OPEN, OUTCOMES, SAVINGS } from "./codes.ts";
+import { ANSWERED, INTERRUPTED, OPEN } from "./codes.ts";
+import { ATTEMPT_SUMS, CACHE_FIGURES, OUTCOME_FIGURES, SAVING_FIGURES } from "./counting.ts";
 import { DetailWriter } from "./detail.ts";
 import type { Dictionary } from "./dictionary.ts";
 import { FIGURE, type Figure } from "./figures.ts";
@@ -34,45 +35,10 @@ const OUTPUT = column("output");
 const COST = column("cost");
 /** The code of a reply among the results. */
 const REPLY = 0;
-/** Figures that are an attempt's columns. */
-const ATTEMPT_FIGURES: readonly (readonly [number, Figure])[] = [
-  [column("input"), FIGURE.inputTokens],
-  [column("cache_read"), FIGURE.cacheReadTokens],
-  [column("cache_write_5m"), FIGURE.cacheWrite5mTokens],
-  [column("cache_write_1h"), FIGURE.cacheWrite1hTokens],
-  [column("output"), FIGURE.outputTokens],
-  [column("reasoning"), FIGURE.reasoningTokens],
-  [column("cost_input"), FIGURE.costInput],
-  [column("cost_cache_read"), FIGURE.costCacheRead],
-  [column("cost_cache_write_5m"), FIGURE.costCacheWrite5m],
-  [column("cost_cache_write_1h"), FIGURE.costCacheWrite1h],
-  [column("cost_output"), FIGURE.costOutput],
-  [column("cost_server_tools"), FIGURE.costServerTools],
-  [COST, FIGURE.cost],
-];
-const OUTCOME_FIGURES: readonly (Figure | undefined)[] = OUTCOMES.map((outcome) =>
-  outcome === "open" ? undefined : FIGURE[outcome],
-);
-const CACHE_FIGURES: readonly (Figure | undefined)[] = CACHE.map(
-  (said) =>
-    ({
-      HIT: FIGURE.cacheHits,
-      MISS: FIGURE.cacheMisses,
-      COALESCED: FIGURE.cacheCoalesced,
-      BYPASS: undefined,
-    })[said],
-);
-/** By what saved: what it saved, what it lost. */
-const SAVING_FIGURES: readonly (readonly [Figure, Figure])[] = SAVINGS.map(
-  (kind) =>
-    (
-      ({
-        "response-cache": [FIGURE.savedResponseCache, FIGURE.lostResponseCache],
-        "provider-cache": [FIGURE.savedProviderCache, FIGURE.lostProviderCache],
-        compression: [FIGURE.savedCompression, FIGURE.lostCompression],
-      }) as const
-    )[kind],
-);
+const ATTEMPT_FIGURES: readonly (readonly [number, Figure])[] = ATTEMPT_SUMS.map(([name, figure]) => [
+  column(name),
+  figure,
+]);
 
 const marks = (count: number): string => Array(count).fill("?").join(", ");
 

@@ -105,6 +105,9 @@ export class SqliteLedger implements Ledger {
   history(range: LedgerRange, stepMs: number, only?: LedgerOnly): Promise<readonly LedgerPoint[]> {
     return this.#readers.ask("history", range, stepMs, only) as Promise<readonly LedgerPoint[]>;
   }
+  between(bounds: readonly number[], only?: LedgerOnly): Promise<readonly LedgerPoint[]> {
+    return this.#readers.ask("between", bounds, only) as Promise<readonly LedgerPoint[]>;
+  }
   groups(
     dimension: LedgerDimension,
     range: LedgerRange,

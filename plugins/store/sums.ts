@@ -7,8 +7,9 @@ import type {
   LedgerPoint,
   LedgerRange,
 } from "@tokenman/plugin-sdk";
-import { FIGURES, noFigures, SUMMED } from "./figures.ts";
+import { FIGURES, noFigures, SUMMED, type Sums } from "./figures.ts";
 import { checkMs, question, textId } from "./filter.ts";
+import type { NameIds } from "./recount.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS } from "./rollup.ts";
 
 const DIMENSIONS: readonly LedgerDimension[] = ["project", "provider", "model"];
@@ -23,13 +24,16 @@ export function totals(
   range: LedgerRange,
   only: LedgerOnly = {},
 ): LedgerFigures & LedgerRange {
-  const where = whereOf(db, only);
+  const ids = idsOf(db, only);
   const grain = grainOf(range, only);
-  const from = Math.floor(range.from / grain) * grain;
-  const to = Math.ceil(range.to / grain) * grain;
-  if (where === undefined) return { ...noFigures(), from, to };
-  const row = db.prepare(`SELECT ${SUMMED} FROM (${spansSql(from, to, grain, where)})`).get();
-  return { ...figuresOf(row ?? {}), from, to };
+  const { from, to } = widened(db, range, grain);
+  if (ids === undefined) return { ...noFigures(), from, to };
+  return { ...spanSums(db, { from, to }, grain, whereOf(ids)), from, to };
+}
+
+/** Sums of a range whose bounds are whole units of `grain`. */
+export function spanSums(db: DatabaseSync, { from, to }: LedgerRange, grain: number, where: string): Sums {
+  return figuresOf(db.prepare(`SELECT ${SUMMED} FROM (${spansSql(from, to, grain, where)})`).get() ?? {});
 }
 
 /** Steps that have any figures, in order. Throws TM_LEDGER_QUERY. */
@@ -39,20 +43,21 @@ export function history(
   stepMs: number,
   only: LedgerOnly = {},
 ): readonly LedgerPoint[] {
-  const where = whereOf(db, only);
+  const ids = idsOf(db, only);
   const grain = grainOf(range, only, stepMs);
   if (!Number.isInteger(stepMs) || stepMs <= 0 || stepMs % grain !== 0)
     throw question(`step is a multiple of ${grain === MINUTE_MS ? "one minute" : "one hour"} for this range`);
   if ((range.to - range.from) / stepMs > MAX_POINTS)
     throw question(`a range has at most ${MAX_POINTS} steps`);
-  if (where === undefined) return [];
+  if (ids === undefined) return [];
   const from = Math.floor(range.from / grain) * grain;
   const to = Math.ceil(range.to / grain) * grain;
   // Days can be read as days only where the steps begin with them.
   const coarsest = from % DAY_MS === 0 && stepMs % DAY_MS === 0 ? DAY_MS : HOUR_MS;
+  if (coarsest === HOUR_MS) assertHours(db, from);
   return db
     .prepare(
-      `SELECT CAST((began - ?) / ? AS INTEGER) AS step, ${SUMMED} FROM (${spansSql(from, to, grain, where, coarsest)})
+      `SELECT CAST((began - ?) / ? AS INTEGER) AS step, ${SUMMED} FROM (${spansSql(from, to, grain, whereOf(ids), coarsest)})
        GROUP BY step ORDER BY step`,
     )
     .all(from, stepMs)
@@ -70,12 +75,11 @@ export function groups(
   if (!DIMENSIONS.includes(dimension)) throw question(`groups are by ${DIMENSIONS.join(", ")}`);
   if (!Number.isInteger(limit) || limit < 1 || limit > MAX_GROUPS)
     throw question(`limit is a whole number from 1 to ${MAX_GROUPS}`);
-  const where = whereOf(db, only);
+  const ids = idsOf(db, only);
   checkRange(range);
-  if (where === undefined) return [];
-  const from = Math.floor(range.from / HOUR_MS) * HOUR_MS;
-  const to = Math.ceil(range.to / HOUR_MS) * HOUR_MS;
-  const named = where === "" ? "1" : where;
+  if (ids === undefined) return [];
+  const { from, to } = widened(db, range, HOUR_MS);
+  const named = whereOf(ids) || "1";
   return db
     .prepare(
       `SELECT ifnull((SELECT value FROM text WHERE text.id = ${dimension}), '') AS name, ${SUMMED}
@@ -86,17 +90,49 @@ export function groups(
     .map((row) => ({ name: String(row["name"]), ...figuresOf(row) }));
 }
 
-/** The conditions as SQL, which holds nothing but column names and numbers; undefined: nothing can match. */
-function whereOf(db: DatabaseSync, only: LedgerOnly): string | undefined {
-  const terms: string[] = [];
+/** The ids of the names that are asked for; undefined: nothing can match. */
+export function idsOf(db: DatabaseSync, only: LedgerOnly): NameIds | undefined {
+  const ids: { [K in LedgerDimension]?: number } = {};
   for (const dimension of DIMENSIONS) {
     const name = only[dimension];
     if (name === undefined) continue;
     const id = textId(db, dimension, name);
     if (id === undefined) return undefined;
-    terms.push(`${dimension} = ${id}`);
+    ids[dimension] = id;
   }
-  return terms.join(" AND ");
+  return ids;
+}
+
+/** The conditions as SQL, which holds nothing but column names and numbers; empty for none. */
+export function whereOf(ids: NameIds): string {
+  return DIMENSIONS.flatMap((each) => (ids[each] === undefined ? [] : [`${each} = ${ids[each]}`])).join(
+    " AND ",
+  );
+}
+
+/** The first of the hours that are kept, where older ones were removed, whose days are; else 0. */
+function oldestHour(db: DatabaseSync): number {
+  const row = db
+    .prepare("SELECT (SELECT min(at) FROM hourly_total) AS hour, (SELECT min(at) FROM daily_total) AS day")
+    .get() as { readonly hour: number | null; readonly day: number | null };
+  const first = (row.hour ?? Number.POSITIVE_INFINITY) * HOUR_MS;
+  return row.day !== null && row.day * DAY_MS <= first - DAY_MS ? first : 0;
+}
+
+/** Throws TM_LEDGER_QUERY where hours are asked for that are not kept any more. */
+export function assertHours(db: DatabaseSync, from: number): void {
+  const first = oldestHour(db);
+  if (from >= Math.floor(first / DAY_MS) * DAY_MS) return;
+  throw question(
+    `hours, and the days of a time zone, are kept from ${new Date(first).toISOString()} on; further back there are days of UTC`,
+  );
+}
+
+/** To whole units of `grain`, and to days where there is nothing else any more. */
+function widened(db: DatabaseSync, range: LedgerRange, grain: number): LedgerRange {
+  const first = oldestHour(db);
+  const [unit, end] = [range.from, range.to].map((bound) => (bound < first ? DAY_MS : grain));
+  return { from: Math.floor(range.from / unit!) * unit!, to: Math.ceil(range.to / end!) * end! };
 }
 
 export function checkRange({ from, to }: LedgerRange): void {
@@ -154,7 +190,7 @@ function spansSql(from: number, to: number, grain: number, where: string, coarse
   return spans.join(" UNION ALL ");
 }
 
-function figuresOf(row: Row): LedgerFigures {
+function figuresOf(row: Row): Sums {
   const figures = noFigures();
   for (const [, name] of FIGURES) figures[name] = Number(row[name] ?? 0);
   return figures;

@@ -76,6 +76,7 @@ export class MemoryLedger implements Ledger {
   request = noQueries;
   totals = noQueries;
   history = noQueries;
+  between = noQueries;
   groups = noQueries;
   savings = noQueries;
   read = noQueries;

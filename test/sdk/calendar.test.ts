@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { Calendar, isTimeZone } from "@tokenman/plugin-sdk";
 import { installHost } from "@tokenman/plugin-sdk/testkit";
 import { testHost } from "../../cli/test-host.ts";
-import { Calendar, isTimeZone } from "../../plugins/budget/calendar.ts";
 
 installHost(testHost);
 
