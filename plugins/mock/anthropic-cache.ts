@@ -1,4 +1,5 @@
 import crypto from "node:crypto";
+import { Chain } from "./chain.ts";
 import type { CacheTtl, Prompt } from "./prompt.ts";
 import { promptTokens } from "./prompt.ts";
 import { type CachePlan, type PromptCache, uncached } from "./prompt-cache.ts";
@@ -53,6 +54,13 @@ export function planAnthropic(
   };
 }
 
+/** A prefix of a prompt: its key, and its tokens. */
+interface Prefix {
+  readonly key: string;
+  readonly sum: number;
+}
+const prefixes = new Chain<Prefix>();
+
 /** For each block the key of the prefix that ends with it, and the tokens in that prefix. */
 function prefixesOf(
   { model, blocks, messageScope }: Prompt,
@@ -60,18 +68,28 @@ function prefixesOf(
 ): { keys: string[]; sums: number[] } {
   const keys: string[] = [];
   const sums: number[] = [];
-  let key = crypto.hash("sha256", `anthropic\0${scope}\0${model}`, "base64url");
-  let sum = 0;
+  const name = `anthropic\0${scope}\0${model}`;
+  let prefix = prefixes.root(name, () => ({ key: hashOf(name), sum: 0 }));
   let inMessages = false;
-  for (const { place, content, tokens } of blocks) {
+  for (const block of blocks) {
+    const { place, content, tokens } = block;
     if (!inMessages && !/^(?:tool|system)\//.test(place)) {
       inMessages = true;
-      key += messageScope;
+      const { key, sum } = prefix;
+      const scoped = `${key}${messageScope}`;
+      prefix = prefixes.root(scoped, () => ({ key: scoped, sum }));
     }
-    key = crypto.hash("sha256", `${key}\0${place}\0${content}`, "base64url");
-    sum += tokens;
-    keys.push(key);
-    sums.push(sum);
+    const { key, sum } = prefix;
+    prefix = prefixes.step(prefix, block, () => ({
+      key: hashOf(`${key}\0${place}\0${content}`),
+      sum: sum + tokens,
+    }));
+    keys.push(prefix.key);
+    sums.push(prefix.sum);
   }
   return { keys, sums };
+}
+
+function hashOf(text: string): string {
+  return crypto.hash("sha256", text, "base64url");
 }

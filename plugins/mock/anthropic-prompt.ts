@@ -1,21 +1,28 @@
 import { type Json, numberIn, objectOf, objectsOf, textIn } from "./json.ts";
+import { KnownBlocks } from "./known-blocks.ts";
 import type { CacheTtl, Prompt, PromptBlock } from "./prompt.ts";
 import { ATTACHMENT_TOKENS, BYTES_PER_TOKEN, MESSAGE_TOKENS, tokensOf } from "./tokens.ts";
+
+const known = { tool: new KnownBlocks(), system: new KnownBlocks(), message: new KnownBlocks() };
 
 /** Reads a checked Messages body. */
 export function readAnthropic(body: Json, bytesPerToken: number = BYTES_PER_TOKEN): Prompt {
   const messages = objectsOf(body["messages"]);
-  const system = blocksOf(body["system"]);
   const tools = objectsOf(body["tools"]);
+  const { system } = body;
   const blocks: PromptBlock[] = [
-    ...tools.map((tool) => blockOf(tool, "tool", 0, bytesPerToken)),
-    ...system.map((block) => blockOf(block, "system", 0, bytesPerToken)),
+    ...tools.flatMap((tool) =>
+      known.tool.of(tool, bytesPerToken, () => [blockOf(tool, "tool", 0, bytesPerToken)]),
+    ),
+    ...(typeof system === "string" ? [system] : objectsOf(system)).flatMap((holder) =>
+      known.system.of(holder, bytesPerToken, () => [
+        blockOf(typeof holder === "string" ? textBlock(holder) : holder, "system", 0, bytesPerToken),
+      ]),
+    ),
   ];
   for (const message of messages) {
-    for (const [index, block] of blocksOf(message["content"]).entries()) {
-      const extra = index === 0 ? MESSAGE_TOKENS : 0;
-      blocks.push(blockOf(block, textIn(message["role"]), extra, bytesPerToken));
-    }
+    const read = known.message.of(message, bytesPerToken, () => messageBlocks(message, bytesPerToken));
+    for (const block of read) blocks.push(block);
   }
   return {
     model: textIn(body["model"]),
@@ -39,7 +46,11 @@ export function readAnthropic(body: Json, bytesPerToken: number = BYTES_PER_TOKE
 
 /** Content as blocks: a string is one block of text. */
 export function blocksOf(content: unknown): readonly Json[] {
-  return typeof content === "string" ? [{ type: "text", text: content }] : objectsOf(content);
+  return typeof content === "string" ? [textBlock(content)] : objectsOf(content);
+}
+
+function textBlock(text: string): Json {
+  return { type: "text", text };
 }
 
 /** The marker on a block, or on one nested in a tool's result. */
@@ -52,6 +63,12 @@ export function breakpointOf(block: Json): CacheTtl | undefined {
   return undefined;
 }
 
+function messageBlocks({ role, content }: Json, bytesPerToken: number): PromptBlock[] {
+  return blocksOf(content).map((block, index) =>
+    blockOf(block, textIn(role), index === 0 ? MESSAGE_TOKENS : 0, bytesPerToken),
+  );
+}
+
 function blockOf(block: Json, place: string, extra: number, bytesPerToken: number): PromptBlock {
   const { cache_control: _, ...rest } = block;
   const type = textIn(block["type"]);
@@ -59,7 +76,15 @@ function blockOf(block: Json, place: string, extra: number, bytesPerToken: numbe
   const isFile = type === "image" || (type === "document" && !isText(block["source"]));
   const extraTokens = extra + (isFile ? ATTACHMENT_TOKENS : 0);
   const tokens = extraTokens + (isFile ? 0 : tokensOf(content, bytesPerToken));
-  return { content, place: `${place}/${type}`, tokens, extraTokens, breakpoint: breakpointOf(block) };
+  const hasImage = type === "image" || (type !== "text" && content.includes(IMAGE));
+  return {
+    content,
+    place: `${place}/${type}`,
+    tokens,
+    extraTokens,
+    breakpoint: breakpointOf(block),
+    hasImage,
+  };
 }
 
 /**
@@ -67,7 +92,7 @@ function blockOf(block: Json, place: string, extra: number, bytesPerToken: numbe
  * more, while tools and system are (Anthropic's page on prompt caching, "What invalidates the cache").
  */
 function messageScope(body: Json, blocks: readonly PromptBlock[]): string {
-  const hasImages = blocks.some(({ place, content }) => place.endsWith("/image") || content.includes(IMAGE));
+  const hasImages = blocks.some(({ hasImage }) => hasImage);
   return JSON.stringify([body["tool_choice"] ?? null, body["thinking"] ?? null, hasImages]);
 }
 /** Within a tool's result, whose blocks stand here as JSON. */

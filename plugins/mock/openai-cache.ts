@@ -1,5 +1,6 @@
 import crypto from "node:crypto";
-import { type Prompt, promptTokens } from "./prompt.ts";
+import { Chain } from "./chain.ts";
+import { type Prompt, type PromptBlock, promptTokens } from "./prompt.ts";
 import { type CachePlan, type PromptCache, uncached } from "./prompt-cache.ts";
 import { bytesOf } from "./tokens.ts";
 
@@ -40,32 +41,57 @@ export function planOpenAi(
   };
 }
 
+/** How far the keys of a prompt have come. */
+interface Reached {
+  /** What has come since the last key, that key included. */
+  readonly since: readonly Buffer[];
+  readonly tokens: number;
+  /** Where the next key is due, in tokens. */
+  readonly next: number;
+  /** Those that the last block has brought. */
+  readonly keys: readonly string[];
+}
+const boundaries = new Chain<Reached>();
+
 /**
  * A key for each prefix of 1,024, 1,152, 1,280 … tokens, of all that stands before that token: a hash of the key before and
  * of what has come since.
  */
 function boundaryKeys({ model, blocks, bytesPerToken }: Prompt, scope: string): string[] {
+  const name = `openai\0${scope}\0${model}`;
   const keys: string[] = [];
-  let since: Buffer[] = [Buffer.from(`openai\0${scope}\0${model}`)];
-  let begin = 0;
-  let next = FIRST_TOKENS;
-  for (const { place, content, tokens, extraTokens } of blocks) {
-    since.push(Buffer.from(`\0${place}\0`));
-    const bytes = Buffer.from(content);
-    let done = 0;
-    for (; next <= begin + tokens; next += STEP_TOKENS) {
-      const until = Math.min(
-        bytes.length,
-        Math.max(done, bytesOf(next - begin - extraTokens, bytesPerToken)),
-      );
-      since.push(bytes.subarray(done, until));
-      done = until;
-      const key = crypto.hash("sha256", Buffer.concat(since), "base64url");
-      keys.push(key);
-      since = [Buffer.from(key)];
-    }
-    since.push(bytes.subarray(done));
-    begin += tokens;
+  let reached = boundaries.root(`${bytesPerToken} ${name}`, () => ({
+    since: [Buffer.from(name)],
+    tokens: 0,
+    next: FIRST_TOKENS,
+    keys: [],
+  }));
+  for (const block of blocks) {
+    const from = reached;
+    reached = boundaries.step(from, block, () => after(from, block, bytesPerToken));
+    for (const key of reached.keys) keys.push(key);
   }
   return keys;
+}
+
+function after(
+  { since: before, tokens: begin, next: due }: Reached,
+  { place, content, tokens, extraTokens }: PromptBlock,
+  bytesPerToken: number,
+): Reached {
+  const keys: string[] = [];
+  const bytes = Buffer.from(content);
+  let since = [...before, Buffer.from(`\0${place}\0`)];
+  let next = due;
+  let done = 0;
+  for (; next <= begin + tokens; next += STEP_TOKENS) {
+    const until = Math.min(bytes.length, Math.max(done, bytesOf(next - begin - extraTokens, bytesPerToken)));
+    since.push(bytes.subarray(done, until));
+    done = until;
+    const key = crypto.hash("sha256", Buffer.concat(since), "base64url");
+    keys.push(key);
+    since = [Buffer.from(key)];
+  }
+  since.push(bytes.subarray(done));
+  return { since, tokens: begin + tokens, next, keys };
 }

@@ -1,16 +1,23 @@
 import { type Json, numberIn, objectOf, objectsOf, textIn } from "./json.ts";
+import { KnownBlocks } from "./known-blocks.ts";
 import type { Prompt, PromptBlock, PromptTool } from "./prompt.ts";
 import { ATTACHMENT_TOKENS, BYTES_PER_TOKEN, MESSAGE_TOKENS, tokensOf } from "./tokens.ts";
+
+const known = { tool: new KnownBlocks(), instructions: new KnownBlocks(), item: new KnownBlocks() };
 
 /** Reads a checked body of Chat Completions or Responses; which of the two, its members tell. */
 export function readOpenAi(body: Json, bytesPerToken: number = BYTES_PER_TOKEN): Prompt {
   const items = itemsOf(body);
-  const blocks: PromptBlock[] = objectsOf(body["tools"]).map((tool) =>
-    blockOf(JSON.stringify(tool), "tool", 0, bytesPerToken),
-  );
   const instructions = textIn(body["instructions"]);
-  if (instructions !== "") blocks.push(blockOf(instructions, "system", MESSAGE_TOKENS, bytesPerToken));
-  for (const item of items) blocks.push(itemBlock(item, bytesPerToken));
+  const blocks: PromptBlock[] = objectsOf(body["tools"]).flatMap((tool) =>
+    known.tool.of(tool, bytesPerToken, () => [blockOf(JSON.stringify(tool), "tool", 0, bytesPerToken)]),
+  );
+  if (instructions !== "") {
+    const read = (): PromptBlock[] => [blockOf(instructions, "system", MESSAGE_TOKENS, bytesPerToken)];
+    blocks.push(...known.instructions.of(instructions, bytesPerToken, read));
+  }
+  for (const item of items)
+    blocks.push(...known.item.of(item, bytesPerToken, () => [itemBlock(item, bytesPerToken)]));
   const { stop } = body;
   return {
     model: textIn(body["model"]),
@@ -65,7 +72,7 @@ function itemBlock(item: Json, bytesPerToken: number): PromptBlock {
 
 function blockOf(content: string, place: string, extraTokens: number, bytesPerToken: number): PromptBlock {
   const tokens = extraTokens + tokensOf(content, bytesPerToken);
-  return { content, place, tokens, extraTokens, breakpoint: undefined };
+  return { content, place, tokens, extraTokens, breakpoint: undefined, hasImage: false };
 }
 
 /** The text of content: itself, or its parts' texts. */

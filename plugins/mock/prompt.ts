@@ -11,6 +11,8 @@ export interface PromptBlock {
   readonly extraTokens: number;
   /** A cache breakpoint behind this block. */
   readonly breakpoint: CacheTtl | undefined;
+  /** Whether it is an image, or has one in it. */
+  readonly hasImage: boolean;
 }
 
 export interface PromptTool {

@@ -13,6 +13,7 @@ import { checkAnthropic } from "./anthropic-check.ts";
 import { readAnthropic } from "./anthropic-prompt.ts";
 import { anthropicWording } from "./anthropic-reply.ts";
 import { type Behaviour, behaviourOf } from "./behaviour.ts";
+import { Bodies } from "./bodies.ts";
 import { chatWording } from "./chat-reply.ts";
 import { embed } from "./embeddings.ts";
 import { idFor } from "./identity.ts";
@@ -77,6 +78,7 @@ export function mockProvider(parts: MockParts): Provider {
 
 class Answers {
   readonly #parts: MockParts;
+  readonly #bodies = new Bodies();
 
   constructor(parts: MockParts) {
     this.#parts = parts;
@@ -113,7 +115,7 @@ class Answers {
   #dispatch(call: Call, headers: readonly string[]): Promise<ReplyInit> {
     const { dialect, vendor } = call;
     const { config } = this.#parts;
-    const json = () => jsonOf(decoded(call.body, headers));
+    const json = () => jsonOf(this.#bodies, decoded(call.body, headers));
     switch (dialect) {
       case "anthropic-models":
       case "openai-models":
@@ -251,10 +253,10 @@ function headersOf({ vendor, requestId }: Call, contentType: string): string[] {
   return ["Content-Type", contentType, vendor === "anthropic" ? "request-id" : "x-request-id", requestId];
 }
 
-function jsonOf(body: Buffer): Json {
+function jsonOf(bodies: Bodies, body: Buffer): Json {
   let value: unknown;
   try {
-    value = JSON.parse(body.toString("utf8"));
+    value = bodies.read(body);
   } catch {
     throw new RequestError("the body is not JSON");
   }

@@ -3,6 +3,8 @@
  * of white space collapsed, anew for each request and without a thought for the provider's cache. Its requests are
  * valid, which not all of those are.
  */
+import { Bodies } from "../../plugins/mock/bodies.ts";
+import { listOf, once, pieceOf, withMember } from "./json-pieces.ts";
 import type { RecordedCall, ReplayDialect } from "./recorded-calls.ts";
 
 type Json = Record<string, unknown>;
@@ -12,17 +14,18 @@ export function* naiveCalls(
   dialect: ReplayDialect,
   window: number,
 ): Generator<RecordedCall> {
-  for (const call of calls) yield { ...call, body: naive(call.body, dialect, window) };
+  const bodies = new Bodies();
+  for (const call of calls) yield { ...call, body: naive(bodies.read(call.body) as Json, dialect, window) };
 }
 
-function naive(body: Buffer, dialect: ReplayDialect, window: number): Buffer {
-  const json = JSON.parse(body.toString("utf8")) as Json;
+function naive(json: Json, dialect: ReplayDialect, window: number): Buffer {
   const holder = dialect === "openai-responses" ? "input" : "messages";
   const items = json[holder] as Json[];
   const isSystem = items[0]?.["role"] === "system";
   const head = items.slice(0, isSystem ? 2 : 1);
   const kept = withoutOrphans([...head, ...tailOf(items.slice(head.length), window)], dialect);
-  return Buffer.from(JSON.stringify({ ...json, [holder]: collapsed(kept) }));
+  const list = listOf(kept.map((item) => [pieceOf(collapsed(item))]));
+  return Buffer.concat(withMember(json, holder, list));
 }
 
 /** The newest ones, from the model's first turn among them on. */
@@ -55,9 +58,7 @@ function withoutOrphans(items: readonly Json[], dialect: ReplayDialect): readonl
 }
 
 /** Texts for the model; names, ids, arguments of calls and signed thinking stay. */
-function collapsed(items: readonly Json[]): readonly Json[] {
-  return items.map((item) => ({ ...item, ...shortened(item) }));
-}
+const collapsed = once((item: Json): Json => ({ ...item, ...shortened(item) }));
 
 function shortened(item: Json): Json {
   if (item["type"] === "thinking") return item;

@@ -3,7 +3,14 @@
  * recording, and gives what TokenMan's own ledger says of them.
  */
 import http from "node:http";
-import { definePlugin, Ledger, type LedgerEnd, type LedgerEvent } from "@tokenman/plugin-sdk";
+import {
+  definePlugin,
+  Ledger,
+  type LedgerEnd,
+  type LedgerEvent,
+  optional,
+  Tokenizer,
+} from "@tokenman/plugin-sdk";
 import { FakeClock, startKernel } from "@tokenman/plugin-sdk/testkit";
 import { testHost } from "../../cli/test-host.ts";
 import { mockPlugin } from "../../plugins/mock/index.ts";
@@ -34,6 +41,8 @@ const PATH: Readonly<Record<ReplayDialect, string>> = {
   "openai-chat": "/v1/chat/completions",
   "openai-responses": "/v1/responses",
 };
+/** The longest that there is, so that threads are not ended and begun again with the clock's leaps. */
+const IDLE_SECONDS = 86_400;
 /** How the ledger knows the client's calls from those that plugins make. */
 const CLIENT = "recorded-client/1.0";
 
@@ -56,13 +65,15 @@ export async function sendThrough(
     },
   });
   let ledger: Ledger | undefined;
+  let tokenizer: Tokenizer | undefined;
   const probe = definePlugin({
     name: "bench-probe",
     version: "1.0.0",
     apiVersion: 1,
-    needs: { ledger: Ledger },
+    needs: { ledger: Ledger, tokenizer: optional(Tokenizer) },
     setup({ services }) {
       ledger ??= services.ledger;
+      tokenizer ??= services.tokenizer;
     },
   });
   const agent = new http.Agent({ keepAlive: true });
@@ -76,6 +87,19 @@ export async function sendThrough(
     // A clock that stands still would not bound what the kernel waits for when it ends.
     using _real = { [Symbol.dispose]: () => clock.restore() };
     const watched = new Watched();
+    let waitedFor = 0;
+    /** What plugins do beside a call is done before the next one, however fast this machine is. */
+    const quiet = async (): Promise<void> => {
+      for (await clock.settle(); watched.ownBegun > waitedFor; await clock.settle()) {
+        waitedFor = watched.ownBegun;
+        await watched.ownHaveEnded();
+        // What they have counted afterwards, once what a summary is made of and once the summary, is counted in turn.
+        for (let counted = 0; counted < 2; counted++) {
+          await clock.settle();
+          await tokenizer?.count("", [{ text: " " }]);
+        }
+      }
+    };
     ledger!.watch(watched.event);
     for (; next.done !== true; next = iterator.next()) {
       const { body, sentAt } = next.value;
@@ -85,6 +109,7 @@ export async function sendThrough(
       const leaves = options.direction?.(turn).hangsAfter !== undefined;
       await post(`${kernel.proxy}${PATH[options.dialect]}`, body, agent, leaves);
       await ended;
+      await quiet();
     }
     return watched.found;
   } finally {
@@ -98,7 +123,18 @@ class Watched {
   #turn: SessionTurn | undefined;
   #id: string | undefined;
   #ended = (): void => {};
+  #ownEnded = 0;
+  #ownHaveEnded = (): void => {};
+  /** Exchanges that plugins made by themselves. */
+  ownBegun = 0;
 
+  /** Resolves when none of them is under way. */
+  ownHaveEnded(): Promise<void> {
+    if (this.#ownEnded === this.ownBegun) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#ownHaveEnded = resolve;
+    });
+  }
   /** Resolves when the exchange of this call has ended. */
   expect(turn: SessionTurn): Promise<void> {
     this.#turn = turn;
@@ -109,11 +145,16 @@ class Watched {
   readonly event = (event: LedgerEvent): void => {
     if (event.kind === "begin") {
       if (event.row.client === CLIENT) this.#id = event.row.exchangeId;
+      else this.ownBegun++;
       return;
     }
-    const isOwn = event.row.exchangeId === this.#id;
-    this.found.push({ turn: isOwn ? this.#turn : undefined, end: event.row });
-    if (isOwn) this.#ended();
+    const isClients = event.row.exchangeId === this.#id;
+    this.found.push({ turn: isClients ? this.#turn : undefined, end: event.row });
+    if (isClients) {
+      this.#ended();
+      return;
+    }
+    if (++this.#ownEnded === this.ownBegun) this.#ownHaveEnded();
   };
 }
 
@@ -157,6 +198,9 @@ default_provider = "mock"
 [mock]
 mode = "fixed"
 bytes_per_token = ${bytesPerToken}
+[tokenizer]
+workers = 1
+idle_seconds = ${IDLE_SECONDS}
 [mock.prompt_cache]
 min_tokens = ${minTokens}
 openai_ttl_seconds = ${CACHE_TTL_MS / 1_000}

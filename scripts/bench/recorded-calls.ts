@@ -2,7 +2,10 @@
  * The calls of a recorded session, as its client sent them: bodies in each dialect, when, and what the provider counted.
  * What a recording does not carry is inferred from what it says, and named.
  */
+
 import { readAnthropic } from "../../plugins/mock/anthropic-prompt.ts";
+import { Bodies } from "../../plugins/mock/bodies.ts";
+import type { Json } from "../../plugins/mock/json.ts";
 import { SYSTEM_PROMPT } from "./agent.ts";
 import { anthropicRequest, openaiChatRequest, responsesRequest, type SessionTurn } from "./session.ts";
 
@@ -92,12 +95,13 @@ export function inputTokens({ usage }: SessionTurn): number {
 
 /** How many bytes of these conversations were one token to the provider, by all that it counted. */
 export function bytesPerToken(turns: readonly SessionTurn[]): number {
+  const bodies = new Bodies();
   let bytes = 0;
   let tokens = 0;
   for (const { turn, body } of recordedCalls(turns, { dialect: "anthropic-messages", hints: false })) {
     if (inputTokens(turn) === 0) continue;
     // Measured as tokens of one byte each.
-    for (const block of readAnthropic(JSON.parse(body.toString("utf8")), 1).blocks) bytes += block.tokens;
+    for (const block of readAnthropic(bodies.read(body) as Json, 1).blocks) bytes += block.tokens;
     tokens += inputTokens(turn);
   }
   return tokens === 0 ? 4 : bytes / tokens;

@@ -4,6 +4,7 @@
  * carry them.
  */
 import { SYSTEM_PROMPT, TOOLS, type ToolDefinition } from "./agent.ts";
+import { listOf, once, pieceOf, withMember } from "./json-pieces.ts";
 import type { AssistantPart, InputMessage, SessionTurn } from "./session.ts";
 
 export interface RequestOptions {
@@ -30,39 +31,28 @@ export function anthropicRequest(
 ): Buffer {
   const { stream = true, model = "claude-opus-4-5", cacheControl = true } = options;
   const { system = SYSTEM_PROMPT, tools = TOOLS, asRecorded = false } = options;
-  const messages: { role: string; content: Record<string, unknown>[] }[] = [];
-  const add = (role: string, blocks: Record<string, unknown>[]): void => {
+  const messages: { role: string; content: Block[] }[] = [];
+  const add = (role: string, blocks: readonly Block[]): void => {
     if (blocks.length === 0) return;
     const last = messages.at(-1);
     // The API wants all results of one turn's tool calls, and the user's words after them, in one user message.
     if (last?.role === role) last.content.push(...blocks);
-    else messages.push({ role, content: blocks });
+    else messages.push({ role, content: [...blocks] });
   };
   walk(
     turns,
     n,
     asRecorded,
-    (message) => {
-      if (message.role === "user") add("user", message.texts.map(textBlock));
-      else {
-        add("user", [
-          {
-            type: "tool_result",
-            tool_use_id: message.toolCallId,
-            content: message.texts.length === 1 ? message.texts[0] : message.texts.map(textBlock),
-            ...(message.isError ? { is_error: true } : {}),
-          },
-        ]);
-      }
-    },
-    (parts) => add("assistant", parts.map(anthropicBlock)),
+    (message) => add("user", anthropicInput(message)),
+    (parts) => add("assistant", anthropicReply(parts)),
   );
   const breakpoint = { cache_control: { type: "ephemeral" } };
   const thinking = asRecorded ? THINKING_TOKENS[turns[n]!.thinking] : undefined;
-  const lastBlock = messages.at(-1)?.content.at(-1);
+  const lastContent = messages.at(-1)?.content;
+  const lastBlock = lastContent?.at(-1);
   if (cacheControl && lastBlock !== undefined && lastBlock["type"] !== "thinking")
-    Object.assign(lastBlock, breakpoint);
-  return bytes({
+    lastContent!.splice(-1, 1, { ...lastBlock, ...breakpoint });
+  const body = {
     model,
     max_tokens: 32_000,
     system: [{ ...textBlock(system), ...(cacheControl ? breakpoint : {}) }],
@@ -72,10 +62,30 @@ export function anthropicRequest(
         }
       : {}),
     ...(thinking !== undefined ? { thinking: { type: "enabled", budget_tokens: thinking } } : {}),
-    messages,
+    messages: null,
     stream,
-  });
+  };
+  const list = messages.map(({ role, content }) =>
+    withMember({ role, content: null }, "content", listOf(content.map((block) => [pieceOf(block)]))),
+  );
+  return Buffer.concat(withMember(body, "messages", listOf(list)));
 }
+
+type Block = Record<string, unknown>;
+
+const anthropicInput = once((message: InputMessage): readonly Block[] =>
+  message.role === "user"
+    ? message.texts.map(textBlock)
+    : [
+        {
+          type: "tool_result",
+          tool_use_id: message.toolCallId,
+          content: message.texts.length === 1 ? message.texts[0] : message.texts.map(textBlock),
+          ...(message.isError ? { is_error: true } : {}),
+        },
+      ],
+);
+const anthropicReply = once((parts: readonly AssistantPart[]): readonly Block[] => parts.map(anthropicBlock));
 
 /** Budgets as agents set them for these words. */
 const THINKING_TOKENS: Readonly<Record<string, number>> = {
@@ -93,45 +103,52 @@ export function openaiChatRequest(
 ): Buffer {
   const { stream = true, model = "gpt-5.6", system = SYSTEM_PROMPT, tools = TOOLS } = options;
   const { asRecorded = false } = options;
-  const messages: Record<string, unknown>[] = [{ role: "system", content: system }];
+  const messages: Block[] = [{ role: "system", content: system }];
   walk(
     turns,
     n,
     asRecorded,
-    (message) => {
-      const content = message.texts.join("\n");
-      if (message.role === "user") messages.push({ role: "user", content });
-      else messages.push({ role: "tool", tool_call_id: message.toolCallId, content });
-    },
-    (parts) => {
-      const text = joinedText(parts);
-      const calls = parts.flatMap((part) =>
-        part.type === "toolCall"
-          ? [
-              {
-                id: part.id,
-                type: "function",
-                function: { name: part.name, arguments: JSON.stringify(part.arguments) },
-              },
-            ]
-          : [],
-      );
-      if (text === "" && calls.length === 0) return;
-      messages.push({
-        role: "assistant",
-        content: text === "" ? null : text,
-        ...(calls.length > 0 ? { tool_calls: calls } : {}),
-      });
-    },
+    (message) => messages.push(chatInput(message)),
+    (parts) => messages.push(...chatReply(parts)),
   );
-  return bytes({
+  const body = {
     model,
-    messages,
+    messages: null,
     ...(tools.length > 0 ? { tools: tools.map((tool) => ({ type: "function", function: tool })) } : {}),
     stream,
     ...(stream ? { stream_options: { include_usage: true } } : {}),
-  });
+  };
+  return Buffer.concat(withMember(body, "messages", listOf(messages.map((message) => [pieceOf(message)]))));
 }
+
+const chatInput = once((message: InputMessage): Block => {
+  const content = message.texts.join("\n");
+  return message.role === "user"
+    ? { role: "user", content }
+    : { role: "tool", tool_call_id: message.toolCallId, content };
+});
+const chatReply = once((parts: readonly AssistantPart[]): readonly Block[] => {
+  const text = joinedText(parts);
+  const calls = parts.flatMap((part) =>
+    part.type === "toolCall"
+      ? [
+          {
+            id: part.id,
+            type: "function",
+            function: { name: part.name, arguments: JSON.stringify(part.arguments) },
+          },
+        ]
+      : [],
+  );
+  if (text === "" && calls.length === 0) return [];
+  return [
+    {
+      role: "assistant",
+      content: text === "" ? null : text,
+      ...(calls.length > 0 ? { tool_calls: calls } : {}),
+    },
+  ];
+});
 
 /** Request `n` (from 0) as the bytes of an OpenAI Responses body, stateless (`store: false`), without reasoning items. */
 export function responsesRequest(
@@ -141,40 +158,49 @@ export function responsesRequest(
 ): Buffer {
   const { stream = true, model = "gpt-5.6", system = SYSTEM_PROMPT, tools = TOOLS } = options;
   const { asRecorded = false } = options;
-  const input: Record<string, unknown>[] = [];
+  const input: Block[] = [];
   walk(
     turns,
     n,
     asRecorded,
-    (message) => {
-      if (message.role === "user")
-        input.push({ role: "user", content: message.texts.map((text) => ({ type: "input_text", text })) });
-      else
-        input.push({
-          type: "function_call_output",
-          call_id: message.toolCallId,
-          output: message.texts.join("\n"),
-        });
-    },
-    (parts) => {
-      const text = joinedText(parts);
-      if (text !== "") input.push({ role: "assistant", content: [{ type: "output_text", text }] });
-      for (const part of parts) {
-        if (part.type !== "toolCall") continue;
-        const args = JSON.stringify(part.arguments);
-        input.push({ type: "function_call", call_id: part.id, name: part.name, arguments: args });
-      }
-    },
+    (message) => input.push(responsesInput(message)),
+    (parts) => input.push(...responsesReply(parts)),
   );
-  return bytes({
+  const body = {
     model,
     instructions: system,
-    input,
+    input: null,
     ...(tools.length > 0 ? { tools: tools.map((tool) => ({ type: "function", ...tool })) } : {}),
     store: false,
     stream,
-  });
+  };
+  return Buffer.concat(withMember(body, "input", listOf(input.map((item) => [pieceOf(item)]))));
 }
+
+const responsesInput = once(
+  (message: InputMessage): Block =>
+    message.role === "user"
+      ? { role: "user", content: message.texts.map((text) => ({ type: "input_text", text })) }
+      : { type: "function_call_output", call_id: message.toolCallId, output: message.texts.join("\n") },
+);
+const responsesReply = once((parts: readonly AssistantPart[]): readonly Block[] => {
+  const text = joinedText(parts);
+  return [
+    ...(text === "" ? [] : [{ role: "assistant", content: [{ type: "output_text", text }] }]),
+    ...parts.flatMap((part) =>
+      part.type === "toolCall"
+        ? [
+            {
+              type: "function_call",
+              call_id: part.id,
+              name: part.name,
+              arguments: JSON.stringify(part.arguments),
+            },
+          ]
+        : [],
+    ),
+  ];
+});
 
 function walk(
   turns: readonly SessionTurn[],
@@ -208,8 +234,4 @@ function textBlock(text: string): Record<string, unknown> {
 
 function joinedText(parts: readonly AssistantPart[]): string {
   return parts.flatMap((part) => (part.type === "text" ? [part.text] : [])).join("\n");
-}
-
-function bytes(body: unknown): Buffer {
-  return Buffer.from(JSON.stringify(body));
 }

@@ -81,29 +81,11 @@ async function inOrder(jobs: readonly Job[]): Promise<Measured[]> {
     using measurer = new Measurer();
     for (let index = next++; index < jobs.length; index = next++) {
       const job = jobs[index]!;
-      results[index] = {
-        row: job.row,
-        result: await (isSettled(job.row) ? measurer.measure(job) : apart(job)),
-      };
+      results[index] = { row: job.row, result: await measurer.measure(job) };
     }
   };
   await Promise.all(Array.from({ length: SIDE_BY_SIDE }, worker));
   return results;
-}
-
-/**
- * Whether nothing in a row is made beside the session's own requests. When a summary is ready depends on how warm its
- * process is, so these rows get a new one each.
- */
-function isSettled({ way }: Row): boolean {
-  return (
-    way === "direct" || "window" in way || !/\[compression\.summarization\]\nenabled = true/.test(way.config)
-  );
-}
-
-async function apart(job: Job): Promise<RowResult> {
-  using measurer = new Measurer();
-  return await measurer.measure(job);
 }
 
 /** A process that measures one row after another. */

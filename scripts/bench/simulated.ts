@@ -1,6 +1,8 @@
 /** A provider's bill for calls that reach it as they are, by the embedded provider's simulation of prompt caches alone. */
 import { planAnthropic } from "../../plugins/mock/anthropic-cache.ts";
 import { readAnthropic } from "../../plugins/mock/anthropic-prompt.ts";
+import { Bodies } from "../../plugins/mock/bodies.ts";
+import type { Json } from "../../plugins/mock/json.ts";
 import { planOpenAi } from "../../plugins/mock/openai-cache.ts";
 import { readOpenAi } from "../../plugins/mock/openai-prompt.ts";
 import { PromptCache } from "../../plugins/mock/prompt-cache.ts";
@@ -36,10 +38,11 @@ export function simulate(
 ): CallUsage[] {
   let now = 0;
   const cache = new PromptCache(() => now);
+  const bodies = new Bodies();
   const usages: CallUsage[] = [];
   for (const { turn, body, sentAt } of calls) {
     now = sentAt;
-    const json = JSON.parse(body.toString("utf8"));
+    const json = bodies.read(body) as Json;
     const plan =
       dialect === "anthropic-messages"
         ? planAnthropic(readAnthropic(json, bytesPerToken), cache, "", minTokens)
