@@ -1,20 +1,18 @@
 import { type Exchange, headerValue, type Outcome, type RawHeaders } from "@tokenman/plugin-sdk";
 import type { CollectedReply, HostedRequest, HostedResult } from "@tokenman/plugin-sdk/testkit";
+import { destination } from "../kernel/destination.ts";
 import { drive } from "../kernel/driver.ts";
 import { ExchangeState } from "../kernel/exchange.ts";
 import { DEFAULT_PROJECT } from "../kernel/generation/index.ts";
 import type { Kernel } from "../kernel/kernel.ts";
 import type { KernelReply } from "../kernel/reply/reply.ts";
-import { destination } from "../kernel/request.ts";
-import { servingOf } from "../kernel/serving.ts";
+import { ReceivedRequest } from "../kernel/request.ts";
 import { Connections } from "../kernel/upstream/connections.ts";
 import { makeLaunch } from "../kernel/upstream/launch.ts";
 
-const launch = makeLaunch({
-  connections: new Connections(),
-  informational() {},
-  upload: () => undefined,
-});
+const launch = makeLaunch(new Connections());
+/** Bounds the copy of a coded body. */
+const MAX_DECODED_BYTES = 256 * 1024 * 1024;
 
 /** Takes one request through a kernel that listens nowhere, from the hooks to the last byte of the reply. */
 export async function sendThrough(
@@ -22,29 +20,17 @@ export async function sendThrough(
   request: HostedRequest,
   began: (exchange: Exchange) => void,
 ): Promise<HostedResult> {
-  const { generation } = kernel;
-  const serving = servingOf(generation);
+  const { serving } = kernel;
   const { method, headers, body } = request;
   const place = destination(request.target, request.project ?? headerValue(headers, "x-tokenman-project"));
   const { dialect, format, path } = serving.dialects.classify(method, place.path, headers);
   const project = place.project ?? DEFAULT_PROJECT;
-  generation.lease();
-  const exchange = new ExchangeState({
-    project,
-    request: {
-      method,
-      target: place.target,
-      path,
-      headers,
-      header: (name) => headerValue(headers, name),
-      rawBody: body,
-      body,
-      remoteAddress: "127.0.0.1",
-    },
-    dialect,
-    format,
-    home: serving.home(project),
-  });
+  serving.generation.lease();
+  const sender = { method, socket: { remoteAddress: "127.0.0.1" } };
+  const received = new ReceivedRequest(sender, place, path, headers);
+  await received.take(body, MAX_DECODED_BYTES);
+  const home = serving.home(project);
+  const exchange = new ExchangeState({ project, request: received, dialect, format, home });
   began(exchange);
   const { pipeline } = exchange.home;
   pipeline.started(exchange);

@@ -1,16 +1,23 @@
-import { type BodyEnd, TokenmanError } from "@tokenman/plugin-sdk";
+import { type BodyEnd, headerValue, type InnerReply, TokenmanError } from "@tokenman/plugin-sdk";
+import type { ExchangeEnd, Sent } from "./end.ts";
 import type { ExchangeState } from "./exchange.ts";
+import { refusalOf } from "./refusal.ts";
+import { contentCoding, isKnownCoding } from "./reply/codec.ts";
 import type { Flow } from "./reply/flow.ts";
 import type { KernelReply } from "./reply/reply.ts";
 import type { BodySink } from "./reply/source.ts";
-import type { Sent } from "./respond.ts";
+import { tooLarge } from "./request.ts";
+import type { Limits } from "./serving.ts";
+import { relayedHeaders } from "./upstream/outgoing.ts";
 
 /** How far a plugin may lag behind the reply that it reads before the provider is slowed. */
 const LAG_BYTES = 256 * 1024;
 
 /** The end of an exchange at which there is no client but a plugin, which reads the reply at its own pace. */
-export class Asker implements BodySink, AsyncIterableIterator<Buffer> {
+export class Asker implements ExchangeEnd, BodySink, AsyncIterableIterator<Buffer> {
   readonly #exchange: ExchangeState;
+  readonly #body: Buffer;
+  readonly #reply = Promise.withResolvers<InnerReply>();
   #flow: Flow | undefined;
   #chunks: Buffer[] = [];
   #heldBytes = 0;
@@ -20,28 +27,41 @@ export class Asker implements BodySink, AsyncIterableIterator<Buffer> {
   #left = false;
   #error: TokenmanError | undefined;
   #wake: (() => void) | undefined;
-  #onLeave: ((error: TokenmanError) => void) | undefined;
 
-  constructor(exchange: ExchangeState) {
+  constructor(exchange: ExchangeState, body: Buffer) {
     this.#exchange = exchange;
+    this.#body = body;
+    // Whoever gives up may not look at it any more.
+    this.#reply.promise.catch(() => {});
   }
 
-  /** Whether the plugin gave up. */
-  get left(): boolean {
-    return this.#left;
+  /** The reply's head, with this as its body. Rejects where there is none, or the plugin gave up before. */
+  get reply(): Promise<InnerReply> {
+    return this.#reply.promise;
   }
-  /** Calls back when the plugin gives up. */
-  onLeave(callback: (error: TokenmanError) => void): void {
-    this.#onLeave = callback;
+  body(_wanted: boolean, { body: { maxBytes } }: Limits): Buffer {
+    if (maxBytes > 0 && this.#body.length > maxBytes) throw tooLarge(maxBytes);
+    return this.#body;
   }
-  /** Takes a reply's body in. Resolves when all of it is here, or nobody wants it, and its source has ended. */
-  take(reply: KernelReply): Promise<Sent> {
+  upload(): undefined {}
+  inform(): void {}
+  /** Resolves when all of the body is here, or nobody wants it, and its source has ended. */
+  async send(exchange: ExchangeState, received: KernelReply): Promise<Sent> {
+    const reply = await plainReply(exchange, received);
+    const { status } = reply;
+    const sent = this.#take(reply);
+    this.#reply.resolve({ status, headers: relayedHeaders(reply.finalHeaders()), body: this });
+    return sent;
+  }
+  #take(reply: KernelReply): Promise<Sent> {
+    const headSent = !this.#left;
     return new Promise((resolve) => {
       const flow = reply.body();
       this.#flow = flow;
       flow.whenDone((body: BodyEnd) => {
         reply.attempt?.bodyEnded(body);
         resolve({
+          headSent,
           end: this.#error !== undefined ? "cut" : this.#ended ? "whole" : "aborted",
           error: this.#error,
           bytes: this.#bytes,
@@ -109,15 +129,36 @@ export class Asker implements BodySink, AsyncIterableIterator<Buffer> {
     this.#chunks = [];
     this.#heldBytes = 0;
     this.#exchange.clientLeft();
-    this.#onLeave?.(error ?? calledOff());
+    this.#reply.reject(error ?? calledOff());
     if (this.#flow !== undefined) this.#release(this.#flow);
     this.#wake?.();
+  }
+  breakOff(error: TokenmanError): void {
+    this.#reply.reject(error);
+    this.leave(error);
   }
   /** The body goes on as long as somebody retains the exchange, or shares the reply. */
   #release(flow: Flow): void {
     const { cancellation } = this.#exchange;
     if (!cancellation.cancelled) flow.resume();
     cancellation.onCancel(() => flow.abort());
+  }
+}
+
+/** A reply whose body comes without a Content-Encoding, where that is known. */
+async function plainReply(exchange: ExchangeState, reply: KernelReply): Promise<KernelReply> {
+  const coding = contentCoding(headerValue(reply.headers, "content-encoding"));
+  if (coding === undefined || !isKnownCoding(coding)) return reply;
+  if (reply.streaming) {
+    reply.mapEvents({ event: (event) => event });
+    return reply;
+  }
+  try {
+    reply.replaceBody(await reply.read());
+    return reply;
+  } catch (cause) {
+    reply.discard();
+    return refusalOf(exchange, cause);
   }
 }
 

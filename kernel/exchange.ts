@@ -2,13 +2,12 @@ import {
   type AttemptPolicy,
   type Candidate,
   type ClientCredential,
-  type ClientRequest,
   type Dialect,
   ERRORS,
+  type ErrorCode,
   type Exchange,
   type ExchangeOrigin,
   type Format,
-  headerValue,
   type JsonNode,
   type JsonPatch,
   type Outcome,
@@ -18,17 +17,17 @@ import {
   type SegmentSpan,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
-import type { Asker } from "./asker.ts";
 import type { AttemptState } from "./attempt.ts";
 import { Cancellation } from "./cancellation.ts";
 import { Edits, SegmentState } from "./edits.ts";
+import type { ExchangeEnd } from "./end.ts";
 import type { Pipeline } from "./hooks/pipeline.ts";
 import type { PluginHandle } from "./hooks/plugin-handle.ts";
 import { type CallOwner, currentCall, type TapCall } from "./hooks/tap-call.ts";
 import { uuidv7 } from "./id.ts";
 import type { KeyedHash } from "./keyed-hash.ts";
 import { markRefusal, type RefusalError } from "./reply/reply-init.ts";
-import type { ClientLink } from "./respond.ts";
+import type { ReceivedRequest } from "./request.ts";
 import { Slots } from "./slots.ts";
 
 /** What an exchange needs of the generation it began with; held until it is settled. */
@@ -51,13 +50,16 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   readonly id = uuidv7();
   readonly startedAt = Date.now();
   readonly project: string;
-  readonly request: ClientRequest;
+  readonly request: ReceivedRequest;
   readonly dialect: Dialect | undefined;
   readonly format: Format | undefined;
   readonly home: ExchangeHome;
-  /** The plugin that began it, and the plugin's end of it; undefined for a client's. */
+  /** The plugin that began it; undefined for a client's. */
   madeBy: ExchangeOrigin | undefined;
-  asker: Asker | undefined;
+  /** From the moment it runs. */
+  end: ExchangeEnd | undefined;
+  /** Why the kernel broke it off, if it did. */
+  cutBy: ErrorCode | undefined;
   candidates: readonly Candidate[] = [];
   ruledOut: Exchange["ruledOut"] = [];
   readonly attempts: AttemptState[] = [];
@@ -68,8 +70,6 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   usageTracked = false;
   /** When the last tap of the hook that runs ended, where hooks are timed. */
   tappedAt = 0;
-  /** The client's end, from the moment the exchange runs. */
-  link: ClientLink | undefined;
   readonly #began = performance.now();
   readonly cancellation = new Cancellation();
   /** Calls of plugins that have not ended in the turn in which they began. */
@@ -89,7 +89,7 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
 
   constructor(options: {
     project: string;
-    request: ClientRequest;
+    request: ReceivedRequest;
     dialect: Dialect | undefined;
     format: Format | undefined;
     home: ExchangeHome;
@@ -385,10 +385,4 @@ function plainError(error: RefusalError & { status: number }): ReplyInit {
     headers: ["content-type", "application/json", ...(error.headers ?? [])],
     body,
   };
-}
-
-/** A header of a request that the kernel itself reads. */
-export function tokenmanHeader(headers: readonly string[], name: string): string | undefined {
-  const value = headerValue(headers, name)?.trim();
-  return value === "" ? undefined : value;
 }

@@ -9,7 +9,7 @@ const MAX_BEGINNINGS = 32;
 const MAX_SHORT = 256;
 const MIN_LONG = 1_024;
 
-/** Hashes with a key of this data folder, so that they cannot be looked up elsewhere. The key is asked for at the first. */
+/** Hashes with a key of this data folder, so that they cannot be looked up elsewhere. The key is asked for at the first, or before. */
 export class KeyedHash {
   readonly #readKey: () => Buffer;
   #key: Buffer | undefined;
@@ -24,6 +24,10 @@ export class KeyedHash {
     this.#readKey = readKey;
   }
 
+  /** Asks for the key now. Throws as `readKey` does. */
+  prepare(): void {
+    this.#known();
+  }
   of(text: string): string {
     return crypto.createHmac("sha256", this.#known()).update(text).digest("base64url").slice(0, LENGTH);
   }

@@ -1,16 +1,10 @@
-import type { ErrorCode, Outcome } from "@tokenman/plugin-sdk";
+import type { Outcome } from "@tokenman/plugin-sdk";
+import type { Sent } from "./end.ts";
 import type { ExchangeState } from "./exchange.ts";
 import type { KernelReply } from "./reply/reply.ts";
-import type { Sent } from "./respond.ts";
 
-/** How an exchange ended whose reply was sent as `sent` says. `cutBy`: why the kernel broke it off, if it did. */
-export function outcomeOf(
-  exchange: ExchangeState,
-  reply: KernelReply,
-  sent: Sent,
-  headSent: boolean,
-  cutBy: ErrorCode | undefined,
-): Outcome {
+/** How an exchange ended whose reply was sent as `sent` says. */
+export function outcomeOf(exchange: ExchangeState, reply: KernelReply, sent: Sent): Outcome {
   const base = {
     status: reply.status,
     origin: reply.origin,
@@ -18,13 +12,13 @@ export function outcomeOf(
     durationMs: exchange.elapsedMs(),
     firstByteMs: sent.firstByteMs,
   };
-  if (cutBy !== undefined && sent.end !== "whole")
-    return { ...base, kind: "failed", code: cutBy, message: undefined };
+  if (exchange.cutBy !== undefined && sent.end !== "whole")
+    return { ...base, kind: "failed", code: exchange.cutBy, message: undefined };
   if (sent.end === "aborted") {
     return {
       ...base,
       kind: "aborted",
-      status: headSent ? reply.status : 499,
+      status: sent.headSent ? reply.status : 499,
       code: "TM_CLIENT_GONE",
       message: undefined,
     };

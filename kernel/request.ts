@@ -1,49 +1,11 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { type ClientRequest, headerValue, type RawHeaders, TokenmanError } from "@tokenman/plugin-sdk";
-import { isProjectName } from "./config/index.ts";
+import type { Destination } from "./destination.ts";
 import { contentCoding, decodeBody, isKnownCoding } from "./reply/codec.ts";
 import { Watchdog, type Watched } from "./watchdog.ts";
 
 const EMPTY = Buffer.alloc(0);
-
-/** Where a request is meant to go: its project, and its target without the project's prefix. */
-export interface Destination {
-  readonly project: string | undefined;
-  readonly target: string;
-  /** Path alone, as received. */
-  readonly path: string;
-}
-
-/** Reads `/p/NAME` off a target. Throws TM_BAD_REQUEST for a name that cannot be one. */
-export function destination(url: string, header: string | undefined): Destination {
-  let target = url.startsWith("/") ? url : fromAbsolute(url);
-  let project = header;
-  if (target.startsWith("/p/")) {
-    const end = target.slice(3).search(/[/?]/);
-    const name = end < 0 ? target.slice(3) : target.slice(3, 3 + end);
-    const rest = end < 0 ? "" : target.slice(3 + end);
-    target = rest.startsWith("/") ? rest : `/${rest}`;
-    project ??= name;
-  }
-  if (project !== undefined && !isProjectName(project)) {
-    throw new TokenmanError(
-      "TM_BAD_REQUEST",
-      "A project's name is 1 to 64 letters, digits, dots, dashes or underscores.",
-    );
-  }
-  const query = target.indexOf("?");
-  return { project, target, path: query < 0 ? target : target.slice(0, query) };
-}
-
-/** A request target in absolute form (RFC 9112 §3.2.2) names this server; its path counts. */
-function fromAbsolute(url: string): string {
-  const match = /^[a-z][a-z0-9+.-]*:\/\/[^/?#]*(.*)$/i.exec(url);
-  if (match === null)
-    throw new TokenmanError("TM_BAD_REQUEST", "The request target is neither a path nor a URL.");
-  const rest = match[1]!;
-  return rest.startsWith("/") ? rest : `/${rest}`;
-}
 
 /** Who sent a request, and how. */
 export interface Sender {

@@ -1,5 +1,4 @@
 import { type ServerResponse, STATUS_CODES } from "node:http";
-import type { Socket } from "node:net";
 import {
   type BodyEnd,
   headerValue,
@@ -7,6 +6,8 @@ import {
   TokenmanError,
   withoutHeaders,
 } from "@tokenman/plugin-sdk";
+import type { ClientEnd } from "./client-end.ts";
+import type { Sent } from "./end.ts";
 import type { ExchangeState } from "./exchange.ts";
 import type { Flow } from "./reply/flow.ts";
 import type { KernelReply } from "./reply/reply.ts";
@@ -21,51 +22,28 @@ const LAST_BYTES_MS = 1_000;
 
 const TRAILER: ReadonlySet<string> = new Set(["trailer"]);
 
-/** How the sending of a reply ended. */
-export interface Sent {
-  readonly end: "whole" | "aborted" | "cut";
-  /** What broke the reply, where something of TokenMan's or the upstream's did. */
-  readonly error: TokenmanError | undefined;
-  readonly bytes: number;
-  /** Milliseconds from the exchange's start to the first body byte. */
-  readonly firstByteMs: number | undefined;
-  readonly body: BodyEnd;
-}
-
-/** The client's end of an exchange: its response, and whether it is still there. */
-export interface ClientLink {
-  readonly response: ServerResponse;
-  readonly socket: Socket;
-  readonly legacy: boolean;
-  /**
-   * Told once when the response closed, finished or not. An object and not a callback: a closure a request in this place
-   * made V8 keep half of all garbage through its scavenges (measured: 5 ms each in place of 0.4).
-   */
-  sender: { clientClosed(): void } | undefined;
-}
-
-export interface RespondOptions {
-  /** How long the client may stall while reading; 0 is for ever. */
-  readonly writeTimeoutMs: number;
-  /** Whether the connection is to be closed after this reply. */
-  readonly close: boolean;
-}
-
-/** Sends a reply's head and body. Resolves when the client has all, or left, and the upstream's end is known. */
+/**
+ * Sends a reply's head and body. Resolves when the client has all, or left, and the upstream's end is known. The client
+ * may stall for `writeTimeoutMs` while reading (0: for ever); `close`: its connection is closed after this reply.
+ */
 export function respond(
   exchange: ExchangeState,
   reply: KernelReply,
-  link: ClientLink,
-  options: RespondOptions,
+  client: ClientEnd,
+  writeTimeoutMs: number,
+  close: boolean,
 ): Promise<Sent> {
-  return new Promise((resolve) => new Sender(exchange, reply, link, options, resolve).start());
+  return new Promise((resolve) =>
+    new Sender(exchange, reply, client, writeTimeoutMs, close, resolve).start(),
+  );
 }
 
 class Sender implements BodySink {
   readonly #exchange: ExchangeState;
   readonly #reply: KernelReply;
-  readonly #link: ClientLink;
-  readonly #options: RespondOptions;
+  readonly #client: ClientEnd;
+  readonly #writeTimeoutMs: number;
+  readonly #close: boolean;
   readonly #resolve: (sent: Sent) => void;
   readonly #flow: Flow;
   #lengthLeft: number | undefined;
@@ -80,20 +58,22 @@ class Sender implements BodySink {
   constructor(
     exchange: ExchangeState,
     reply: KernelReply,
-    link: ClientLink,
-    options: RespondOptions,
+    client: ClientEnd,
+    writeTimeoutMs: number,
+    close: boolean,
     resolve: (sent: Sent) => void,
   ) {
     this.#exchange = exchange;
     this.#reply = reply;
-    this.#link = link;
-    this.#options = options;
+    this.#client = client;
+    this.#writeTimeoutMs = writeTimeoutMs;
+    this.#close = close;
     this.#resolve = resolve;
     this.#flow = reply.body();
   }
 
   start(): void {
-    const { response, socket } = this.#link;
+    const { response, socket } = this.#client;
     this.#flow.whenDone((end) => {
       this.#body = end;
       this.#reply.attempt?.bodyEnded(end);
@@ -106,13 +86,13 @@ class Sender implements BodySink {
       this.#leave();
       return;
     }
-    this.#link.sender = this;
+    this.#client.sender = this;
     const headers = this.#head();
     const { status, origin } = this.#reply;
     const length = headerValue(headers, "content-length");
     const hasBody = response.req.method !== "HEAD" && status !== 204 && status !== 304;
     // Trailers follow chunks only (RFC 9112 §7.1.2), and node:http refuses to announce others.
-    const isChunked = hasBody && length === undefined && !this.#link.legacy;
+    const isChunked = hasBody && length === undefined && !this.#client.legacy;
     const sendable = isChunked ? headers : withoutHeaders(headers, TRAILER);
     response.sendDate = origin !== "provider";
     try {
@@ -134,7 +114,7 @@ class Sender implements BodySink {
 
   data(chunk: Buffer): void {
     if (this.#ended || this.#closed) return;
-    const { response } = this.#link;
+    const { response } = this.#client;
     this.#firstByteMs ??= this.#exchange.elapsedMs();
     this.#bytes += chunk.length;
     if (this.#lengthLeft !== undefined) {
@@ -166,7 +146,7 @@ class Sender implements BodySink {
       return;
     }
     this.#ended = true;
-    const { response } = this.#link;
+    const { response } = this.#client;
     if (trailers !== undefined) addTrailers(response, trailers);
     response.end();
     this.#watchLast();
@@ -180,7 +160,7 @@ class Sender implements BodySink {
   #break(error: TokenmanError): void {
     this.#ended = true;
     this.#error = error;
-    const { response, socket, legacy } = this.#link;
+    const { response, socket, legacy } = this.#client;
     const destroy = (): void => {
       clearTimeout(bound);
       // To a client of HTTP/1.0 the end of the connection is the end of the body, so only a reset says that it broke.
@@ -197,14 +177,14 @@ class Sender implements BodySink {
     }
   }
   buffered(): number {
-    return this.#link.response.writableLength;
+    return this.#client.response.writableLength;
   }
 
   #head(): RawHeaders {
     const { attempt } = this.#reply;
     const headers = [...this.#reply.finalHeaders(), "X-Tokenman-Request-Id", this.#exchange.id];
     if (attempt !== undefined) headers.push("X-Tokenman-Provider", attempt.provider.name);
-    if (this.#options.close) headers.push("Connection", "close");
+    if (this.#close) headers.push("Connection", "close");
     return headers;
   }
   /**
@@ -214,27 +194,26 @@ class Sender implements BodySink {
   #watch(): void {
     if (this.#watched) return;
     this.#watched = true;
-    const { response } = this.#link;
-    const { writeTimeoutMs } = this.#options;
-    if (writeTimeoutMs > 0) response.setTimeout(writeTimeoutMs, () => this.#stalled());
+    const { response } = this.#client;
+    if (this.#writeTimeoutMs > 0) response.setTimeout(this.#writeTimeoutMs, () => this.#stalled());
     response.on("drain", () => this.#flow.resume());
   }
   /** What was handed over in full may still be too much for the socket's buffers. */
   #watchLast(): void {
-    if (this.#link.response.writableLength > SOCKET_BUFFER_BYTES) this.#watch();
+    if (this.#client.response.writableLength > SOCKET_BUFFER_BYTES) this.#watch();
   }
   #stalled(): void {
-    const { response } = this.#link;
+    const { response } = this.#client;
     if (this.#closed || response.writableFinished || response.writableLength === 0) return;
-    const message = `the client read nothing for ${this.#options.writeTimeoutMs} ms`;
+    const message = `the client read nothing for ${this.#writeTimeoutMs} ms`;
     this.#break(new TokenmanError("TM_CLIENT_STALLED", message));
     this.#flow.abort();
   }
   clientClosed(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#link.sender = undefined;
-    if (!this.#link.response.writableFinished) this.#leave();
+    this.#client.sender = undefined;
+    if (!this.#client.response.writableFinished) this.#leave();
     this.#finish();
   }
   /** The client is gone. The body goes on as long as somebody retains the exchange, or shares the reply. */
@@ -245,9 +224,10 @@ class Sender implements BodySink {
   }
   #finish(): void {
     if (!this.#closed || this.#body === undefined) return;
-    const whole = this.#link.response.writableFinished && this.#error === undefined;
+    const whole = this.#client.response.writableFinished && this.#error === undefined;
     this.#resolve({
       end: whole ? "whole" : this.#error !== undefined ? "cut" : "aborted",
+      headSent: this.#client.response.headersSent,
       error: this.#error,
       bytes: this.#bytes,
       firstByteMs: this.#firstByteMs,

@@ -7,81 +7,85 @@ import type { ExchangeHome } from "./exchange.ts";
 import type { Generation } from "./generation/index.ts";
 import type { Pipeline } from "./hooks/pipeline.ts";
 import type { KeyedHash } from "./keyed-hash.ts";
+import type { BodyLimits } from "./request.ts";
 import { RouteTable } from "./route-table.ts";
 
-/** What the request's way needs of a generation, worked out once for it. */
-export interface Serving {
-  readonly generation: Generation;
-  readonly dialects: DialectTable;
-  readonly proxyRoutes: RouteTable;
-  readonly dashboardRoutes: RouteTable;
-  readonly access: AccessRules;
-  readonly demandToken: { readonly proxy: boolean; readonly dashboard: boolean };
-  readonly limits: Limits;
-  /** What exchanges of a project need of the generation; projects of equal config share it. */
-  home(project: string): ExchangeHome;
+/** One of the two ports, as a generation has it. */
+export interface Port {
+  readonly name: "proxy" | "dashboard";
+  /** What plugins serve there. */
+  readonly routes: RouteTable;
+  /** Whether it wants TokenMan's own token. */
+  readonly demandsToken: boolean;
 }
 
 /** Sizes in bytes, times in milliseconds; 0 is no limit. */
 export interface Limits {
-  readonly maxBodyBytes: number;
-  readonly readMs: number;
+  readonly body: BodyLimits;
   readonly writeMs: number;
 }
 
-const made = new WeakMap<Generation, Serving>();
+/** A generation with what the request's way needs of it, worked out once. */
+export class Serving {
+  readonly generation: Generation;
+  readonly dialects: DialectTable;
+  readonly proxy: Port;
+  readonly dashboard: Port;
+  readonly access: AccessRules;
+  readonly limits: Limits;
+  readonly #homes = new Map<Pipeline, ExchangeHome>();
+  readonly #shared: Pick<
+    ExchangeHome,
+    "maxResponseBytes" | "streamIdleMs" | "formats" | "hash" | "release" | "dialectFailed"
+  >;
 
-/** Works out what a generation's exchanges need. */
-export function remember(generation: Generation, config: Config, log: Logger, hash: KeyedHash): void {
-  made.set(generation, build(generation, config, log, hash));
-}
-/** What {@link remember} worked out. */
-export function servingOf(generation: Generation): Serving {
-  return made.get(generation)!;
-}
-
-function build(generation: Generation, config: Config, log: Logger, hash: KeyedHash): Serving {
-  const { server, auth } = config;
-  const { registry } = generation;
-  const dialects = new DialectTable(registry);
-  const homes = new Map<Pipeline, ExchangeHome>();
-  const dashboard = config.section("dashboard") as
-    | { readonly allowed_origins?: readonly string[] }
-    | undefined;
-  return {
-    generation,
-    dialects,
-    proxyRoutes: new RouteTable(registry, "proxy"),
-    dashboardRoutes: new RouteTable(registry, "dashboard"),
-    access: {
+  constructor(generation: Generation, config: Config, hash: KeyedHash, log: Logger) {
+    const { server, auth } = config;
+    const { registry } = generation;
+    const dashboard = config.section("dashboard") as
+      | { readonly allowed_origins?: readonly string[] }
+      | undefined;
+    this.generation = generation;
+    this.dialects = new DialectTable(registry);
+    this.proxy = {
+      name: "proxy",
+      routes: new RouteTable(registry, "proxy"),
+      demandsToken: auth.enabled && auth.proxy,
+    };
+    this.dashboard = {
+      name: "dashboard",
+      routes: new RouteTable(registry, "dashboard"),
+      demandsToken: auth.enabled,
+    };
+    this.access = {
       allowedHosts: new Set(server.allowed_hosts.map((host) => host.toLowerCase())),
       allowedOrigins: new Set((dashboard?.allowed_origins ?? []).map((origin) => origin.toLowerCase())),
       token: auth.enabled ? auth.token : undefined,
-    },
-    demandToken: { proxy: auth.enabled && auth.proxy, dashboard: auth.enabled },
-    limits: {
-      maxBodyBytes: server.max_body_size,
-      readMs: server.read_timeout * 1000,
+    };
+    this.limits = {
+      body: { maxBytes: server.max_body_size, stallMs: server.read_timeout * 1000 },
       writeMs: server.write_timeout * 1000,
-    },
-    home(project) {
-      const pipeline = generation.pipelineFor(project);
-      let home = homes.get(pipeline);
-      if (home === undefined) {
-        home = {
-          pipeline,
-          policy: generation.service(AttemptPolicy, project) ?? singleAttempt,
-          maxResponseBytes: server.max_response_size,
-          streamIdleMs: server.stream_timeout * 1000,
-          formats: dialects.formats,
-          hash,
-          release: () => generation.release(),
-          dialectFailed: (dialect, what, cause) =>
-            log.error({ err: cause, dialect: dialect.name, what }, "a dialect threw, which it must not"),
-        };
-        homes.set(pipeline, home);
-      }
-      return home;
-    },
-  };
+    };
+    this.#shared = {
+      maxResponseBytes: server.max_response_size,
+      streamIdleMs: server.stream_timeout * 1000,
+      formats: this.dialects.formats,
+      hash,
+      release: () => generation.release(),
+      dialectFailed: (dialect, what, cause) =>
+        log.error({ err: cause, dialect: dialect.name, what }, "a dialect threw, which it must not"),
+    };
+  }
+
+  /** What exchanges of a project need of the generation; projects of equal config share it. */
+  home(project: string): ExchangeHome {
+    const pipeline = this.generation.pipelineFor(project);
+    let home = this.#homes.get(pipeline);
+    if (home === undefined) {
+      const policy = this.generation.service(AttemptPolicy, project) ?? singleAttempt;
+      home = { pipeline, policy, ...this.#shared };
+      this.#homes.set(pipeline, home);
+    }
+    return home;
+  }
 }

@@ -13,3 +13,15 @@ export async function within<T>(ms: number, work: T | PromiseLike<T>, late: () =
     clearTimeout(timer);
   }
 }
+
+/** Whether `work` came to its end within `ms`. Rejects where it does. */
+export async function inTime(ms: number, work: Promise<unknown>): Promise<boolean> {
+  const late = new Error();
+  try {
+    await within(ms, work, () => late);
+    return true;
+  } catch (cause) {
+    if (cause === late) return false;
+    throw cause;
+  }
+}

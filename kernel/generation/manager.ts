@@ -12,31 +12,36 @@ import type { Generation } from "./generation.ts";
 /** How long exchanges may hold the last generations after `close`. */
 const CLOSE_GRACE_MS = 5_000;
 
-export interface GenerationManagerOptions {
+/** A generation, with what whoever serves it has made of it. */
+export interface Held {
+  readonly generation: Generation;
+}
+
+export interface GenerationManagerOptions<T extends Held> {
   /** Reads, loads and builds everything anew. Rejects with TokenmanErrors, with nothing left behind. */
-  readonly build: (id: number) => Promise<Generation>;
+  readonly build: (id: number) => Promise<T>;
   readonly log: Logger;
 }
 
 /** Holds the generation that serves, and replaces it. */
-export class GenerationManager {
-  readonly #build: GenerationManagerOptions["build"];
+export class GenerationManager<T extends Held> {
+  readonly #build: GenerationManagerOptions<T>["build"];
   readonly #log: Logger;
   readonly #retiring = new Set<Generation>();
-  #current: Generation | undefined;
+  #current: T | undefined;
   #nextId = 1;
   #running: Promise<ReloadEvent> | undefined;
   #queued: Promise<ReloadEvent> | undefined;
   #lastReload: (ReloadEvent & { readonly at: number }) | undefined;
   #closed = false;
 
-  constructor(options: GenerationManagerOptions) {
+  constructor(options: GenerationManagerOptions<T>) {
     this.#build = options.build;
     this.#log = options.log;
   }
 
   /** The generation that serves. Lease it in the same turn of the loop in which it is read. */
-  get current(): Generation {
+  get current(): T {
     if (this.#current === undefined) throw new TokenmanError("TM_INTERNAL", "no generation serves yet");
     return this.#current;
   }
@@ -50,7 +55,7 @@ export class GenerationManager {
   }
 
   /** Builds the first generation. Rejects as the build does. */
-  async start(): Promise<Generation> {
+  async start(): Promise<T> {
     this.#current = await this.#build(this.#nextId);
     this.#nextId++;
     return this.#current;
@@ -76,7 +81,7 @@ export class GenerationManager {
 
   /** Tells the generation that serves, if any, that TokenMan is about to end. */
   async drain(): Promise<void> {
-    await this.#current?.drain();
+    await this.#current?.generation.drain();
   }
 
   /** Retires the serving generation and resolves when all are disposed of; by force where exchanges hold on. */
@@ -84,7 +89,7 @@ export class GenerationManager {
     if (this.#closed) return;
     this.#closed = true;
     await this.#running;
-    if (this.#current !== undefined) this.#retire(this.#current);
+    if (this.#current !== undefined) this.#retire(this.#current.generation);
     const generations = [...this.#retiring];
     const all = Promise.all(generations.map(({ disposed }) => disposed));
     try {
@@ -95,23 +100,22 @@ export class GenerationManager {
   }
 
   async #reload(reason: string): Promise<ReloadEvent> {
-    const old = this.current;
+    const old = this.current.generation;
     let error: string | undefined;
     let brief: string | undefined;
     let files: readonly string[] = [];
     if (this.#closed) error = "TokenMan is shutting down";
     else {
       try {
-        const next = await this.#build(this.#nextId);
+        this.#current = await this.#build(this.#nextId);
         this.#nextId++;
-        this.#current = next;
       } catch (cause) {
         error = cause instanceof Error ? cause.message : String(cause);
         brief = briefOf(cause);
         files = filesOf(cause);
       }
     }
-    const serving = this.current;
+    const serving = this.current.generation;
     const event: ReloadEvent = Object.freeze({
       ok: error === undefined,
       generation: serving.id,

@@ -6,15 +6,13 @@ import { type DispatchCall, dispatch } from "./dispatch.ts";
 import { joinPath } from "./launch.ts";
 import { forwardedHeaders, relayedHeaders } from "./outgoing.ts";
 
-/** What asking takes of the kernel. */
-export interface AskHost {
-  readonly connections: Connections;
-  /** `server.stream_timeout`. */
-  readonly streamIdleMs: number;
-}
-
-/** Asks a provider beside all exchanges; see `HostInfo.ask`. */
-export function ask(host: AskHost, provider: Provider, question: Question): Promise<Answer> {
+/** Asks a provider beside all exchanges; see `HostInfo.ask`. `streamIdleMs`: `server.stream_timeout`. */
+export function ask(
+  connections: Connections,
+  streamIdleMs: number,
+  provider: Provider,
+  question: Question,
+): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   let call: DispatchCall | undefined;
   const late = setTimeout(() => {
@@ -23,7 +21,7 @@ export function ask(host: AskHost, provider: Provider, question: Question): Prom
   }, question.timeoutMs);
   const { method, body } = question;
   try {
-    const { origin, prefix, timeouts } = host.connections.to(provider, host.streamIdleMs);
+    const { origin, prefix, timeouts } = connections.to(provider, streamIdleMs);
     const path = joinPath(prefix, { target: question.path, path: question.path.split("?", 1)[0]! });
     const headers = forwardedHeaders(question.headers);
     call = dispatch(

@@ -20,18 +20,10 @@ export interface LaunchEvents {
 }
 export type Launch = (exchange: ExchangeState, attempt: AttemptState, events: LaunchEvents) => void;
 
-export interface LaunchHost {
-  readonly connections: Connections;
-  /** Relays a 1xx reply to the client, where it can be. */
-  informational(exchange: ExchangeState, status: number, headers: readonly string[]): void;
-  /** The request's body as a stream, for an exchange whose body was not read. */
-  upload(exchange: ExchangeState): Readable | undefined;
-}
-
 /** Sends attempts on their way: over HTTP, or to a provider in this process. */
-export function makeLaunch(host: LaunchHost): Launch {
+export function makeLaunch(connections: Connections): Launch {
   return (exchange, attempt, events) => {
-    const sending = new Sending(host, exchange, attempt, events);
+    const sending = new Sending(connections, exchange, attempt, events);
     try {
       attempt.headers = withCredential(
         attempt.headers,
@@ -39,7 +31,7 @@ export function makeLaunch(host: LaunchHost): Launch {
         exchange.home.formats,
         exchange.format,
       );
-      if (attempt.provider.answer !== undefined) void answerHere(host, exchange, attempt, sending);
+      if (attempt.provider.answer !== undefined) void answerHere(exchange, attempt, sending);
       else sending.send();
     } catch (cause) {
       sending.error(asError(cause), false);
@@ -49,14 +41,19 @@ export function makeLaunch(host: LaunchHost): Launch {
 
 /** One attempt on its way. One object for all that may come of it: there is one for every request. */
 class Sending implements DispatchEvents {
-  readonly #host: LaunchHost;
+  readonly #connections: Connections;
   readonly #exchange: ExchangeState;
   readonly #attempt: AttemptState;
   readonly #events: LaunchEvents;
   #settled = false;
 
-  constructor(host: LaunchHost, exchange: ExchangeState, attempt: AttemptState, events: LaunchEvents) {
-    this.#host = host;
+  constructor(
+    connections: Connections,
+    exchange: ExchangeState,
+    attempt: AttemptState,
+    events: LaunchEvents,
+  ) {
+    this.#connections = connections;
     this.#exchange = exchange;
     this.#attempt = attempt;
     this.#events = events;
@@ -66,8 +63,8 @@ class Sending implements DispatchEvents {
   send(): void {
     const exchange = this.#exchange;
     const attempt = this.#attempt;
-    const target = this.#host.connections.to(attempt.provider, exchange.home.streamIdleMs);
-    const upload = exchange.request.rawBody === undefined ? this.#host.upload(exchange) : undefined;
+    const target = this.#connections.to(attempt.provider, exchange.home.streamIdleMs);
+    const upload = exchange.request.rawBody === undefined ? exchange.end?.upload() : undefined;
     if (upload === undefined && exchange.request.rawBody === undefined)
       throw new TokenmanError("TM_INTERNAL", "a body that streams through was to be sent twice");
     const outgoing = upload === undefined ? exchange.outgoingBody(attempt) : undefined;
@@ -100,7 +97,7 @@ class Sending implements DispatchEvents {
     this.#events.failed(this.#attempt, error, bytesSent);
   }
   informational(status: number, headers: readonly string[]): void {
-    this.#host.informational(this.#exchange, status, headers);
+    this.#exchange.end?.inform(status, headers);
   }
   firstByte(): void {
     this.#attempt.firstByteMs = this.#attempt.elapsedMs();
@@ -137,14 +134,9 @@ async function answerInTime(
   }
 }
 
-async function answerHere(
-  host: LaunchHost,
-  exchange: ExchangeState,
-  attempt: AttemptState,
-  sending: Sending,
-): Promise<void> {
+async function answerHere(exchange: ExchangeState, attempt: AttemptState, sending: Sending): Promise<void> {
   try {
-    const upload = exchange.request.rawBody === undefined ? host.upload(exchange) : undefined;
+    const upload = exchange.request.rawBody === undefined ? exchange.end?.upload() : undefined;
     const { body, edited } =
       upload === undefined
         ? exchange.outgoingBody(attempt)

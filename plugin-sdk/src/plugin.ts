@@ -2,7 +2,7 @@ import type { z } from "zod";
 import type { Answer, Question } from "./ask.ts";
 import type { Command } from "./command.ts";
 import type { ContributionKind, Contributions } from "./contribution.ts";
-import type { TokenmanError } from "./errors.ts";
+import type { ErrorCode, TokenmanError } from "./errors.ts";
 import type { Attempt, Exchange, Outcome, Verdict } from "./exchange.ts";
 import type { InnerExchange, InnerRequest } from "./inner-exchange.ts";
 import type { Logger } from "./log.ts";
@@ -183,6 +183,8 @@ export interface HostStatus {
   readonly startedAt: number;
   readonly generation: number;
   readonly activeExchanges: number;
+  /** Requests that never became an exchange, since the start, by code: a wrong Host, Origin or token, a head that is no good. */
+  readonly refusals: Readonly<Partial<Record<ErrorCode, number>>>;
   readonly proxyAddress: string;
   readonly dashboardAddress: string;
   readonly lastReload: (ReloadEvent & { readonly at: number }) | undefined;

@@ -132,6 +132,7 @@ export const others: readonly Endpoint[] = [
       startedAt: z.number(),
       generation: z.number(),
       activeExchanges: z.number(),
+      refusals: z.record(z.string(), z.number()).describe("Refused at the door since the start, by code."),
       proxyAddress: z.string(),
       dashboardAddress: z.string(),
       lastReload: reload.extend({ at: z.number() }).optional(),

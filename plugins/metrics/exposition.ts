@@ -11,7 +11,7 @@ export function exposition(meter: Meter, host: HostInfo, delay: LoopDelay): stri
 }
 
 function families(meter: Meter, host: HostInfo, delay: LoopDelay): MetricFamily[] {
-  const { startedAt, activeExchanges, generation } = host.status();
+  const { startedAt, activeExchanges, generation, refusals } = host.status();
   const saved = sum(meter.saved);
   const lost = sum(meter.lost);
   const net = saved - lost;
@@ -91,6 +91,12 @@ function families(meter: Meter, host: HostInfo, delay: LoopDelay): MetricFamily[
       "counter",
       "Requests that failed or were answered with an error.",
       counts(meter.errors),
+    ),
+    family(
+      "refusals_total",
+      "counter",
+      "Requests that were refused before they became an exchange: a wrong Host, Origin or token.",
+      Object.entries(refusals).map(([code, value]) => ({ labels: { code }, value })),
     ),
     family(
       "request_duration_seconds",

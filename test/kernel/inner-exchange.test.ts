@@ -193,9 +193,11 @@ describe("an exchange that a plugin begins", () => {
       await text((await inner.reply).body);
       const { exchange } = await outcome(inner.id);
       const source = new EndlessSource();
-      const asker = new Asker(exchange as ExchangeState);
+      const asker = new Asker(exchange as ExchangeState, Buffer.alloc(0));
       const head = { status: 200, headers: [] };
-      const sent = asker.take(new KernelReply(head, source, { origin: "plugin", maxBytes: 0 }));
+      const reply = new KernelReply(head, source, { origin: "plugin", maxBytes: 0 });
+      const sent = asker.send(exchange as ExchangeState, reply);
+      await asker.reply;
       const held = source.pushed;
       assert.ok(held > 1 && held <= 5, `${held} chunks of 64 KiB were taken in`);
       for (let read = 0; read < 20; read++) await asker.next();

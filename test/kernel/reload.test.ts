@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { describe, it, type TestContext } from "node:test";
 import type { ReloadEvent, SetupContext } from "@tokenman/plugin-sdk";
-import { type Generation, GenerationManager, KeepStore } from "../../kernel/generation/index.ts";
+import { GenerationManager, type Held, KeepStore } from "../../kernel/generation/index.ts";
 import { PluginLoader } from "../../kernel/load/index.ts";
 import {
   build,
@@ -22,14 +22,14 @@ import {
 type Setup = (ctx: SetupContext<unknown, never>) => void | Promise<void>;
 
 /** A manager whose generations have one plugin with this setup. */
-function managerOf(setup: Setup, log = memoryLog()): { manager: GenerationManager; builds: number[] } {
+function managerOf(setup: Setup, log = memoryLog()): { manager: GenerationManager<Held>; builds: number[] } {
   const builds: number[] = [];
   const keep = new KeepStore();
   const manager = new GenerationManager({
     log,
-    build: (id) => {
+    build: async (id) => {
       builds.push(id);
-      return build(loaded(plugin("a", { setup: setup as never })), { id, keep });
+      return { generation: await build(loaded(plugin("a", { setup: setup as never })), { id, keep }) };
     },
   });
   return { manager, builds };
@@ -44,8 +44,10 @@ async function managerOver(t: TestContext, files: Readonly<Record<string, string
   const keep = new KeepStore();
   const manager = new GenerationManager({
     log,
-    build: async (id) =>
-      build(await loadFrom("", { registry, dir: join(root, "plugins") }, loader), { id, keep }),
+    build: async (id) => {
+      const load = await loadFrom("", { registry, dir: join(root, "plugins") }, loader);
+      return { generation: await build(load, { id, keep }) };
+    },
   });
   await manager.start();
   t.after(() => manager.close());
@@ -53,7 +55,7 @@ async function managerOver(t: TestContext, files: Readonly<Record<string, string
     root,
     manager,
     log,
-    names: () => manager.current.statuses().map(({ name, version }) => `${name} ${version}`),
+    names: () => manager.current.generation.statuses().map(({ name, version }) => `${name} ${version}`),
   };
 }
 
@@ -67,10 +69,10 @@ describe("a reload", () => {
         () => void events.push(`-${host.generation}`),
       );
     });
-    const first = await manager.start();
+    const { generation: first } = await manager.start();
     first.lease();
     assert.deepEqual(await manager.reload("test"), { ok: true, generation: 2, error: undefined });
-    assert.equal(manager.current.id, 2);
+    assert.equal(manager.current.generation.id, 2);
     assert.equal(manager.retiring, 1);
     assert.deepEqual(events, ["+1", "+2"]);
     first.release();
@@ -102,7 +104,7 @@ describe("a reload", () => {
       error: 'TM_PLUGIN_SETUP plugin "a": its setup failed: no disk',
       brief: "TM_PLUGIN_SETUP",
     });
-    assert.equal(manager.current.id, 1);
+    assert.equal(manager.current.generation.id, 1);
     assert.deepEqual({ ...manager.lastReload, at: 0 }, { ...event, at: 0 });
     assert.equal(log.lines.at(-1)?.level, "error");
     broken = false;
@@ -118,7 +120,10 @@ describe("a reload", () => {
     let calls = 0;
     const manager = new GenerationManager({
       log: memoryLog(),
-      build: (id) => (++calls > 1 ? Promise.reject(new TypeError("a bug")) : build(loaded(), { id })),
+      build: async (id) => {
+        if (++calls > 1) throw new TypeError("a bug");
+        return { generation: await build(loaded(), { id }) };
+      },
     });
     await manager.start();
     assert.deepEqual(await manager.reload("x"), {
@@ -164,7 +169,7 @@ describe("a reload", () => {
     await manager.reload("2");
     assert.deepEqual(events, ["+db"]);
     keeps = false;
-    const last = manager.current;
+    const last = manager.current.generation;
     await manager.reload("3");
     await last.disposed;
     assert.deepEqual(events, ["+db", "-db"]);
@@ -174,7 +179,7 @@ describe("a reload", () => {
   it("does not wait for ever at the end for those who never let go", { timeout: 20_000 }, async (t) => {
     t.mock.timers.enable({ apis: ["setTimeout"] });
     const { manager } = managerOf(() => {});
-    const generation: Generation = await manager.start();
+    const { generation } = await manager.start();
     generation.lease();
     const closing = manager.close();
     // The grace period has begun once the retiring is through.

@@ -2,12 +2,10 @@ import type { BodyEnd } from "@tokenman/plugin-sdk";
 import {
   type Attempt,
   type Candidate,
-  type ClientRequest,
   type Dialect,
   type Exchange,
   type HookObserver,
   type Hooks,
-  headerValue,
   type JsonNode,
   type Outcome,
   type Provider,
@@ -23,6 +21,7 @@ import { compilePipeline, type Pipeline, type PluginTaps } from "../../../kernel
 import { PluginHandle } from "../../../kernel/hooks/plugin-handle.ts";
 import { KeyedHash } from "../../../kernel/keyed-hash.ts";
 import { KernelReply } from "../../../kernel/reply/reply.ts";
+import { ReceivedRequest } from "../../../kernel/request.ts";
 import { memoryLog } from "./generations.ts";
 
 /** A plugin of a pipeline under test: what it taps, and what it does about failures. */
@@ -91,16 +90,10 @@ export function exchangeOn(
 ): TestExchange {
   let released = 0;
   const bytes = Buffer.from(body);
-  const request: ClientRequest = {
-    method: "POST",
-    target: "/v1/test",
-    path: "/v1/test",
-    headers,
-    header: (name) => headerValue(headers, name),
-    rawBody: bytes,
-    body: bytes,
-    remoteAddress: "127.0.0.1",
-  };
+  const place = { project: undefined, target: "/v1/test", path: "/v1/test" };
+  const sender = { method: "POST", socket: { remoteAddress: "127.0.0.1" } };
+  const request = new ReceivedRequest(sender, place, place.path, headers);
+  void request.take(bytes, 0);
   const exchange = new ExchangeState({
     project: "default",
     request,

@@ -63,7 +63,7 @@ const manager = new GenerationManager({
     // In flight over the reload, as an exchange would be.
     generation.lease();
     setImmediate(() => generation.release());
-    return generation;
+    return { generation };
   },
 });
 
