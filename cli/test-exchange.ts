@@ -23,11 +23,11 @@ export async function sendThrough(
   const { serving } = kernel;
   const { method, headers, body } = request;
   const place = destination(request.target, request.project ?? headerValue(headers, "x-tokenman-project"));
-  const { dialect, format, path } = serving.dialects.classify(method, place.path, headers);
+  const { dialect, format, path, sent } = serving.dialects.classify(method, place.path, headers);
   const project = place.project ?? DEFAULT_PROJECT;
   serving.generation.lease();
   const sender = { method, socket: { remoteAddress: "127.0.0.1" } };
-  const received = new ReceivedRequest(sender, place, path, headers);
+  const received = new ReceivedRequest(sender, place.target, path, sent, headers);
   await received.take(body, MAX_DECODED_BYTES);
   const home = serving.home(project);
   const exchange = new ExchangeState({ project, request: received, dialect, format, home });

@@ -176,11 +176,11 @@ function begin(
   sender: Sender,
   place: Destination,
   headers: RawHeaders,
-  { dialect, format, path }: Classified,
+  { dialect, format, path, sent }: Classified,
 ): ExchangeState {
   const project = place.project ?? DEFAULT_PROJECT;
   const home = serving.home(project);
   serving.generation.lease();
-  const request = new ReceivedRequest(sender, place, path, headers);
+  const request = new ReceivedRequest(sender, place.target, path, sent, headers);
   return new ExchangeState({ project, request, dialect, format, home });
 }

@@ -1,7 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { type ClientRequest, headerValue, type RawHeaders, TokenmanError } from "@tokenman/plugin-sdk";
-import type { Destination } from "./destination.ts";
 import { contentCoding, decodeBody, isKnownCoding } from "./reply/codec.ts";
 import { Watchdog, type Watched } from "./watchdog.ts";
 
@@ -18,15 +17,18 @@ export class ReceivedRequest implements ClientRequest {
   readonly method: string;
   readonly target: string;
   readonly path: string;
+  /** The path to send: as it came, with the `/v1` that some clients omit. */
+  readonly sentPath: string;
   readonly headers: RawHeaders;
   readonly remoteAddress: string;
   rawBody: Buffer | undefined;
   body: Buffer | undefined;
 
-  constructor(message: Sender, place: Destination, path: string, headers: RawHeaders) {
+  constructor(message: Sender, target: string, path: string, sentPath: string, headers: RawHeaders) {
     this.method = message.method ?? "GET";
-    this.target = place.target;
+    this.target = target;
     this.path = path;
+    this.sentPath = sentPath;
     this.headers = headers;
     this.remoteAddress = message.socket.remoteAddress ?? "";
   }

@@ -1,6 +1,7 @@
 import {
   type ContributionKind,
   type Contributions,
+  nearest,
   type RegistryView,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
@@ -10,6 +11,19 @@ interface Contribution {
   readonly name: string;
   readonly value: unknown;
 }
+
+/** All kinds there are: one that nobody reads would be contributed in vain. */
+const KINDS: Readonly<Record<ContributionKind, true>> = {
+  format: true,
+  dialect: true,
+  provider: true,
+  route: true,
+  metric: true,
+  panel: true,
+  health: true,
+  hookObserver: true,
+  alertSink: true,
+};
 
 /** What the plugins of a generation contributed; see {@link RegistryView}. */
 export class ContributionRegistry implements RegistryView {
@@ -22,8 +36,9 @@ export class ContributionRegistry implements RegistryView {
     this.#order = order;
   }
 
-  /** Throws TM_CONTRIBUTION_DUPLICATE, naming both plugins. */
+  /** Throws TM_PLUGIN_SETUP for what is no contribution, and TM_CONTRIBUTION_DUPLICATE, naming both plugins. */
   add<K extends ContributionKind>(plugin: string, kind: K, value: Contributions[K]): void {
+    checkKind(kind, value, plugin);
     const entries = this.#kinds.get(kind) ?? [];
     if (kind === "provider") checkProvider(value as Contributions["provider"], plugin);
     const names = identities(kind, value, plugin);
@@ -68,6 +83,18 @@ export class ContributionRegistry implements RegistryView {
     this.#kinds.clear();
     this.#values.clear();
   }
+}
+
+function checkKind(kind: unknown, value: unknown, plugin: string): void {
+  let problem: string | undefined;
+  if (!Object.hasOwn(KINDS, String(kind))) {
+    const near = nearest(String(kind), Object.keys(KINDS));
+    const hint = near === undefined ? "" : ` Did you mean "${near}"?`;
+    problem = `contributed a "${String(kind)}", which is no kind of contribution; there are ${Object.keys(KINDS).join(", ")}.${hint}`;
+  } else if (typeof value !== "object" || value === null)
+    problem = `contributed ${value === null ? "null" : `a ${typeof value}`} as ${kind}; expected an object`;
+  if (problem !== undefined)
+    throw new TokenmanError("TM_PLUGIN_SETUP", `plugin "${plugin}" ${problem}`, { plugin });
 }
 
 /** A provider's name stands in a header of every reply, in metrics and in paths. */

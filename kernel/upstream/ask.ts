@@ -22,7 +22,7 @@ export function ask(
   const { method, body } = question;
   try {
     const { origin, prefix, timeouts } = connections.to(provider, streamIdleMs);
-    const path = joinPath(prefix, { target: question.path, path: question.path.split("?", 1)[0]! });
+    const path = joinPath(prefix, question.path, question.path.split("?", 1)[0]!);
     const headers = forwardedHeaders(question.headers);
     call = dispatch(
       origin,

@@ -71,7 +71,7 @@ class Sending implements DispatchEvents {
     if (outgoing?.edited === true) attempt.headers = withoutCoding(attempt.headers);
     const request = {
       method: exchange.request.method,
-      path: joinPath(target.prefix, exchange.request),
+      path: joinPath(target.prefix, exchange.request.target, exchange.request.sentPath),
       headers: framed(attempt.headers, exchange, outgoing?.body, upload),
       body: upload ?? (outgoing!.body.length === 0 ? undefined : outgoing!.body),
       timeouts: target.timeouts,
@@ -223,17 +223,14 @@ function usageObserver(dialect: Dialect, attempt: AttemptState, reply: KernelRep
 }
 
 /**
- * The provider's base before the client's path. A base that ends in `/v1` takes the place of the path's own. Throws
+ * The provider's base before the client's path, with the query of its target. A base that ends in `/v1` takes the place of the path's own. Throws
  * TM_BAD_REQUEST for a path that would leave the folder of the base.
  */
-export function joinPath(
-  prefix: string,
-  request: { readonly target: string; readonly path: string },
-): string {
-  const query = request.target.indexOf("?");
-  const path = query < 0 ? request.path : request.path + request.target.slice(query);
+export function joinPath(prefix: string, target: string, sentPath: string): string {
+  const query = target.indexOf("?");
+  const path = query < 0 ? sentPath : sentPath + target.slice(query);
   if (prefix === "") return path;
-  if (DOTS.test(request.path))
+  if (DOTS.test(sentPath))
     throw new TokenmanError(
       "TM_BAD_REQUEST",
       "the path has a dot segment, and leads out of the provider's base",

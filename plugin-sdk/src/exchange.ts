@@ -12,7 +12,7 @@ export interface ClientRequest {
   readonly method: string;
   /** Path and query as received, less a `/p/NAME` prefix. */
   readonly target: string;
-  /** Path alone, with the `/v1` that some clients omit put back. */
+  /** Path alone, as its dialect writes it: in one spelling, with the `/v1` that some clients omit. Else as received. */
   readonly path: string;
   /** As on the wire: case, order and duplicates kept. */
   readonly headers: RawHeaders;

@@ -96,3 +96,31 @@ describe("the names of plugins in a config file", () => {
     assert.ok(tokenman.log.some(({ message }) => message === warning));
   });
 });
+
+describe("a contribution of a kind that there is not", () => {
+  const contributing = (kind: string, value: unknown): Plugin =>
+    definePlugin({
+      name: "giver",
+      version: "1.0.0",
+      apiVersion: 1,
+      setup(ctx) {
+        ctx.contribute(kind as "panel", value as never);
+      },
+    });
+  const refusals: readonly (readonly [kind: string, value: unknown, says: RegExp])[] = [
+    [
+      "rout",
+      {},
+      /plugin "giver" contributed a "rout", which is no kind of contribution; there are .*route.*Did you mean "route"\?/,
+    ],
+    ["nope", {}, /contributed a "nope", which is no kind of contribution; there are format, dialect, [^?]*$/],
+    ["constructor", {}, /contributed a "constructor", which is no kind/],
+    ["panel", null, /plugin "giver" contributed null as panel; expected an object/],
+    ["metric", "text", /plugin "giver" contributed a string as metric; expected an object/],
+  ];
+  for (const [kind, value, says] of refusals) {
+    it(`is refused with those there are: ${kind} ${JSON.stringify(value)}`, limits, async () => {
+      await assert.rejects(runKernel([contributing(kind, value)]), says);
+    });
+  }
+});

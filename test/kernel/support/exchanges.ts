@@ -90,9 +90,8 @@ export function exchangeOn(
 ): TestExchange {
   let released = 0;
   const bytes = Buffer.from(body);
-  const place = { project: undefined, target: "/v1/test", path: "/v1/test" };
   const sender = { method: "POST", socket: { remoteAddress: "127.0.0.1" } };
-  const request = new ReceivedRequest(sender, place, place.path, headers);
+  const request = new ReceivedRequest(sender, "/v1/test", "/v1/test", "/v1/test", headers);
   void request.take(bytes, 0);
   const exchange = new ExchangeState({
     project: "default",
