@@ -1,43 +1,24 @@
-import {
-  type AttemptDecision,
-  type AttemptHead,
-  type AttemptPolicy,
-  type AttemptView,
-  type Candidate,
+import type {
+  AttemptDecision,
+  AttemptHead,
+  AttemptPolicy,
+  AttemptView,
+  Candidate,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
 import { AttemptState } from "./attempt.ts";
+import { checkDecision, singleAttempt } from "./attempt-policy.ts";
 import type { ExchangeState } from "./exchange.ts";
+import { HeldReply, type Judge } from "./held-reply.ts";
 import type { VerdictOf } from "./hooks/pipeline.ts";
-import { peekErrorBody, peekFirstEvent } from "./reply/peek.ts";
 import { KernelReply } from "./reply/reply.ts";
 import type { PushSource } from "./reply/source.ts";
 import type { Launch, LaunchEvents } from "./upstream/launch.ts";
 import { noReply } from "./upstream/no-reply.ts";
 import { forwardedHeaders } from "./upstream/outgoing.ts";
 
-/** The policy of a TokenMan without a retry plugin: the first candidate that is not skipped, once. */
-export const singleAttempt: AttemptPolicy = Object.freeze({
-  holdFirstEvent: () => false,
-  next: ({ attempts, untried }: AttemptView): AttemptDecision => {
-    const candidate = untried[0];
-    if (candidate === undefined || attempts.some((attempt) => attempt.result?.kind !== "skipped"))
-      return { kind: "stop" };
-    return { kind: "try", candidate };
-  },
-  accept: () => true,
-});
-
 /** An exchange has no more attempts than this, whatever its policy says: one that never stops would never answer. */
 const MAX_ATTEMPTS = 100;
-
-/** A policy is a plugin's. Throws TM_PLUGIN_RESULT for what is no decision. */
-function checkDecision(decision: AttemptDecision): AttemptDecision {
-  const { kind, candidate } = (decision ?? {}) as { readonly kind?: unknown; readonly candidate?: Candidate };
-  if (kind === "wait" || kind === "stop") return decision;
-  if (kind === "try" && typeof candidate?.provider?.name === "string") return decision;
-  throw new TokenmanError("TM_PLUGIN_RESULT", "the AttemptPolicy's next() returned no decision");
-}
 
 /** What the driver needs beside the exchange. */
 export interface DriverHost {
@@ -54,7 +35,7 @@ export function drive(exchange: ExchangeState, host: DriverHost): Promise<Kernel
 }
 
 /** What the policy sees is the driver itself; each fact is worked out when it looks. */
-class Driver implements AttemptView, LaunchEvents {
+class Driver implements AttemptView, LaunchEvents, Judge {
   readonly #exchange: ExchangeState;
   readonly #host: DriverHost;
   readonly #resolve: (reply: KernelReply) => void;
@@ -64,7 +45,9 @@ class Driver implements AttemptView, LaunchEvents {
   readonly #tried: Candidate[] = [];
   #live: AttemptState[] = [];
   /** The last reply that was not accepted: the client's, if nothing better comes. */
-  #kept: { attempt: AttemptState; reply: KernelReply } | undefined;
+  #kept: KernelReply | undefined;
+  /** Those that wait for their first event. */
+  #held: readonly HeldReply[] = NONE;
   #lastError: TokenmanError | undefined;
   #timer: NodeJS.Timeout | undefined;
   #starting = 0;
@@ -93,6 +76,7 @@ class Driver implements AttemptView, LaunchEvents {
     return this.#live;
   }
   get untried(): readonly Candidate[] {
+    if (this.#tried.length === 0) return this.#exchange.candidates;
     if (this.#spent) return [];
     return this.#exchange.candidates.filter((candidate) => !this.#tried.includes(candidate));
   }
@@ -104,7 +88,7 @@ class Driver implements AttemptView, LaunchEvents {
   step(): void {
     if (this.#done) return;
     // What was decided before this step, a delayed attempt included, is decided anew.
-    clearTimeout(this.#timer);
+    this.#unset();
     let decision: AttemptDecision;
     try {
       decision = checkDecision(this.#host.policy.next(this));
@@ -118,6 +102,7 @@ class Driver implements AttemptView, LaunchEvents {
       // Live attempts are left to run, whether the policy waits for them or has no further one to begin.
       if (decision.kind === "wait" && decision.forMs !== undefined)
         this.#later(decision.forMs, () => this.step());
+      this.late();
     } else this.#stop();
   }
 
@@ -127,8 +112,15 @@ class Driver implements AttemptView, LaunchEvents {
     return request.rawBody === undefined && attempts.some(({ result }) => result?.kind !== "skipped");
   }
   #later(ms: number, run: () => void): void {
+    this.#unset();
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      run();
+    }, ms);
+  }
+  #unset(): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(run, ms);
+    this.#timer = undefined;
   }
   #try(candidate: Candidate, delayMs: number): void {
     // While a delay runs, live attempts may still win.
@@ -207,48 +199,55 @@ class Driver implements AttemptView, LaunchEvents {
       reply.discard();
       return;
     }
-    const { policy } = this.#host;
-    if (policy === singleAttempt) {
+    if (this.#host.policy === singleAttempt) {
       this.#ended(attempt);
       this.#finish(reply);
       return;
     }
-    const decide = (head: Omit<AttemptHead, "status" | "headers">): void => {
-      // Called off: what it ended with is nobody's failure.
-      if (this.#done) {
-        reply.discard();
-        return;
-      }
-      if (head.firstEvent?.kind === "error") {
-        attempt.streamError ??= head.firstEvent;
-        // One that was cut off before its first event said nothing.
-        attempt.failedFirst = head.firstEvent.type !== "cut";
-      }
-      this.#ended(attempt);
-      const full = { status: reply.status, headers: reply.headers, ...head };
-      let accepted: boolean;
-      try {
-        accepted = policy.accept(this, attempt, full);
-      } catch (error) {
-        this.#finish(undefined, error);
-        return;
-      }
-      if (accepted) {
-        this.#finish(reply);
-        return;
-      }
-      this.#keep(attempt, reply);
-      this.step();
-    };
-    if (reply.status >= 400) {
-      peekErrorBody(reply, source ?? reply.hold(), (errorBody) =>
-        decide({ firstEvent: undefined, errorBody }),
-      );
-    } else if (reply.streaming && this.#holdsFirstEvent()) {
-      peekFirstEvent(this.#exchange, reply, source ?? reply.hold(), (firstEvent) =>
-        decide({ firstEvent, errorBody: undefined }),
-      );
-    } else decide({ firstEvent: undefined, errorBody: undefined });
+    const held = new HeldReply(attempt, reply, this);
+    if (reply.status >= 400) held.awaitBody(source);
+    else if (reply.streaming && this.#holdsFirstEvent()) {
+      this.#held = [...this.#held, held];
+      held.awaitEvent(this.#exchange, source);
+    } else held.judge();
+  }
+  judge(held: HeldReply, head: AttemptHead): void {
+    const { attempt, reply } = held;
+    // Called off: what it ended with is nobody's failure.
+    if (this.#done) {
+      reply.discard();
+      return;
+    }
+    if (head.firstEvent?.kind === "error") {
+      attempt.streamError ??= head.firstEvent;
+      // One that was cut off before its first event said nothing.
+      attempt.failedFirst = head.firstEvent.type !== "cut";
+    }
+    this.#held = this.#held.filter((other) => other !== held);
+    this.#ended(attempt);
+    let accepted: boolean;
+    try {
+      accepted = this.#host.policy.accept(this, attempt, head);
+    } catch (error) {
+      this.#finish(undefined, error);
+      return;
+    }
+    if (accepted) {
+      this.#finish(reply);
+      return;
+    }
+    this.#kept?.discard();
+    this.#kept = reply;
+    this.step();
+  }
+  /**
+   * A head that has waited for long enough goes on to the client, unless another attempt may still come before it: one
+   * that is under way, or that the policy is about to begin.
+   */
+  late(): void {
+    if (this.#done || this.#timer !== undefined || this.#starting > 0) return;
+    const late = this.#held.filter(({ isLate }) => isLate);
+    if (late.length >= this.#live.length) late[0]?.release();
   }
   #holdsFirstEvent(): boolean {
     try {
@@ -258,17 +257,9 @@ class Driver implements AttemptView, LaunchEvents {
       return false;
     }
   }
-  #keep(attempt: AttemptState, reply: KernelReply): void {
-    const earlier = this.#kept;
-    this.#kept = { attempt, reply };
-    if (earlier === undefined) return;
-    earlier.reply.discard();
-  }
   #stop(): void {
     if (this.#kept !== undefined) {
-      const { reply } = this.#kept;
-      this.#kept = undefined;
-      this.#finish(reply);
+      this.#finish(this.#kept);
       return;
     }
     this.#finish(KernelReply.refusal(this.#exchange, noReply(this.#exchange, this.#lastError)));
@@ -286,10 +277,11 @@ class Driver implements AttemptView, LaunchEvents {
       return;
     }
     this.#done = true;
-    clearTimeout(this.#timer);
+    this.#unset();
+    for (const held of this.#held) held.forget();
     const kept = this.#kept;
     this.#kept = undefined;
-    if (kept !== undefined && kept.reply !== reply) kept.reply.discard();
+    if (kept !== reply) kept?.discard();
     // Those that have not got as far as being sent are called off, too: `settled` comes after every `attemptEnd`.
     for (const attempt of this.#exchange.attempts) {
       if (reply?.attempt === attempt || attempt.result !== undefined) continue;
@@ -301,3 +293,5 @@ class Driver implements AttemptView, LaunchEvents {
     else this.#resolve(reply);
   }
 }
+
+const NONE: readonly HeldReply[] = [];

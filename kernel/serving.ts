@@ -1,8 +1,8 @@
 import { AttemptPolicy, type Logger } from "@tokenman/plugin-sdk";
 import type { AccessRules } from "./access.ts";
+import { singleAttempt } from "./attempt-policy.ts";
 import type { Config } from "./config/index.ts";
 import { DialectTable } from "./dialect-table.ts";
-import { singleAttempt } from "./driver.ts";
 import type { ExchangeHome } from "./exchange.ts";
 import type { Generation } from "./generation/index.ts";
 import type { Pipeline } from "./hooks/pipeline.ts";

@@ -49,18 +49,21 @@ export function peekErrorBody(
   if (!isDone) late = setTimeout(done, ERROR_BODY_MS);
 }
 
-/** The dialect's verdict on the first event, of a decoded copy where the stream is coded. The bytes stay where they are. */
+/**
+ * The dialect's verdict on the first event, of a decoded copy where the stream is coded. The bytes stay where they are.
+ * What is returned gives up: then there is no verdict, and none later.
+ */
 export function peekFirstEvent(
   exchange: ExchangeState,
   reply: KernelReply,
   source: PushSource,
   look: (verdict: EventVerdict | undefined) => void,
-): void {
+): () => void {
   const { dialect } = exchange;
   const coding = contentCoding(headerValue(reply.headers, "content-encoding"));
   if (dialect === undefined || (coding !== undefined && !isKnownCoding(coding))) {
     look(undefined);
-    return;
+    return ignore;
   }
   const splitter = new SseSplitter({ maxEventBytes: ERROR_BODY_BYTES });
   let verdict: EventVerdict | undefined;
@@ -70,18 +73,21 @@ export function peekFirstEvent(
     });
     return verdict;
   };
-  if (coding !== undefined) {
-    peekDecoded(source, coding, take, look);
-    return;
-  }
+  if (coding !== undefined) return peekDecoded(source, coding, take, look);
   let seen = 0;
-  source.peek(({ chunks, ended, full, error }: HeldBody) => {
-    while (seen < chunks.length && verdict === undefined) take(chunks[seen++]!);
-    if (verdict === undefined && error !== undefined) verdict = cutOff(error);
-    if (verdict === undefined && !ended && !full) return false;
+  let isDone = false;
+  const done = (): void => {
+    if (isDone) return;
+    isDone = true;
     look(verdict);
-    return true;
+  };
+  source.peek(({ chunks, ended, full, error }: HeldBody) => {
+    while (seen < chunks.length && verdict === undefined && !isDone) take(chunks[seen++]!);
+    if (verdict === undefined && error !== undefined) verdict = cutOff(error);
+    if (verdict !== undefined || ended || full) done();
+    return isDone;
   });
+  return done;
 }
 
 function cutOff({ message }: Error): EventVerdict {
@@ -94,7 +100,7 @@ function peekDecoded(
   coding: string,
   take: (chunk: Buffer) => EventVerdict | undefined,
   look: (verdict: EventVerdict | undefined) => void,
-): void {
+): () => void {
   let seen = 0;
   let decoded = 0;
   let isDone = false;
@@ -121,7 +127,10 @@ function peekDecoded(
     else if (full) decoder.cut(() => done(undefined));
     return isDone || ended || full;
   });
+  return () => done(undefined);
 }
+
+function ignore(): void {}
 
 /** A dialect is a plugin's: one that fails has no opinion. */
 function judge(dialect: Dialect, event: SseEvent): EventVerdict {

@@ -14,7 +14,7 @@ import {
   type SegmentSpan,
 } from "@tokenman/plugin-sdk";
 import { AttemptState } from "../../../kernel/attempt.ts";
-import { singleAttempt } from "../../../kernel/driver.ts";
+import { singleAttempt } from "../../../kernel/attempt-policy.ts";
 import { ExchangeState } from "../../../kernel/exchange.ts";
 import { recordTaps } from "../../../kernel/generation/taps.ts";
 import { compilePipeline, type Pipeline, type PluginTaps } from "../../../kernel/hooks/pipeline.ts";
