@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { chmod, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { describe, it } from "node:test";
+import { describe, it, type TestContext } from "node:test";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { API_VERSION, type TokenmanError } from "@tokenman/plugin-sdk";
+import { API_VERSION, TokenmanError } from "@tokenman/plugin-sdk";
 import { PluginLoader } from "../../kernel/load/index.ts";
 import { folder, loadFrom, memoryLog, plugin, registryOf, source, write } from "./support/generations.ts";
 
@@ -12,9 +12,19 @@ function told(problems: readonly TokenmanError[]): string[] {
   return problems.map(({ code, message }) => `${code} ${message}`);
 }
 
+/** Loads a folder with these files in it, and nothing compiled yet. */
+async function load(
+  t: TestContext,
+  files: Readonly<Record<string, string>> = {},
+  options: Parameters<typeof loadFrom>[1] = {},
+) {
+  const root = await folder(t, files);
+  return { root, ...(await loadFrom(join(root, "cache"), { dir: root, ...options })) };
+}
+
 describe("loading plugin files", () => {
   it("compiles TypeScript and bundles the plugin's own modules and dependencies", async (t) => {
-    const root = await folder(t, {
+    const { loaded, problems, root } = await load(t, {
       "package.json": '{"type":"module"}',
       "mine/index.ts": `import { definePlugin } from "@tokenman/plugin-sdk";
 import shout from "shout";
@@ -29,7 +39,6 @@ export default definePlugin({
       "mine/node_modules/shout/package.json": '{"name":"shout","main":"lib.cjs"}',
       "mine/node_modules/shout/lib.cjs": "module.exports = (text) => text.toLowerCase();",
     });
-    const { loaded, problems } = await loadFrom(join(root, "cache"), { dir: root });
     assert.deepEqual(told(problems), []);
     const [mine] = loaded;
     assert.equal(mine?.plugin.name, "mine-two");
@@ -48,39 +57,32 @@ export default definePlugin({
   });
 
   it("supplies the host's own SDK, so that its classes are the same ones", async (t) => {
-    const root = await folder(t, {
+    const { loaded } = await load(t, {
       "a.ts": `import { definePlugin, TokenmanError } from "@tokenman/plugin-sdk";
 export default definePlugin({ name: "a", version: "1", apiVersion: 1, setup() { throw new TokenmanError("TM_INTERNAL"); } });`,
     });
-    const { loaded } = await loadFrom(join(root, "cache"), { dir: root });
-    assert.throws(() => loaded[0]!.plugin.setup({} as never), { name: "TokenmanError", code: "TM_INTERNAL" });
-    const { TokenmanError } = await import("@tokenman/plugin-sdk");
-    try {
-      loaded[0]!.plugin.setup({} as never);
-    } catch (error) {
-      assert.ok(error instanceof TokenmanError);
-    }
+    const setup = () => loaded[0]!.plugin.setup({} as never);
+    assert.throws(setup, { name: "TokenmanError", code: "TM_INTERNAL" });
+    assert.throws(setup, TokenmanError);
   });
 
   it("loads a CommonJS plugin, too", async (t) => {
-    const root = await folder(t, {
+    const { loaded, problems } = await load(t, {
       "a.cjs": `const { definePlugin } = require("@tokenman/plugin-sdk");
 module.exports = definePlugin({ name: "a", version: "1", apiVersion: 1, setup() {} });`,
     });
-    const { loaded, problems } = await loadFrom(join(root, "cache"), { dir: root });
     assert.deepEqual(told(problems), []);
     assert.equal(loaded[0]?.plugin.name, "a");
   });
 
   it("names the plugin's own file and line in a stack trace", async (t) => {
-    const root = await folder(t, {
+    const { loaded, root } = await load(t, {
       "a.ts": `import { definePlugin } from "@tokenman/plugin-sdk";
 interface Unused { readonly a: number }
 
 export default definePlugin({ name: "a", version: "1", apiVersion: 1,
   setup() { throw new Error("here"); } });`,
     });
-    const { loaded } = await loadFrom(join(root, "cache"), { dir: root });
     assert.throws(
       () => loaded[0]!.plugin.setup({} as never),
       (error: Error) => {
@@ -91,14 +93,13 @@ export default definePlugin({ name: "a", version: "1", apiVersion: 1,
   });
 
   it("still names them when garbage was collected since", async (t) => {
-    const root = await folder(t, {
+    const { loaded, root } = await load(t, {
       "a.ts": `import { definePlugin } from "@tokenman/plugin-sdk";
 interface Unused { readonly a: number }
 
 export default definePlugin({ name: "a", version: "1", apiVersion: 1,
   setup() { throw new Error("here"); } });`,
     });
-    const { loaded } = await loadFrom(join(root, "cache"), { dir: root });
     setFlagsFromString("--expose-gc");
     const collect = runInNewContext("gc") as () => void;
     for (let round = 0; round < 3; round++) {
@@ -119,8 +120,11 @@ export default definePlugin({ name: "a", version: "1", apiVersion: 1,
   });
 
   it("finds a plugin of the folder by its declared name, which fixes its place", async (t) => {
-    const root = await folder(t, { "file-a.ts": source("alpha"), "file-b.ts": source("beta") });
-    const { loaded, problems } = await loadFrom(join(root, "cache"), { dir: root, order: ["beta"] });
+    const { loaded, problems } = await load(
+      t,
+      { "file-a.ts": source("alpha"), "file-b.ts": source("beta") },
+      { order: ["beta"] },
+    );
     assert.deepEqual(told(problems), []);
     assert.deepEqual(
       loaded.map((each) => [each.plugin.name, each.listed]),
@@ -132,8 +136,11 @@ export default definePlugin({ name: "a", version: "1", apiVersion: 1,
   });
 
   it("leaves a plugin of the folder out by its declared name", async (t) => {
-    const root = await folder(t, { "file-a.ts": source("alpha"), "file-b.ts": source("beta") });
-    const { loaded, leftOut } = await loadFrom(join(root, "cache"), { dir: root, flag: "-beta" });
+    const { loaded, leftOut } = await load(
+      t,
+      { "file-a.ts": source("alpha"), "file-b.ts": source("beta") },
+      { flag: "-beta" },
+    );
     assert.deepEqual(
       loaded.map((each) => each.plugin.name),
       ["alpha"],
@@ -221,8 +228,7 @@ export default definePlugin({ name: "a", version: word + ${JSON.stringify(word)}
 
 describe("a plugin that cannot be loaded", () => {
   it("is told with file, line, column and code frame where it does not compile", async (t) => {
-    const root = await folder(t, { "a.ts": "const fine = 1;\nconst broken = ;\n" });
-    const { problems } = await loadFrom(join(root, "cache"), { dir: root });
+    const { problems, root } = await load(t, { "a.ts": "const fine = 1;\nconst broken = ;\n" });
     assert.equal(
       problems[0]?.describe(),
       `${root}/a.ts:2:16: TM_PLUGIN_COMPILE Unexpected ";"
@@ -234,10 +240,9 @@ describe("a plugin that cannot be loaded", () => {
   });
 
   it("is told at the import where a module is missing, with a hint for zod", async (t) => {
-    const root = await folder(t, {
+    const { problems } = await load(t, {
       "a.ts": `import { z } from "zod";\nimport gone from "./gone.ts";\nexport default [z, gone];`,
     });
-    const { problems } = await loadFrom(join(root, "cache"), { dir: root });
     assert.deepEqual(
       problems.map(({ place }) => [place?.line, place?.column]),
       [
@@ -249,8 +254,7 @@ describe("a plugin that cannot be loaded", () => {
   });
 
   it("is told with its place where its module throws", async (t) => {
-    const root = await folder(t, { "a.ts": `type A = 1;\n\nnull!.x;\nexport default 1;` });
-    const { problems } = await loadFrom(join(root, "cache"), { dir: root });
+    const { problems, root } = await load(t, { "a.ts": `type A = 1;\n\nnull!.x;\nexport default 1;` });
     assert.equal(problems[0]?.code, "TM_PLUGIN_LOAD");
     assert.match(
       problems[0].describe(),
@@ -271,8 +275,7 @@ describe("a plugin that cannot be loaded", () => {
     ["exports text", "export default 'x';", '"x"'],
   ] as const) {
     it(`is told what was found where it ${what}`, async (t) => {
-      const root = await folder(t, { "a.ts": code });
-      const { problems } = await loadFrom(join(root, "cache"), { dir: root });
+      const { problems, root } = await load(t, { "a.ts": code });
       assert.deepEqual(told(problems), [
         `TM_PLUGIN_SHAPE expected the default export to be a plugin made by definePlugin(…); found ${found}`,
       ]);
@@ -281,12 +284,11 @@ describe("a plugin that cannot be loaded", () => {
   }
 
   it("is told all that is wrong with its definition at once", async (t) => {
-    const root = await folder(t, {
+    const { problems } = await load(t, {
       "a.ts": `import { definePlugin } from "@tokenman/plugin-sdk";
 export default definePlugin({ name: "Bad Name", version: 2, apiVersion: "1", stage: "middle", onError: "maybe",
   timeouts: { setupMs: -1, hookS: 2 }, needs: { a: "Ledger" }, provides: [{}], configSchema: {} } as never);`,
     });
-    const { problems } = await loadFrom(join(root, "cache"), { dir: root });
     assert.equal(problems.length, 1);
     assert.deepEqual(problems[0]!.message.split("; "), [
       'plugin "Bad Name": name: expected lower-case words joined by dashes, found "Bad Name"',
@@ -305,22 +307,24 @@ export default definePlugin({ name: "Bad Name", version: 2, apiVersion: "1", sta
   });
 
   it("is refused where it was written for a newer API", async (t) => {
-    const root = await folder(t, {
+    const { problems } = await load(t, {
       "a.ts": source("a").replace(
         "apiVersion: 1",
         `apiVersion: ${API_VERSION + 1}, stage: "new-one" as never`,
       ),
     });
-    const { problems } = await loadFrom(join(root, "cache"), { dir: root });
     assert.deepEqual(told(problems), [
       `TM_PLUGIN_API_VERSION plugin "a" is written for plugin API 2; this TokenMan has 1: update TokenMan`,
     ]);
   });
 
   it("is refused where another has its name, naming both files", async (t) => {
-    const root = await folder(t, { "a.ts": source("same"), "b.ts": source("same"), "c.ts": source("cache") });
     const registry = registryOf([plugin("cache")]);
-    const { problems } = await loadFrom(join(root, "cache"), { dir: root, registry });
+    const { problems, root } = await load(
+      t,
+      { "a.ts": source("same"), "b.ts": source("same"), "c.ts": source("cache") },
+      { registry },
+    );
     assert.deepEqual(told(problems), [
       `TM_PLUGIN_DUPLICATE two plugins are named "same": ${root}/a.ts (plugins.dir) and ${root}/b.ts (plugins.dir); leave one out or rename it`,
       `TM_PLUGIN_DUPLICATE two plugins are named "cache": the built-in one (the default order) and ${root}/c.ts (plugins.dir); leave one out or rename it`,
@@ -328,9 +332,8 @@ export default definePlugin({ name: "Bad Name", version: 2, apiVersion: "1", sta
   });
 
   it("may take the name of a built-in one that is left out", async (t) => {
-    const root = await folder(t, { "my.ts": source("cache") });
     const registry = registryOf([plugin("cache")]);
-    const { loaded, problems } = await loadFrom(join(root, "cache"), { dir: root, registry, order: [] });
+    const { loaded, problems, root } = await load(t, { "my.ts": source("cache") }, { registry, order: [] });
     assert.deepEqual(told(problems), []);
     assert.equal(loaded[0]?.source, join(root, "my.ts"));
   });
@@ -354,10 +357,9 @@ export default definePlugin({ name: "Bad Name", version: 2, apiVersion: "1", sta
   });
 
   it("is told by its nearest name where there is no such plugin", async (t) => {
-    const root = await folder(t, { "header.ts": source("add-header") });
     const registry = registryOf([plugin("cache"), plugin("pii")]);
     const order = ["cahce", "add-heder", "zzz"];
-    const { problems } = await loadFrom(join(root, "cache"), { dir: root, registry, order });
+    const { problems } = await load(t, { "header.ts": source("add-header") }, { registry, order });
     assert.deepEqual(told(problems), [
       'TM_PLUGIN_NOT_FOUND no plugin named "cahce" (named in [plugins] order); did you mean "cache"?',
       'TM_PLUGIN_NOT_FOUND no plugin named "add-heder" (named in [plugins] order); did you mean "add-header"?',
@@ -366,13 +368,12 @@ export default definePlugin({ name: "Bad Name", version: 2, apiVersion: "1", sta
   });
 
   it("does not hide the problems of the others", async (t) => {
-    const root = await folder(t, {
+    const { problems, loaded } = await load(t, {
       "a.ts": "const a = ;",
       "b.ts": "export default 1;",
       "c.ts": "throw 1;",
       "d.ts": source("d"),
     });
-    const { problems, loaded } = await loadFrom(join(root, "cache"), { dir: root });
     assert.deepEqual(
       problems.map(({ code }) => code),
       ["TM_PLUGIN_COMPILE", "TM_PLUGIN_SHAPE", "TM_PLUGIN_LOAD"],

@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { DecisionMemory, type Rewrite, rewritesOf, savingsOf, type Tokenizer } from "@tokenman/plugin-sdk";
+import { type Rewrite, savingsOf } from "@tokenman/plugin-sdk";
 import {
   type Answer,
   assertBytesEqual,
   assertPrefixStable,
   conversations,
-  type PluginRun,
   Random,
   rewriteProblems,
   runPlugin,
@@ -14,75 +13,24 @@ import {
 import { historyPlugin } from "../../plugins/history/index.ts";
 import { MARKER } from "../../plugins/history/windower.ts";
 import "../support/kernel.ts";
+import {
+  ANTHROPIC,
+  assistant,
+  body,
+  called,
+  characters,
+  chat,
+  LONG,
+  MINUTE_MS,
+  OPENAI,
+  send,
+  start,
+  user,
+  world,
+} from "../support/history-world.ts";
 
-const ANTHROPIC = [
-  "Content-Type",
-  "application/json",
-  "x-api-key",
-  "sk-ant-api03-test",
-  "x-claude-code-session-id",
-  "s",
-];
-const OPENAI = ["Content-Type", "application/json", "Authorization", "Bearer sk-test", "session_id", "s"];
-const MINUTE_MS = 60_000;
-const LONG = "some words that were said long ago, and of which nobody thinks any more. ".repeat(20);
-
-/** A character is a token. */
-const characters: Tokenizer = {
-  estimate: async () => ({ tokens: 1, uncorrected: 1, error: undefined }),
-  count: async (_model, texts) => texts.map(({ text }) => text.length),
-  learn() {},
-};
-/** Anthropic's ratios. */
-const pricing = {
-  rates: () => ({ input: 1_000, cacheRead: 100, cacheWrite5m: 1_250, cacheWrite1h: 2_000, output: 5_000 }),
-};
-
-interface World {
-  /** Milliseconds since the epoch. */
-  at: number;
-  readonly decisions: DecisionMemory;
-  touch: "new" | "known" | "none";
-  tokenizer: Tokenizer;
-}
-
-function world(): World {
-  return { at: 1.8e12, decisions: new DecisionMemory(), touch: "new", tokenizer: characters };
-}
-
-function start(on: World, window = 2): Promise<PluginRun> {
-  return runPlugin(historyPlugin({ now: () => on.at }), {
-    config: { enabled: true, window_size: window },
-    services: {
-      decisions: on.decisions,
-      tokenizer: {
-        ...characters,
-        count: (...all: Parameters<Tokenizer["count"]>) => on.tokenizer.count(...all),
-      },
-      pricing,
-      guard: { touch: () => on.touch },
-    },
-  });
-}
-
-const user = (text: string) => ({ role: "user", content: [{ type: "text", text }] });
-const assistant = (text: string) => ({ role: "assistant", content: [{ type: "text", text }] });
-const called = (id: string): object[] => [
-  { role: "assistant", content: [{ type: "tool_use", id, name: "read", input: { path: LONG } }] },
-  { role: "user", content: [{ type: "tool_result", tool_use_id: id, content: LONG }] },
-];
-
-/** `count` turns, each with a call in it but the last, which is a question alone. */
-function chat(count: number): object[] {
-  return Array.from({ length: count }, (_, turn) => [
-    user(`question ${turn}`),
-    ...(turn < count - 1 ? [...called(`toolu_${turn}`), assistant(`answer ${turn}: ${LONG}`)] : []),
-  ]).flat();
-}
 const MESSAGES_A_TURN = 4;
 
-const body = (messages: readonly object[], more: object = {}): string =>
-  JSON.stringify({ model: "claude-test", max_tokens: 9, ...more, messages });
 const marker = { role: "assistant", content: MARKER };
 /** The conversation without what a cut at the beginning of `turn` leaves out. */
 const cutAt = (messages: readonly object[], turn: number): object[] => [
@@ -90,25 +38,6 @@ const cutAt = (messages: readonly object[], turn: number): object[] => [
   marker,
   ...messages.slice(turn * MESSAGES_A_TURN),
 ];
-
-interface Sent {
-  readonly out: Buffer;
-  readonly rewrites: readonly Rewrite[];
-}
-
-async function send(
-  run: PluginRun,
-  sent: string | Buffer,
-  {
-    headers = ANTHROPIC,
-    path = "/v1/messages",
-    answer,
-  }: { headers?: string[]; path?: string; answer?: Answer } = {},
-): Promise<Sent> {
-  const { upstream, exchange, reply } = await run.send({ path, headers, body: sent }, answer);
-  assert.equal(upstream.length, 1, String(reply.body));
-  return { out: upstream[0]!.body, rewrites: rewritesOf(exchange) };
-}
 
 /** What the provider says of its cache. */
 const billed = (usage: object): Answer => ({
