@@ -89,7 +89,7 @@ function held(upstream: RecordingUpstream): Promise<UpstreamCall> & { readonly o
 }
 
 describe("cache: identical requests at the same time", () => {
-  it("1,000 of them make one call; any of them leave at any time, the first one included", async () => {
+  it("fault 27: 1,000 of them make one call; any of them leave at any time, the first one included", async () => {
     await using rigged = await rig();
     const call = held(rigged.upstream);
     const random = new Random(4711);

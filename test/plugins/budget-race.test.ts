@@ -68,7 +68,7 @@ async function settled(kernel: Tokenman): Promise<Window> {
   }
 }
 
-test("of 200 requests at once no more are sent than the budget has room for, and it is settled exactly", async () => {
+test("fault 35: of 200 requests at once no more are sent than the budget has room for, and it is settled exactly", async () => {
   await using upstream = await recordingUpstream();
   const open = gate();
   const script: Script = async (call) => {

@@ -216,7 +216,7 @@ for (const [path, dialect, hasCode] of [
     assert.equal((await plugin.ask()).reply.status, 200);
   });
 
-test("a clock that jumps un-spends nothing", async () => {
+test("fault 30: a clock that jumps un-spends nothing", async () => {
   using clock = new FakeClock({ now: Date.parse("2026-06-15T12:00:00Z") });
   await using plugin = await running({ daily_limit: 0.0015, reserve: "max" });
   assert.equal((await plugin.ask({}, bill(100, 90))).reply.status, 200);

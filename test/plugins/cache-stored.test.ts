@@ -47,7 +47,7 @@ describe("cache: after a restart", () => {
   });
 });
 
-describe("cache: what is stored", () => {
+describe("cache, fault 38: what is stored", () => {
   const twice: readonly [what: string, first: ReplyInit | undefined][] = [
     ["an error", errorReply("anthropic-messages", 529)],
     ["a redirect", { status: 302, headers: ["Location", "/x"], body: "" }],

@@ -132,7 +132,7 @@ describe("cache: a replay is the reply it was", () => {
 });
 
 describe("cache: what shares an answer", () => {
-  it("never two credentials, projects, versions, beta values, paths, queries or bodies", async () => {
+  it("fault 38: never two credentials, projects, versions, beta values, paths, queries or bodies", async () => {
     await using rigged = await rig();
     const different: Ask[] = [
       {},
@@ -158,7 +158,7 @@ describe("cache: what shares an answer", () => {
     for (const each of different) assert.equal(cacheOf(await rigged.ask(each)), "HIT", JSON.stringify(each));
   });
 
-  it("nor two in any header that may carry a credential, beside the one that is used", async () => {
+  it("fault 38: nor two in any header that may carry a credential, beside the one that is used", async () => {
     await using rigged = await rig();
     const auth = (path: string, ...headers: string[]) =>
       sendRequest(rigged.tokenman.proxy + path, {

@@ -11,7 +11,7 @@ import type { FromChild } from "../../scripts/bench/durability-child.ts";
 
 const CHILD = join(import.meta.dirname, "..", "..", "scripts", "bench", "durability-child.ts");
 
-test("a process that is killed loses nothing that is half a second old, and no settlement that was acknowledged", async (t) => {
+test("fault 29: a process that is killed loses nothing that is half a second old, and no settlement that was acknowledged", async (t) => {
   const { problems, ...counts } = await durability(6, { graceMs: 500 });
   t.diagnostic(JSON.stringify(counts));
   assert.deepEqual(problems, []);
@@ -80,7 +80,7 @@ async function databaseCheck(proxy: string): Promise<Check> {
   return checks.find(({ name }) => name === "database")!;
 }
 
-test("a full disk: traffic goes on, and what is not recorded is said", async () => {
+test("fault 28: a full disk: traffic goes on, and what is not recorded is said", async () => {
   await using it = await limitedTo(2_000_000, ["store", "recorder"]);
   let check = await databaseCheck(it.proxy);
   assert.equal(check.ok, true);
@@ -94,7 +94,7 @@ test("a full disk: traffic goes on, and what is not recorded is said", async () 
   assert.ok(statSync(join(it.dataDir, "ledger.db")).size <= 2_000_000);
 });
 
-test("a full disk under a hard budget: what cannot be reserved is not sent", async () => {
+test("fault 28: a full disk under a hard budget: what cannot be reserved is not sent", async () => {
   await using it = await limitedTo(2_000_000, ["store", "recorder", "reserving"]);
   const statuses: number[] = [];
   while (statuses.length < 200 && statuses.at(-1) !== 500) statuses.push(await askBig(it.proxy));

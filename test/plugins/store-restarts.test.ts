@@ -57,7 +57,7 @@ describe("restarts", () => {
     assert.deepEqual([after.requests, after.answered, after.interrupted, after.unpriced], [3, 3, 0, 0]);
   });
 
-  test("a database of a newer TokenMan, or another program's, is refused and left alone", async () => {
+  test("fault 28: a database of a newer TokenMan, or another program's, is refused and left alone", async () => {
     for (const prepare of [
       `PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = 99`,
       "CREATE TABLE recipes (id INTEGER)",
@@ -91,7 +91,7 @@ describe("restarts", () => {
     db.close();
   });
 
-  test("a file that is no database is set aside with what belongs to it, and said so", async () => {
+  test("fault 28: a file that is no database is set aside with what belongs to it, and said so", async () => {
     const file = newFile();
     writeFileSync(file, "this was a database once ".repeat(400));
     writeFileSync(`${file}-wal`, "x");
@@ -111,7 +111,7 @@ describe("restarts", () => {
     assert.match(open.logged.map(({ message }) => message).join(), /set aside/);
   });
 
-  test("a database that turns out damaged while it is written is replaced, and the rows go on", async () => {
+  test("fault 28: a database that turns out damaged while it is written is replaced, and the rows go on", async () => {
     const file = newFile();
     {
       await using first = await openLedger(file);
@@ -135,7 +135,7 @@ describe("restarts", () => {
 });
 
 describe("a disk that does not take it", () => {
-  test("no usable folder: rows wait or are counted, reservations are refused, and it goes on when it can", async () => {
+  test("fault 28: no usable folder: rows wait or are counted, reservations are refused, and it goes on when it can", async () => {
     const folder = newFile();
     writeFileSync(folder, "a file where the folder should be");
     const file = join(folder, "ledger.db");
@@ -155,7 +155,7 @@ describe("a disk that does not take it", () => {
     assert.equal(row?.n, 2_000);
   });
 
-  test("another program that holds the lock: reservations are refused, rows wait, nothing is lost", async () => {
+  test("fault 28: another program that holds the lock: reservations are refused, rows wait, nothing is lost", async () => {
     await using open = await openLedger();
     const { ledger, file } = open;
     // The ledger may be at work on it.
