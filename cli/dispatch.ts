@@ -9,8 +9,16 @@ export interface DispatchOptions {
   readonly version: string;
   readonly commands: readonly CliCommand[];
   /** The commands that plugins bring. Asked for only where they matter: for an unknown command, and for help. */
-  pluginCommands(): Promise<readonly CliCommand[]>;
+  pluginCommands(): Promise<PluginCommands>;
   print(line: string): void;
+  /** What is to be read beside the answer. */
+  warn(text: string): void;
+}
+
+export interface PluginCommands {
+  readonly commands: readonly CliCommand[];
+  /** Why some may be missing. Told only to those who may miss one. */
+  readonly missing?: string;
 }
 
 /**
@@ -28,8 +36,11 @@ export async function dispatch(argv: readonly string[], options: DispatchOptions
   let known = options.commands;
   let found = find(asked, known);
   if (found === undefined) {
-    known = [...known, ...(await options.pluginCommands())];
+    const { commands, missing } = await options.pluginCommands();
+    known = [...known, ...commands];
     found = find(asked, known);
+    if (found === undefined && missing !== undefined)
+      options.warn(`some commands may be missing: ${missing}`);
   }
   if (found !== undefined) {
     const { command, rest } = found;

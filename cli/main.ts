@@ -18,6 +18,7 @@ try {
     commands: builtInCommands,
     pluginCommands: async () => (await import("./plugin-commands.ts")).pluginCommands(argv),
     print: (line) => void process.stdout.write(`${line}\n`),
+    warn: (text) => void writeSync(2, `tokenman: ${text}\n`),
   });
   process.exit(code);
 } catch (error) {

@@ -1,15 +1,15 @@
-import { writeSync } from "node:fs";
 import { type Command, type CommandContext, type Plugin, TokenmanErrors } from "@tokenman/plugin-sdk";
 import { validateConfig } from "../kernel/config/index.ts";
 import { sectionSpecs } from "../kernel/load/index.ts";
 import { createClient } from "./client.ts";
 import type { CliCommand, Invocation } from "./command.ts";
+import type { PluginCommands } from "./dispatch.ts";
 import { describeFailure } from "./failure.ts";
 import { createLog } from "./log.ts";
 import { plannedSections } from "./planned.ts";
 import { loadPlugins } from "./plugin-list.ts";
 import { firstParty } from "./registry.ts";
-import { readSettings } from "./settings.ts";
+import { readSettings, settingsInSpite } from "./settings.ts";
 import { text } from "./value.ts";
 import { VERSION } from "./version.ts";
 
@@ -17,10 +17,11 @@ const CONFIG = { flag: "--config <file>", description: "The config file" };
 
 /**
  * The commands that plugins bring: all first-party ones', on or off, and those of the third parties' that the config
- * loads. Where the config or one of those cannot be loaded, that is said on stderr, and the others are there.
+ * loads. Where the config or one of those cannot be loaded, the others are there.
  */
-export async function pluginCommands(argv: readonly string[]): Promise<CliCommand[]> {
+export async function pluginCommands(argv: readonly string[]): Promise<PluginCommands> {
   const plugins = new Map<string, Plugin>();
+  let missing: string | undefined;
   for (const name of firstParty.names()) plugins.set(name, await firstParty.load(name));
   try {
     const { raw } = readSettings({ config: configIn(argv) });
@@ -28,11 +29,12 @@ export async function pluginCommands(argv: readonly string[]): Promise<CliComman
     for (const { plugin, source } of loaded) if (source !== "built in") plugins.set(plugin.name, plugin);
     if (problems.length > 0) throw new TokenmanErrors(problems);
   } catch (error) {
-    writeSync(2, `tokenman: some commands may be missing: ${describeFailure(error).text}\n`);
+    missing = describeFailure(error).text;
   }
-  return [...plugins.values()].flatMap((plugin) =>
+  const commands = [...plugins.values()].flatMap((plugin) =>
     (plugin.commands ?? []).map((command) => asCliCommand(plugin, command)),
   );
+  return { commands, ...(missing !== undefined && { missing }) };
 }
 
 /** The config file is needed before it is known which command's options are to be read. */
@@ -51,22 +53,34 @@ function asCliCommand(plugin: Plugin, command: Command): CliCommand {
   };
 }
 
-/** Rejects with TokenmanErrors where the config is not valid. */
+/** What leads to the instance and to its data folder. */
+const VITAL = new Set(["server", "auth"]);
+
+/**
+ * Most commands ask an instance that runs, which a file that was broken since does not concern: only those that read
+ * their plugin's settings are refused then. Rejects with TokenmanErrors where the file may mean another instance.
+ */
 async function contextOf(
   plugin: Plugin,
   { args, options, print, color }: Invocation,
 ): Promise<CommandContext> {
-  const settings = readSettings({ config: text(options["config"]) });
+  const settings = settingsInSpite({ config: text(options["config"]) });
   const { raw, server } = settings;
   const log = createLog(server.log_level);
   const load = await loadPlugins(raw, log);
   const { config, problems } = await validateConfig(raw, [...sectionSpecs(load), ...plannedSections]);
-  if (problems.length > 0) throw new TokenmanErrors(problems);
+  const vital = problems.filter(({ configPath: [top = ""] = [] }) => VITAL.has(top));
+  // What remains of a file that does not parse may stand under another header than its own.
+  if (settings.broken === undefined && vital.length > 0) throw new TokenmanErrors(vital);
+  const broken = settings.broken ?? (problems.length > 0 ? new TokenmanErrors(problems) : undefined);
   const { url, ask } = createClient(settings);
   return {
     args,
     options,
-    config: config.section(plugin.section ?? `plugins.configs.${plugin.name}`),
+    get config() {
+      if (broken !== undefined) throw broken;
+      return config.section(plugin.section ?? `plugins.configs.${plugin.name}`);
+    },
     host: { version: VERSION, dataDir: server.data_dir, configFile: raw.file },
     dashboardUrl: url,
     fetch: ask,

@@ -4,7 +4,7 @@ import { TokenmanError } from "@tokenman/plugin-sdk";
 import type { Invocation } from "./command.ts";
 import { isAlive, type PidRecord, runningInstance, signalInstance } from "./pid-file.ts";
 import { type RestartAnswer, takeAnswer, withdrawRequest, writeRequest } from "./restart-request.ts";
-import { readSettings } from "./settings.ts";
+import { settingsInSpite } from "./settings.ts";
 import { seconds } from "./value.ts";
 
 const POLL_MS = 50;
@@ -16,7 +16,7 @@ const GRACE_MS = 15_000;
  * serves; else the exit code of what went wrong with it, and the old one serves on.
  */
 export async function restart({ options, print }: Invocation): Promise<number> {
-  const { server } = readSettings(options);
+  const { server, broken } = settingsInSpite(options);
   const timeoutMs = seconds(options["timeout"], "--timeout", 30);
   const drainMs = seconds(options["drain"], "--drain", 3_600);
   const instance = runningInstance(server.data_dir);
@@ -33,6 +33,11 @@ export async function restart({ options, print }: Invocation): Promise<number> {
         ? `the TokenMan with pid ${instance.pid} is still starting`
         : `the TokenMan that runs (${instance.version}, pid ${instance.pid}) cannot hand over; use "tokenman stop" and "tokenman start"`,
     );
+  }
+  // What is wrong has been told. Of a file that parses, the new process finds out what else is.
+  if (broken !== undefined) {
+    process.stderr.write(`not restarted: pid ${instance.pid} serves on\n`);
+    return broken.exit;
   }
   const answer = await ask(server.data_dir, instance, timeoutMs, drainMs);
   if (!answer.ok) {

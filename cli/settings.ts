@@ -6,9 +6,11 @@ import {
   coreFromRaw,
   type RawConfig,
   readConfig,
+  type SalvagedConfig,
   type ServerConfig,
   salvageConfig,
 } from "../kernel/config/index.ts";
+import { describeFailure } from "./failure.ts";
 import { runningInstance } from "./pid-file.ts";
 
 /** What a command needs to know of the config to find, start or ask an instance. */
@@ -16,6 +18,8 @@ export interface CliSettings {
   readonly raw: RawConfig;
   readonly server: ServerConfig;
   readonly auth: AuthConfig;
+  /** What is wrong with the file, where it was read as far as that lets it be. */
+  readonly broken?: TokenmanErrors;
 }
 
 /**
@@ -28,21 +32,32 @@ export function readSettings(options: Readonly<Record<string, unknown>>): CliSet
 }
 
 /**
- * As {@link readSettings}, for a command that looks after an instance that runs. A file that was broken since is no reason
- * to leave that alone: what can be read of it is used where that finds an instance which runs with this very file, and
- * stderr tells what is wrong. Throws as `readSettings` does where there is none.
+ * As {@link readSettings}, for a command that only asks an instance that runs, or reads the data folder. A file that was
+ * broken since the start is no reason to leave those alone: what can be read of it is used, and stderr tells what is
+ * wrong. Throws as `readSettings` does where that may lead to another data folder than the file means.
  */
-export function settingsOfRunning(options: Readonly<Record<string, unknown>>): CliSettings {
+export function settingsInSpite(options: Readonly<Record<string, unknown>>): CliSettings {
   try {
     return readSettings(options);
   } catch (error) {
-    const broken = error instanceof TokenmanErrors && error.errors[0]?.code === "TM_CONFIG_SYNTAX";
-    if (!broken) throw error;
-    const settings = settingsOf(salvageConfig({ file: configOption(options) }));
-    if (runningInstance(settings.server.data_dir)?.configFile !== settings.raw.file) throw error;
-    process.stderr.write(`${error.message}\nthe instance that runs with this file was found all the same\n`);
+    if (!(error instanceof TokenmanErrors)) throw error;
+    const raw = salvageConfig({ file: configOption(options) });
+    const settings = { ...settingsOf(raw), broken: error };
+    const { server } = settings;
+    const runs = raw.file !== undefined && runningInstance(server.data_dir)?.configFile === raw.file;
+    if (!runs && !tellsDataDir(raw)) throw error;
+    const all = runs ? "the instance that runs with this file was found" : `${server.data_dir} was looked at`;
+    process.stderr.write(`${describeFailure(error).text}\n${all} all the same\n`);
     return settings;
   }
+}
+
+/** Whether what was read of a broken file says where the data folder is: or that nothing says so, and the default holds. */
+function tellsDataDir({ original, table, env }: SalvagedConfig): boolean {
+  if (env.has("TOKENMAN_SERVER_DATA_DIR")) return true;
+  if (original === "") return false;
+  const server = table["server"] as Readonly<Record<string, unknown>> | undefined;
+  return typeof server?.["data_dir"] === "string" || !/data_dir/.test(original);
 }
 
 function settingsOf(raw: RawConfig): CliSettings {

@@ -2,12 +2,12 @@ import { formatUsd, type HostStatus, TokenmanError } from "@tokenman/plugin-sdk"
 import { type Ask, createClient } from "./client.ts";
 import type { Invocation } from "./command.ts";
 import { isAlive, type PidRecord, runningInstance } from "./pid-file.ts";
-import { settingsOfRunning } from "./settings.ts";
+import { settingsInSpite } from "./settings.ts";
 import { duration, paint } from "./terminal.ts";
 
 /** `tokenman status`: 0 where an instance runs and answers, else TM_NOT_RUNNING's exit code. */
 export async function status({ options, print, color }: Invocation): Promise<number> {
-  const settings = settingsOfRunning(options);
+  const settings = settingsInSpite(options);
   const json = options["json"] === true;
   const instance = runningInstance(settings.server.data_dir);
   if (instance === undefined) {

@@ -3,7 +3,7 @@ import { TokenmanError } from "@tokenman/plugin-sdk";
 import type { Invocation } from "./command.ts";
 import type { ProcessRef } from "./origin.ts";
 import { isAlive, runningInstance, signalInstance } from "./pid-file.ts";
-import { settingsOfRunning } from "./settings.ts";
+import { settingsInSpite } from "./settings.ts";
 import { seconds } from "./value.ts";
 
 /** How long an instance gets to end after it was told not to wait for its requests. */
@@ -15,7 +15,7 @@ const POLL_MS = 50;
  * that have handed over to it and still finish requests are stopped with it.
  */
 export async function stop({ options, print }: Invocation): Promise<number> {
-  const { server } = settingsOfRunning(options);
+  const { server } = settingsInSpite(options);
   const bound = seconds(options["timeout"], "--timeout", 30);
   const instance = runningInstance(server.data_dir);
   if (instance === undefined || !signalInstance(instance, "SIGTERM")) {

@@ -11,6 +11,7 @@ export {
   type RawConfig,
   type ReadOptions,
   readConfig,
+  type SalvagedConfig,
   salvageConfig,
 } from "./raw.ts";
 export { KERNEL, type SectionSpec, sectionsOf } from "./section.ts";

@@ -267,6 +267,7 @@ function starSecrets(text: string, document: Document, root: Shape): string {
 
 function toError(draft: Draft, at: Place | undefined): TokenmanError {
   return new TokenmanError(draft.code, draft.message, {
+    configPath: draft.path.map(String),
     ...(at !== undefined && { place: at }),
     ...(draft.plugin !== undefined && { plugin: draft.plugin }),
   });

@@ -44,26 +44,55 @@ export function readConfig(options: ReadOptions = {}): RawConfig {
 const MAX_DROPPED = 16;
 
 /**
- * As {@link readConfig}, but of a file that does not parse it takes what is left without the lines at fault, or nothing:
- * to find the instance that runs with the file, not to run with it. Throws TM_CONFIG_UNREADABLE.
+ * As {@link readConfig}, but of a file that does not parse it takes what is left without the lines at fault, and of one
+ * that cannot be read, nothing: to find the instance that runs with the file, not to run with it. Never throws.
  */
-export function salvageConfig(options: ReadOptions = {}): RawConfig {
-  const { file, text, ...rest } = readSource(options);
-  if (file === undefined) return { file, text, table: emptyTable(), ...rest };
-  const lines = text.split("\n");
+export function salvageConfig(options: ReadOptions = {}): SalvagedConfig {
+  const { text: original, ...source } = sourceOr(options, "");
+  const salvaged = (text: string, table: Table): SalvagedConfig => ({ ...source, text, table, original });
+  const lines = original.split("\n");
+  const { file } = source;
+  if (file === undefined) return salvaged("", emptyTable());
   for (let dropped = 0; dropped < MAX_DROPPED; dropped++) {
+    const text = lines.join("\n");
     try {
-      return { file, text, table: parseConfig(lines.join("\n"), file), ...rest };
+      return salvaged(text, parseConfig(text, file));
     } catch (error) {
       const line = error instanceof TokenmanErrors ? error.errors[0]?.place?.line : undefined;
       if (line === undefined || line > lines.length) break;
       lines[line - 1] = "";
     }
   }
-  return { file, text, table: emptyTable(), ...rest };
+  return salvaged("", emptyTable());
 }
 
-function readSource(options: ReadOptions): Omit<RawConfig, "table"> {
+/** What could be read of a file. */
+export interface SalvagedConfig extends RawConfig {
+  /** The whole text; `text` is without the lines at fault. */
+  readonly original: string;
+}
+
+type Source = Omit<RawConfig, "table">;
+
+function readSource(options: ReadOptions): Source {
+  const { file, isDefault, ...rest } = place(options);
+  const text = readText(file, isDefault);
+  return text === undefined ? { file: undefined, text: "", ...rest } : { file, text, ...rest };
+}
+
+/** With `fallback` for a text that cannot be read. */
+function sourceOr(options: ReadOptions, fallback: string): Source {
+  try {
+    return readSource(options);
+  } catch {
+    const { isDefault: _, ...rest } = place(options);
+    return { ...rest, text: fallback };
+  }
+}
+
+function place(
+  options: ReadOptions,
+): Pick<RawConfig, "env" | "home"> & { readonly file: string; readonly isDefault: boolean } {
   const variables = options.env ?? process.env;
   const home = options.home ?? homedir();
   const env = new Map<string, string>();
@@ -72,8 +101,7 @@ function readSource(options: ReadOptions): Omit<RawConfig, "table"> {
   }
   const named = options.file ?? (env.get("TOKENMAN_CONFIG") || undefined);
   const file = named === undefined ? defaultFile(home) : resolve(expandHome(named, home));
-  const text = readText(file, named === undefined);
-  return text === undefined ? { file: undefined, text: "", env, home } : { file, text, env, home };
+  return { file, isDefault: named === undefined, env, home };
 }
 
 /** `~/.tokenman/tokenman.toml`. */

@@ -47,7 +47,7 @@ describe("tokenman", { concurrency: 3 }, () => {
     assert.equal(existsSync(join(box.dataDir, "tokenman.pid")), false);
   });
 
-  test("status and stop find the instance though its config file was broken since, and say what is wrong", async () => {
+  test("whatever asks the instance or its data folder finds it though its config file was broken since", async () => {
     await using box = new Sandbox();
     await box.run("start");
     const { pid } = box.record;
@@ -63,12 +63,54 @@ describe("tokenman", { concurrency: 3 }, () => {
       assert.match(status.stderr, /tokenman\.toml:5:\d+: TM_CONFIG_SYNTAX/);
       const reload = await box.run("reload");
       assert.equal(reload.status, 78, "a reload takes the file as it is");
+      const restart = await box.run("restart");
+      assert.equal(restart.status, 78, "and so does a restart");
+      assert.match(
+        restart.stderr,
+        new RegExp(`TM_CONFIG_SYNTAX[\\s\\S]*not restarted: pid ${pid} serves on\n$`),
+      );
+      for (const [args, said] of [
+        [["stats"], /no requests/],
+        [["cache", "stats"], /^answered /],
+        [["ledger", "verify"], /is sound/],
+        [["route", "mock"], /mock/],
+      ] as const) {
+        const { status, stdout, stderr } = await box.run(...args);
+        assert.equal(status, 0, stderr);
+        assert.match(stdout, said);
+        assert.match(
+          stderr,
+          /TM_CONFIG_SYNTAX[\s\S]*the instance that runs with this file was found all the same\n$/,
+        );
+      }
     }
     const stopped = await box.run("stop");
     assert.deepEqual([stopped.status, stopped.stdout], [0, `stopped (pid ${pid})\n`]);
     assert.match(stopped.stderr, /TM_CONFIG_SYNTAX/);
     const again = await box.run("stop");
-    assert.equal(again.status, 78, "there is none that runs with this file");
+    assert.deepEqual([again.status, /TM_NOT_RUNNING/.test(again.stderr)], [69, true], again.stderr);
+    const ledger = await box.run("ledger", "verify");
+    assert.equal(ledger.status, 0, ledger.stderr);
+    assert.match(ledger.stderr, /TM_CONFIG_SYNTAX[\s\S]*data was looked at all the same\n$/);
+  });
+
+  test("a key that is wrong in another section does not concern them, one that may mean another instance does", async () => {
+    await using box = new Sandbox();
+    await box.run("start");
+    box.config("[watch]\ndebounce = 3\n");
+    for (const args of [["stats"], ["cache", "stats"], ["ledger", "verify"], ["requests"]]) {
+      const { status, stderr } = await box.run(...args);
+      assert.deepEqual([status, stderr], [0, ""]);
+    }
+    const restart = await box.run("restart");
+    assert.equal(restart.status, 78);
+    assert.match(restart.stderr, /TM_CONFIG_UNKNOWN_KEY[\s\S]*not restarted: pid \d+ serves on/);
+    box.config('data_dri = "/somewhere/else"\n');
+    const prune = await box.run("ledger", "prune", "--older-than", "1d");
+    assert.deepEqual([prune.status, /TM_CONFIG_UNKNOWN_KEY/.test(prune.stderr)], [78, true]);
+    writeFileSync(box.configFile, `[server\ndata_dir = ${JSON.stringify(box.dataDir)}\n`);
+    assert.equal((await box.run("ledger", "verify")).status, 78, "nobody knows which folder is meant");
+    box.config("");
   });
 
   test("reload says why the new generation was refused, and exits with 78", async () => {

@@ -8,6 +8,7 @@ import { dispatch } from "../../cli/dispatch.ts";
 async function run(argv: readonly string[]) {
   const calls: { name: string; args: unknown; options: unknown }[] = [];
   const lines: string[] = [];
+  const warnings: string[] = [];
   let askedPlugins = 0;
   const command = (name: string, rest: Partial<CliCommand> & { usage: string }): CliCommand => ({
     description: `does ${name}`,
@@ -36,7 +37,7 @@ async function run(argv: readonly string[]) {
     ],
     pluginCommands: async () => {
       askedPlugins++;
-      return [
+      const commands = [
         command("keys set", {
           usage: "keys set <provider>",
           options: [{ flag: "--stdin", description: "s" }],
@@ -44,10 +45,12 @@ async function run(argv: readonly string[]) {
         command("keys list", { usage: "keys list" }),
         command("savings", { usage: "savings" }),
       ];
+      return { commands, missing: "a file is broken" };
     },
     print: (line) => void lines.push(line),
+    warn: (text) => void warnings.push(text),
   });
-  return { code, calls, text: lines.join("\n"), askedPlugins };
+  return { code, calls, text: lines.join("\n"), warnings, askedPlugins };
 }
 
 function refusal(argv: readonly string[], message: RegExp) {
