@@ -85,7 +85,7 @@ function decide(plan: Plan, client: Client, keys: readonly Keys[]): Admission {
     for (const key of own) if ("failure" in key) keyFailures.push(key.failure);
     const credential = isOwner && client.credential !== undefined ? CLIENT : without(provider, own, isOwner);
     if (credential === undefined && !own.some((key) => "secret" in key))
-      gone(provider, lack(provider, own, plan.owner?.provider));
+      gone(provider, lack(choice, own, plan, client));
     else if (stranger !== undefined)
       gone(provider, `would get a credential that is by its shape of the ${stranger.name} format`);
     else if (isInQuery && !isOwner && provider.answer === undefined)
@@ -134,11 +134,18 @@ function without(provider: Provider, keys: Keys, isOwner: boolean): CandidateCre
   return isOwner && keys.length === 0 ? NONE : undefined;
 }
 
-function lack(provider: Provider, keys: Keys, owner: Provider | undefined): string {
+function lack(choice: Choice, keys: Keys, { owner, unvouched }: Plan, { credential }: Client): string {
+  const { provider } = choice;
   if (keys.length > 0) return "its key_ref could not be resolved";
   if (provider.auth === "key") return 'has auth = "key", but no key_ref';
-  const whose = owner === undefined ? "is not known to belong to it" : `belongs to ${owner.name}`;
-  return `has no key of its own (key_ref, or auth = "none"), and the client's credential ${whose}`;
+  const own = 'has no key of its own (key_ref, or auth = "none")';
+  if (credential === undefined) return `${own}, and the client sent none`;
+  const whose = owner === undefined ? "is not known to belong to it" : `belongs to ${owner.provider.name}`;
+  const remedy =
+    choice === unvouched
+      ? `; if it is meant to have that, set auth = "client" under [providers.${provider.name}] to vouch for its server`
+      : "";
+  return `${own}, and the client's credential ${whose}${remedy}`;
 }
 
 /** Whether the provider has a key of its own, which may be another one at the next request. */

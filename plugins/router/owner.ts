@@ -21,6 +21,19 @@ function isVouchedFor(provider: Provider): boolean {
   return provider instanceof ConfiguredProvider && provider.isTrusted;
 }
 
+/** Whether the provider, as the very first choice, would own the client's credential if its config said `auth = "client"`. */
+export function awaitsVouching(provider: Provider, format: Format | undefined): boolean {
+  return (
+    provider instanceof ConfiguredProvider &&
+    provider.isConfigured &&
+    provider.auth === "client" &&
+    !provider.isTrusted &&
+    format !== undefined &&
+    speaks(provider, format.name) &&
+    !isAtVendor(provider, format)
+  );
+}
+
 /**
  * The formats of other vendors, whose keys the owner must not see although they came on its path: an Anthropic key in
  * OpenAI's shape of a request, say. None where the owner is no vendor: a gateway that the user vouched for takes any.

@@ -2,7 +2,7 @@ import { type Format, matchesGlob, type Provider, speaks, TokenmanErrors } from 
 import { ConfiguredProvider } from "./configured-provider.ts";
 import { type Admissions, hasKeys } from "./credentials.ts";
 import { type Mapping, ModelMap } from "./model-map.ts";
-import { ownerOf, strangersTo } from "./owner.ts";
+import { awaitsVouching, ownerOf, strangersTo } from "./owner.ts";
 import { problemsOf } from "./problems.ts";
 import type { RoutingConfig } from "./schema.ts";
 import { type Share, spread } from "./spread.ts";
@@ -28,6 +28,8 @@ export interface Plan {
   readonly choices: readonly Choice[];
   /** The choice that the client's credential belongs to. */
   readonly owner: Choice | undefined;
+  /** The first choice, where nothing but `auth = "client"` in its config is missing to make it the owner. */
+  readonly unvouched: Choice | undefined;
   /** Vendors whose keys the owner does not get, by whatever path they came. */
   readonly strangers: readonly Format[];
   readonly ruledOut: readonly RuledOut[];
@@ -58,7 +60,7 @@ export interface Alias {
 }
 
 /** A plan before it is known whose the client's credential is. */
-type Route = Omit<Plan, "owner" | "strangers" | "isSpread" | "isPlain" | "admissions">;
+type Route = Omit<Plan, "owner" | "unvouched" | "strangers" | "isSpread" | "isPlain" | "admissions">;
 
 const LISTED = 1;
 const TAKING = 2;
@@ -86,7 +88,7 @@ export function spreadOver(plan: Plan, conversation: string): Plan {
   return { ...plan, choices, admissions: noneYet() };
 }
 
-function planOf(route: Route, whose: Pick<Plan, "owner" | "strangers" | "isSpread">): Plan {
+function planOf(route: Route, whose: Pick<Plan, "owner" | "unvouched" | "strangers" | "isSpread">): Plan {
   const isPlain = route.choices.every(({ provider, model }) => model === undefined && !hasKeys(provider));
   return { ...route, ...whose, isPlain, admissions: noneYet() };
 }
@@ -200,7 +202,9 @@ export class RouteTable {
       (choice, index) =>
         choice.weight > 0 && choices.some((other, at) => at !== index && areEquals(choice, other)),
     );
-    return planOf(route, { owner, strangers, isSpread });
+    const [first] = choices;
+    const unvouched = first !== undefined && awaitsVouching(first.provider, known) ? first : undefined;
+    return planOf(route, { owner, unvouched, strangers, isSpread });
   }
 
   /** `sent`: the name to send where that is not the client's. */
@@ -254,7 +258,7 @@ export class RouteTable {
     const ruledOut = provider === undefined ? [{ provider: name, reason: "it is disabled" }] : [];
     return planOf(
       { choices, ruledOut, isBinding: true },
-      { owner: undefined, strangers: [], isSpread: false },
+      { owner: undefined, unvouched: undefined, strangers: [], isSpread: false },
     );
   }
 

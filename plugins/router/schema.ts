@@ -45,7 +45,7 @@ const provider = z.strictObject({
     .enum(["client", "key", "none"])
     .optional()
     .describe(
-      'Whose credential it gets. "client": the client\'s where it belongs there, else key_ref; "key": always key_ref; "none": none.',
+      'Whose credential it gets. Not set: the client\'s, but only at the vendor\'s own host, else key_ref. "client": the client\'s, else key_ref; you vouch for the server. "key": always key_ref. "none": none.',
     ),
   key_ref: z
     .union([keyRef, z.array(keyRef.min(1)).min(1)])

@@ -23,6 +23,25 @@ describe("router: whose credential", () => {
     assert.match(asked.ruledOut[0]!.reason, /no key of its own .* belongs to openai/);
   });
 
+  it("tells how to vouch for a gateway, where that is what is missing, and that does it", async () => {
+    const gateway = { format: "openai", api_base: "https://gw.example", models: ["m"] };
+    const mapped = { default_provider: "gateway", model_map: { m: "gateway" } };
+    const { ask } = await routing({ gateway }, mapped);
+    const asked = await ask({ ...CHAT, model: "m" });
+    assert.equal(asked.refused?.code, "TM_NO_CREDENTIAL");
+    assert.match(
+      asked.refused.message,
+      /set auth = "client" under \[providers\.gateway\] to vouch for its server$/,
+    );
+    const { ask: vouched } = await routing({ gateway: { ...gateway, auth: "client" } }, mapped);
+    assert.deepEqual(shown(await vouched({ ...CHAT, model: "m" })), ["!gateway"]);
+    const { refused } = await ask({ dialect: "openai-chat", model: "m" });
+    assert.match(refused!.message, /and the client sent none$/);
+    const { ask: opaque } = await routing({ gateway });
+    const unclaimed = await opaque({ format: undefined, key: "AIza-google" });
+    assert.doesNotMatch(unclaimed.refused!.message, /vouch/, "it would not help there");
+  });
+
   it("gives it to a vouched-for server only as the very first choice, and then to nobody else", async () => {
     const gateway = { format: "openai", api_base: "https://gw.example", auth: "client" };
     const { ask } = await routing({ gateway }, { default_provider: "gateway" });
