@@ -1,6 +1,8 @@
+import { existsSync, rmSync } from "node:fs";
 import { homedir } from "node:os";
 import path from "node:path";
 import { type Logger, TokenmanErrors } from "@tokenman/plugin-sdk";
+import { certificateFaults } from "./certificate.ts";
 import {
   type Config,
   coreFromRaw,
@@ -18,6 +20,7 @@ import {
   KeepStore,
   planGeneration,
 } from "./generation/index.ts";
+import { instanceKeyFile } from "./instance-key.ts";
 import {
   configChecks,
   type FirstPartyRegistry,
@@ -60,19 +63,24 @@ export type ProcessHost = Omit<
 export interface Assembled {
   readonly generation: Generation;
   readonly config: Config;
+  /** What of the config will not do what its author meant. */
+  readonly warnings: readonly string[];
 }
 
 /** Makes generations: reads the config, finds and loads the plugins it names, and sets them up. */
 export class Assembly {
   readonly #options: AssemblyOptions;
   readonly #host: ProcessHost;
-  readonly #keep = new KeepStore();
+  readonly #keep: KeepStore;
   #loader: PluginLoader | undefined;
   #config: Config | undefined;
+  /** What the kernel makes in the data folder, and was not there before. */
+  #made: readonly string[] = [];
 
   constructor(options: AssemblyOptions, host: ProcessHost) {
     this.#options = options;
     this.#host = host;
+    this.#keep = new KeepStore({ starting: options.opensPorts === true });
   }
   /** The folder that the first config named: it is never another one. "" before it was read. */
   dataDir = "";
@@ -84,8 +92,11 @@ export class Assembly {
     const core = coreFromRaw(raw);
     const dataDir = this.#config?.server.data_dir ?? core.server.data_dir;
     this.dataDir = dataDir;
-    const cacheFolder = path.join(dataDir, "cache", "plugins");
-    this.#loader ??= new PluginLoader({ registry, cacheFolder, version, log });
+    if (this.#loader === undefined) {
+      const cache = path.join(dataDir, "cache");
+      this.#made = [cache, instanceKeyFile(dataDir)].filter((each) => !existsSync(each));
+      this.#loader = new PluginLoader({ registry, cacheFolder: path.join(cache, "plugins"), version, log });
+    }
     const wanted: PluginListOptions = {
       registry,
       order: core.plugins.order,
@@ -99,7 +110,11 @@ export class Assembly {
       ...load.loaded.map(({ plugin }) => plugin.name),
       ...load.leftOut.map(({ name }) => name),
     ];
-    const validation = await validateConfig(raw, specs, { plugins, checks: configChecks(load.loaded) });
+    const validation = await validateConfig(raw, specs, {
+      plugins,
+      alwaysOn: registry.alwaysOn,
+      checks: configChecks(load.loaded),
+    });
     let faults = planGeneration(load, validation.config).problems;
     if (faults.length > 0 && !env[ORDER_VARIABLE]) {
       // Once more, for the places: they take a parser that a config without problems never needs.
@@ -107,6 +122,7 @@ export class Assembly {
       load = await this.#loader.load(await resolvePluginList({ ...wanted, placeOf }));
       faults = planGeneration(load, validation.config).problems;
     }
+    faults = [...faults, ...certificateFaults(validation.config.server)];
     const problems = [...(await validation.place(faults)), ...validation.problems];
     if (problems.length > 0) throw new TokenmanErrors(problems);
     for (const warning of validation.warnings) log.warn({}, warning);
@@ -126,7 +142,16 @@ export class Assembly {
       throw await placed(error, validation);
     });
     this.#config = config;
-    return { generation, config };
+    return { generation, config, warnings: validation.warnings };
+  }
+  /** TokenMan serves: what is made from now on stays. */
+  served(): void {
+    this.#keep.started();
+  }
+  /** Removes what was made for a start that failed. The plugins have given theirs back before. */
+  unmake(): void {
+    if (this.#options.opensPorts !== true) return;
+    for (const each of this.#made) rmSync(each, { recursive: true, force: true });
   }
   /** Addresses, ports and the data folder stay as they were at the start. */
   #fixed(config: Config): Config {

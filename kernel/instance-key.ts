@@ -5,9 +5,13 @@ import { TokenmanError } from "@tokenman/plugin-sdk";
 
 const KEY_BYTES = 32;
 
+export function instanceKeyFile(dataDir: string): string {
+  return path.join(dataDir, "instance.key");
+}
+
 /** The key of a data folder, which is made where there is none. Throws TM_DATA_DIR. */
 export function instanceKey(dataDir: string): Buffer {
-  const file = path.join(dataDir, "instance.key");
+  const file = instanceKeyFile(dataDir);
   try {
     const key = readFileSync(file);
     if (key.length === KEY_BYTES) return key;

@@ -48,6 +48,8 @@ export class Kernel {
   readonly #refusals: Refusals;
   readonly #intake: Intake;
   #config: Config | undefined;
+  /** Of that config. */
+  #warnings: readonly string[] = [];
   #ports: Ports | undefined;
   /** No request is taken any more. */
   #draining = false;
@@ -70,8 +72,9 @@ export class Kernel {
     });
     this.#manager = new GenerationManager({
       build: async (id) => {
-        const { generation, config } = await this.#assembly.build(id);
+        const { generation, config, warnings } = await this.#assembly.build(id);
         this.#config = config;
+        this.#warnings = warnings;
         return new Serving(generation, config, this.#hash, log);
       },
       log,
@@ -88,7 +91,12 @@ export class Kernel {
   }
 
   async load(): Promise<void> {
-    await this.#manager.start();
+    try {
+      await this.#manager.start();
+    } catch (error) {
+      this.#assembly.unmake();
+      throw error;
+    }
   }
   get config(): Config {
     if (this.#config === undefined) throw new TokenmanError("TM_INTERNAL", "the kernel is not loaded yet");
@@ -106,12 +114,23 @@ export class Kernel {
 
   /**
    * Opens both ports, or serves the sockets that another process handed over, where they are what the config wants.
-   * Rejects with TM_PORT_IN_USE, TM_LISTEN or TM_DATA_DIR, and has then opened none.
+   * Rejects with TM_PORT_IN_USE, TM_LISTEN or TM_DATA_DIR; then none is open, and all is given back.
    */
   async start(handed: HandedSockets = {}): Promise<Addresses> {
+    try {
+      // Read now, from the disk, which the loop must not touch while it proxies.
+      this.#hash.prepare();
+      this.#ports = await this.#open(handed);
+    } catch (error) {
+      await this.shutdown({ drainMs: 0, reason: "it cannot serve" });
+      this.#assembly.unmake();
+      throw error;
+    }
+    this.#assembly.served();
+    return this.#ports.addresses;
+  }
+  async #open(handed: HandedSockets): Promise<Ports> {
     const { log } = this.#options;
-    // Read now, from the disk, which the loop must not touch while it proxies.
-    this.#hash.prepare();
     const door = new Door("dashboard", this.#refusals, log);
     const ports = new Ports({
       server: this.config.server,
@@ -124,8 +143,7 @@ export class Kernel {
       },
     });
     await ports.open();
-    this.#ports = ports;
-    return ports.addresses;
+    return ports;
   }
 
   /** The listening sockets, for another process that is to serve them. */
@@ -161,7 +179,8 @@ export class Kernel {
     };
   }
   explain(project?: string): Explanation {
-    return explain(this.generation, project);
+    const explained = explain(this.generation, project);
+    return { ...explained, warnings: [...this.#warnings, ...explained.warnings] };
   }
   explainText(project?: string): string {
     return explanationText(this.explain(project));

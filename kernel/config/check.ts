@@ -77,7 +77,14 @@ export function missingGuards({ layout, table }: Written): Draft[] {
 }
 
 /** What does not stop TokenMan, but will not do what its author meant. */
-export function warn(written: Written, config: Config, plugins: Iterable<string> = []): string[] {
+export function warn(
+  written: Written,
+  config: Config,
+  {
+    plugins = [],
+    alwaysOn = [],
+  }: { readonly plugins?: Iterable<string>; readonly alwaysOn?: readonly string[] },
+): string[] {
   const { layout, table } = written;
   const warnings: string[] = [];
   const planned: string[] = [];
@@ -109,6 +116,12 @@ export function warn(written: Written, config: Config, plugins: Iterable<string>
     for (const section of layout.sections.values()) for (const spec of section.specs) known.add(spec.owner);
   for (const project of config.projects) {
     for (const name of config.disabled(project)) {
+      if (alwaysOn.includes(name)) {
+        const why = `every project needs ${alwaysOn.join(", ")}; without them its requests may find no provider`;
+        warnings.push(
+          `${formatPath([PROJECTS, project, "disable"])}: ${name} is always on for a reason: ${why}`,
+        );
+      }
       if (known.size === 0 || known.has(name)) continue;
       const near = nearest(name, known);
       const hint = near === undefined ? "" : `, did you mean ${near}?`;

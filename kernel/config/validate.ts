@@ -29,6 +29,8 @@ export interface ValidateOptions {
   readonly checks?: readonly ConfigCheck[];
   /** Names of plugins beside the sections' owners; to notice misspelt ones in `disable`. */
   readonly plugins?: Iterable<string>;
+  /** Names of plugins that every project needs. */
+  readonly alwaysOn?: readonly string[];
   /** Whether a `TOKENMAN_*` variable is read somewhere else. */
   readonly isKnownVariable?: (variable: string) => boolean;
 }
@@ -73,7 +75,7 @@ export async function validateConfig(
   return {
     config,
     problems: [...(await place(distinct(drafts), raw, env.settings, layout.root)), ...env.problems],
-    warnings: [...warn(written, config, options.plugins), ...env.warnings],
+    warnings: [...warn(written, config, options), ...env.warnings],
     place: async (errors) => {
       const rest = errors.filter(({ configPath }) => configPath === undefined);
       const found = errors

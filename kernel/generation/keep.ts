@@ -1,3 +1,5 @@
+import type { KeepEnd } from "@tokenman/plugin-sdk";
+
 /** One generation's hold on a kept value. */
 export interface Hold<T> {
   readonly value: T;
@@ -6,7 +8,7 @@ export interface Hold<T> {
 }
 
 interface Holder {
-  readonly drop: ((value: never) => unknown) | undefined;
+  readonly drop: ((value: never, end: KeepEnd) => unknown) | undefined;
 }
 
 interface Kept {
@@ -21,6 +23,15 @@ interface Kept {
 export class KeepStore {
   readonly #kept = new Map<string, Kept>();
   readonly #dropping = new Map<string, Promise<void>>();
+  #starting: boolean;
+
+  /** `starting`: until `started` is called, what is dropped was made for a start that failed. */
+  constructor({ starting = false }: { readonly starting?: boolean } = {}) {
+    this.#starting = starting;
+  }
+  started(): void {
+    this.#starting = false;
+  }
 
   /** How many values are held. */
   get size(): number {
@@ -34,7 +45,7 @@ export class KeepStore {
   async hold<T>(
     key: string,
     make: () => T | Promise<T>,
-    drop: ((value: T) => unknown) | undefined,
+    drop: ((value: T, end: KeepEnd) => unknown) | undefined,
     abandoned: AbortSignal,
   ): Promise<Hold<T>> {
     const kept = this.#kept.get(key) ?? this.#make(key, make);
@@ -63,7 +74,7 @@ export class KeepStore {
         kept.holders.delete(holder);
         if (kept.holders.size > 0) return;
         this.#forget(key, kept);
-        await this.#drop(key, () => drop?.(value));
+        await this.#drop(key, () => drop?.(value, { startFailed: this.#starting }));
       },
     };
   }

@@ -2,6 +2,7 @@ import {
   type ContributionKind,
   type Contributions,
   type HostInfo,
+  type KeepEnd,
   type Logger,
   type ServiceToken,
   type SetupContext,
@@ -132,7 +133,7 @@ export class Member {
       async keep<T>(
         key: string,
         make: () => T | Promise<T>,
-        drop?: (value: T) => void | Promise<void>,
+        drop?: (value: T, end: KeepEnd) => void | Promise<void>,
       ): Promise<T> {
         const hold = await effects.acquire(
           `keep ${key}`,

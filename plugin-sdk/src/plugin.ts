@@ -125,13 +125,24 @@ export interface SetupContext<C, N extends Readonly<Record<string, Need>>> {
   every(label: string, intervalMs: number, task: () => void | Promise<void>): void;
   /**
    * A resource that outlives reloads: made once for `key`, handed to every later generation, dropped when no
-   * generation holds it. Do not change it in `setup`: the old generation still serves.
+   * generation holds it. Do not change it in `setup`: the old generation still serves. Where `make` creates files, `drop`
+   * removes those that are its own after a start that failed.
    */
-  keep<T>(key: string, make: () => T | Promise<T>, drop?: (value: T) => void | Promise<void>): Promise<T>;
+  keep<T>(
+    key: string,
+    make: () => T | Promise<T>,
+    drop?: (value: T, end: KeepEnd) => void | Promise<void>,
+  ): Promise<T>;
   provide<T>(token: ServiceToken<T>, value: T): void;
   contribute<K extends ContributionKind>(kind: K, value: Contributions[K]): void;
   /** Called once for each distinct effective config (projects differ); `config` is that one. */
   pipeline(build: (config: C, hooks: Hooks) => void): void;
+}
+
+/** Why a kept resource is dropped. */
+export interface KeepEnd {
+  /** TokenMan did not come to serve, and is to leave the disk as it found it. */
+  readonly startFailed: boolean;
 }
 
 /** Facts about the running TokenMan, and what a plugin may ask of it. */

@@ -26,7 +26,7 @@ export default definePlugin({
     const output = await ctx.keep(
       `output ${file}`,
       () => openOutput(file),
-      (open) => open.close(),
+      (open, { startFailed }) => open.close({ forget: startFailed }),
     );
     ctx.every("report lost lines", 60_000, () => {
       const lost = output.takeLost();

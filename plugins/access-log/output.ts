@@ -1,4 +1,4 @@
-import { mkdirSync, openSync } from "node:fs";
+import { existsSync, mkdirSync, openSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import pino from "pino";
 
@@ -7,8 +7,8 @@ export interface Output {
   write(entry: Readonly<Record<string, unknown>>): void;
   /** What could not be written since the last call; undefined where all was. */
   takeLost(): { readonly lines: number; readonly reason: string } | undefined;
-  /** Resolves when all that was written has reached the file. */
-  close(): Promise<void>;
+  /** Resolves when all that was written has reached the file. `forget`: a file that was made here is removed again. */
+  close(options?: { readonly forget?: boolean }): Promise<void>;
 }
 
 /** What may wait for a reader that is slow (a pipe, a full disk) before lines are dropped. */
@@ -20,6 +20,7 @@ const GATHER_CHARACTERS = 128 * 1024;
 
 /** Opens a file to append to, made with mode 0600, or the standard output for "". Throws where that cannot be. */
 export function openOutput(file: string): Output {
+  const made = file !== "" && !existsSync(file);
   const destination = pino.destination({
     dest: file === "" ? 1 : openFile(file),
     sync: false,
@@ -57,13 +58,14 @@ export function openOutput(file: string): Output {
       lines = 0;
       return lost;
     },
-    async close() {
+    async close({ forget = false } = {}) {
       handOver();
       const closed = Promise.withResolvers<void>();
       // A destination that cannot write any more says "error" instead.
       destination.once("close", closed.resolve).once("error", () => closed.resolve());
       destination.end();
       await closed.promise;
+      if (forget && made) rmSync(file, { force: true });
     },
   };
 }

@@ -52,7 +52,7 @@ export default definePlugin({
     const ledger = await ctx.keep(
       `ledger ${file}`,
       () => SqliteLedger.open({ file, bootId: ctx.host.bootId, ...tuning }, ctx.log),
-      (open) => open.close(),
+      (open, { startFailed }) => open.close({ forget: startFailed }),
     );
     ctx.provide(Ledger, ledger);
     ctx.provide(Decisions, ledger.decisions);

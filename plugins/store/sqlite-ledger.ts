@@ -1,3 +1,4 @@
+import { existsSync, rmSync } from "node:fs";
 import type {
   BudgetWindow,
   Decisions,
@@ -30,22 +31,29 @@ import { WriterThread } from "./writer-thread.ts";
 export class SqliteLedger implements Ledger {
   readonly #writer: WriterThread;
   readonly #readers: Readers;
+  /** The file, where there was none before. */
+  readonly #made: string | undefined;
   /** In the same database, by the same writer. */
   readonly decisions: Decisions;
   readonly #watchers = new Set<(event: LedgerEvent) => void>();
 
-  private constructor(writer: WriterThread, readers: Readers) {
+  private constructor(writer: WriterThread, readers: Readers, made: string | undefined) {
     this.#writer = writer;
     this.#readers = readers;
+    this.#made = made;
     this.decisions = storedDecisions(writer);
   }
 
   /** Opens or makes the database. Rejects with TM_LEDGER_SCHEMA; a disk that cannot be written is a state, not an error. */
   static async open(settings: WriterSettings, log: Logger): Promise<SqliteLedger> {
-    return new SqliteLedger(await WriterThread.start(settings, log), new Readers(settings.file));
+    const made = existsSync(settings.file) ? undefined : settings.file;
+    return new SqliteLedger(await WriterThread.start(settings, log), new Readers(settings.file), made);
   }
-  async close(): Promise<void> {
+  /** `forget`: a database that was made here, and never used, is removed again. */
+  async close({ forget = false }: { readonly forget?: boolean } = {}): Promise<void> {
     await Promise.all([this.#writer.close(), this.#readers.close()]);
+    if (!forget || this.#made === undefined) return;
+    for (const suffix of ["-wal", "-shm", ""]) rmSync(this.#made + suffix, { force: true });
   }
 
   get state(): LedgerState {
