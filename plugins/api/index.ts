@@ -8,9 +8,12 @@ import {
   z,
 } from "@tokenman/plugin-sdk";
 import { apiCommands } from "./commands.ts";
+import type { Endpoint } from "./endpoint.ts";
 import { endpoints } from "./endpoints.ts";
 import { Feed } from "./feed.ts";
+import { frontPage } from "./front-page.ts";
 import { openApi } from "./openapi.ts";
+import { others } from "./others.ts";
 import { eventParameters, readQuery } from "./query.ts";
 
 const configSchema = z
@@ -71,6 +74,12 @@ export default definePlugin({
       handle: (context) => follow(feed, context, host.generation),
     });
 
+    ctx.contribute("route", {
+      port: "dashboard",
+      method: "GET",
+      path: "/",
+      handle: frontPage(host, new Map([...summariesOf([...own, ...others]), ...SUMMARIES])),
+    });
     let document: object | undefined;
     ctx.contribute("route", {
       port: "dashboard",
@@ -88,6 +97,18 @@ export default definePlugin({
     });
   },
 });
+
+/** Of what is no endpoint with a schema. */
+const SUMMARIES = [
+  ["GET /metrics", "Prometheus metrics"],
+  ["GET /health", "Whether the process is alive"],
+  ["GET /api/events", "What happens, as it happens (server-sent events)"],
+  ["GET /api/openapi.json", "The description of this API (OpenAPI 3.1)"],
+] as const;
+
+function summariesOf(described: readonly Endpoint[]): (readonly [string, string])[] {
+  return described.map(({ method, path, summary }) => [`${method} ${path}`, summary]);
+}
 
 function follow(feed: Feed, { request, response, query, json }: RouteContext, generation: number): void {
   const { lastEventId } = readQuery(EVENTS, query);

@@ -10,7 +10,7 @@ const error = z
 
 /** The OpenAPI 3.1 document of the dashboard port: this plugin's paths, and those of all others. */
 export function openApi(own: readonly Endpoint[], host: HostInfo): object {
-  const routes = host.registry.all("route").filter(({ port }) => port !== "proxy");
+  const routes = host.registry.all("route").filter(({ port, path }) => port !== "proxy" && path !== "/");
   const isServed = ({ method, path }: Endpoint) =>
     routes.some((route) => route.method === method && route.path === path);
   const described = [...own, ...others.filter(isServed)];

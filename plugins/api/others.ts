@@ -159,7 +159,7 @@ export const others: readonly Endpoint[] = [
     ...other("DELETE", "/api/cache", "Drops the response cache's answers: all, or one project's", purged),
     parameters: z.strictObject({ project: z.string().optional() }),
   },
-  other("POST", "/api/cache/purge", 'The same; the body is {} or {"project": "NAME"}', purged),
+  other("POST", "/api/cache/purge", 'Drops such answers; the body is {} or {"project": "NAME"}', purged),
   {
     ...other(
       "GET",

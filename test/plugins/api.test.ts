@@ -183,6 +183,26 @@ test("a question that makes no sense is answered with 400, and says what does", 
   assert.equal((await get(tokenman, "/api/requests/%27%3B--", 404))["error"].code, "TM_NOT_FOUND");
 });
 
+test("the port's front page tells what is served, to people and to curl, and can do nothing", async () => {
+  await using tokenman = await startLedgered();
+  const plain = await fetch(tokenman.dashboard);
+  assert.equal(plain.headers.get("content-type"), "text/plain; charset=utf-8");
+  assert.match(
+    await plain.text(),
+    /dashboard is planned[\s\S]*GET +\/api\/stats +Requests, tokens[\s\S]*GET +\/metrics/,
+  );
+  const page = await fetch(tokenman.dashboard, { headers: { accept: "text/html,*/*" } });
+  assert.equal(page.headers.get("content-type"), "text/html; charset=utf-8");
+  assert.match(page.headers.get("content-security-policy")!, /^default-src 'none';.*frame-ancestors 'none'$/);
+  const html = await page.text();
+  assert.match(html, /<a href="\/api\/stats">/);
+  assert.doesNotMatch(html, /<(script|style|img|link|form)|href="\/api\/requests\/:id"/);
+  for (const [, path] of html.matchAll(/href="([^"]+)"/g)) {
+    const reply = await fetch(tokenman.dashboard + path, { method: "HEAD" });
+    assert.ok([200, 400].includes(reply.status), `${path} is served: ${reply.status}`);
+  }
+});
+
 test("without a ledger, what needs one says so, and the rest works", async () => {
   const tokenman = await import("../support/kernel.ts");
   await using bare = await tokenman.startTokenman({ pluginsFlag: "api" });
