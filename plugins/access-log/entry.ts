@@ -1,4 +1,4 @@
-import type { Attempt, Exchange, Outcome } from "@tokenman/plugin-sdk";
+import { type Attempt, type Exchange, maskKeys, type Outcome } from "@tokenman/plugin-sdk";
 
 /** Longest text taken from a client or provider. */
 const MAX_TEXT = 300;
@@ -13,11 +13,11 @@ export function entryOf(exchange: Exchange, outcome: Outcome): Readonly<Record<s
   return {
     id: exchange.id,
     project: exchange.project,
-    method: cut(request.method),
+    method: shown(request.method),
     // Without the query, which some vendors' clients put their key into.
-    path: cut(request.path.replace(/\?.*/s, "")),
+    path: shown(request.path.replace(/\?.*/s, "")),
     dialect: dialect?.name,
-    model: cut(description?.model),
+    model: shown(description?.model),
     stream: description?.stream,
     provider: last?.provider.name,
     status: outcome.status,
@@ -46,15 +46,29 @@ export function entryOf(exchange: Exchange, outcome: Outcome): Readonly<Record<s
 function attemptOf({ provider, result, status, headMs }: Attempt): Readonly<Record<string, unknown>> {
   const said =
     result?.kind === "skipped"
-      ? { skippedBy: result.by, reason: cut(result.reason) }
+      ? { skippedBy: result.by, reason: shown(result.reason) }
       : result?.kind === "error"
-        ? { error: result.code, message: cut(result.message) }
+        ? { error: result.code, message: shown(result.message) }
         : { status, ...(result?.kind === "cancelled" && { cancelled: true }) };
   return { provider: provider.name, ...said, headMs: round(headMs) };
 }
 
-function cut(text: string | undefined): string | undefined {
-  return text !== undefined && text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}…` : text;
+/** Few texts make up most lines; what was worked out for one is kept. */
+const SHOWN = new Map<string, string>();
+const MAX_SHOWN = 1_000;
+
+/** A text as it may be written down: cut, and without what looks like a key. */
+function shown(text: string | undefined): string | undefined {
+  if (text === undefined) return undefined;
+  const known = SHOWN.get(text);
+  if (known !== undefined) return known;
+  const cut = text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}…` : text;
+  const clean = maskKeys(cut);
+  // What is long has to be cut each time: it would be kept whole.
+  if (cut !== text) return clean;
+  if (SHOWN.size >= MAX_SHOWN) SHOWN.clear();
+  SHOWN.set(text, clean);
+  return clean;
 }
 
 function round(ms: number | undefined): number | undefined {

@@ -1,3 +1,5 @@
+import { maskKeys } from "@tokenman/plugin-sdk";
+
 /** What stands for all values of a label beyond its bound. */
 export const OTHER = "other";
 
@@ -21,7 +23,7 @@ export class LabelValues {
     const known = this.#known.get(value);
     if (known !== undefined) return known;
     if (!admit || this.#known.size >= this.#max || value.length > MAX_LENGTH * 10) return OTHER;
-    const label = value.slice(0, MAX_LENGTH);
+    const label = maskKeys(value).slice(0, MAX_LENGTH);
     this.#known.set(value, label);
     return label;
   }

@@ -14,12 +14,13 @@ const KEY = "sk-ant-api03-canary-canary-canary";
 /** Runs requests through a kernel that logs to a file, and gives the lines once it has ended. */
 async function linesOf(
   requests: (running: RunningKernel) => Promise<unknown>,
+  config = "",
 ): Promise<Record<string, unknown>[]> {
   let lines: string[] = [];
   {
     const running = await runKernel(
       [accessLog, anthropic, openai, mock, router],
-      '[access_log]\nfile = "access/log.jsonl"\n',
+      `[access_log]\nfile = "access/log.jsonl"\n${config}`,
     );
     const file = join(running.folder, "access", "log.jsonl");
     try {
@@ -121,6 +122,20 @@ describe("access-log", () => {
     const logged = String(lines[0]?.["model"]);
     assert.equal(logged, `${model.slice(0, 300)}…`);
     assert.ok(lines[0]?.["forged"] === undefined);
+  });
+
+  test("masks what looks like a key, wherever a client puts it", async () => {
+    const lines = await linesOf(async ({ proxy }) => {
+      await (await ask(proxy, { model: `mock-${KEY}` })).text();
+      await (await fetch(`${proxy}/v1/files/${KEY}`)).text();
+    }, '[providers.anthropic]\napi_base = "http://127.0.0.1:1"\nauth = "none"\n');
+    assert.deepEqual(
+      lines.map(({ path, model }) => [path, model]),
+      [
+        ["/v1/chat/completions", "mock-[redacted]"],
+        ["/v1/files/[redacted]", undefined],
+      ],
+    );
   });
 
   test("goes on in the same file after a reload, and in the new one when the config names another", async () => {

@@ -232,6 +232,7 @@ describe("a bounded label", () => {
     assert.equal(values.of("b".repeat(500), true), "b".repeat(100));
     assert.equal(values.of("c", true), OTHER);
     assert.equal(values.of("a", false), "a");
+    assert.equal(new LabelValues(1).of("m-sk-ant-api03-canary-canary", true), "m-[redacted]");
   });
 });
 
