@@ -18,7 +18,7 @@ export function explanationText(explanation: Explanation): string {
       "Problems: TokenMan does not start with this, and a running one keeps what it has",
       problems.map(indent),
     ),
-    section("Warnings", warnings.map(indent)),
+    section("Warnings", warnings.map(warning)),
     ...(plugins.length === 0 ? ["No plugin is on."] : way(explanation)),
     section(
       "Plugins that are on, in the order of requests",
@@ -113,7 +113,11 @@ function numbered(names: readonly string[]): string[] {
 const PLUGIN_COLUMNS = ["name", "version", "if it fails", "its place is from", "source", ""];
 function pluginRow(plugin: ExplainedPlugin): string[] {
   const { name, version, source, stage, listed, from, onError, quarantined } = plugin;
-  const placed = listed ? from : `its stage, ${stage ?? "none: as if it were shape"} (${from})`;
+  const placed = listed
+    ? from
+    : stage === undefined
+      ? `stage shape, as it names none (${from})`
+      : `stage ${stage} (${from})`;
   const policy = onError === "closed" ? "the request is refused" : "the request goes on";
   const health = quarantined === undefined ? "" : `QUARANTINED: ${quarantined}`;
   return [name, version, policy, placed, source, health];
@@ -168,6 +172,12 @@ function sentences(...parts: readonly (string | false)[]): string {
 /** Nothing where there are no lines. */
 function section(title: string, lines: readonly string[]): string {
   return lines.length === 0 ? "" : `${wrap(`${title}:`, WIDTH).join("\n")}\n${lines.join("\n")}`;
+}
+
+function warning(text: string): string {
+  return wrap(text, WIDTH - 4)
+    .map((line, index) => `${index === 0 ? "  - " : "    "}${line}`)
+    .join("\n");
 }
 
 function indent(text: string): string {

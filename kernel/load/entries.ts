@@ -59,6 +59,9 @@ export interface PluginListOptions {
   readonly cwd?: string;
 }
 
+/** Who asked for a plugin that was found in the folder. */
+export const FOLDER = "plugins.dir";
+
 interface Item {
   readonly text: string;
   readonly listed: boolean;
@@ -125,7 +128,8 @@ export async function resolvePluginList(options: PluginListOptions): Promise<Plu
     const earlier = seen.get(key);
     if (earlier !== undefined) {
       if (wish.listed && earlier.listed) {
-        const message = `${key} is named twice, in ${earlier.from} and in ${wish.from}; the order takes it once`;
+        const where = earlier.from === wish.from ? wish.from : `${earlier.from} and in ${wish.from}`;
+        const message = `${key} is named twice, in ${where}; the order takes it once`;
         problems.push(new TokenmanError("TM_PLUGIN_DUPLICATE", message, wish.place && { place: wish.place }));
       }
       continue;
@@ -152,8 +156,7 @@ export async function resolvePluginList(options: PluginListOptions): Promise<Plu
       removedHere.add(name);
       leftOut.push({ name, source: file, reason: `left out by --plugins -${name}` });
     } else if (flag.kind === "list") leftOut.push({ name, source: file, reason: "not named in --plugins" });
-    else
-      entries.push({ source: { kind: "file", file }, listed: false, from: "plugins.dir", place: undefined });
+    else entries.push({ source: { kind: "file", file }, listed: false, from: FOLDER, place: undefined });
   }
   for (const name of found.empty) {
     leftOut.push({

@@ -2,7 +2,7 @@ import type { Logger, Place, Plugin } from "@tokenman/plugin-sdk";
 import { TokenmanError, TokenmanErrors } from "@tokenman/plugin-sdk";
 import { CompileCache } from "./cache.ts";
 import type { PluginEntry, PluginLeftOut, PluginList } from "./entries.ts";
-import { notFound } from "./entries.ts";
+import { FOLDER, notFound } from "./entries.ts";
 import { type Evaluated, evaluate } from "./evaluate.ts";
 import { plainName } from "./path.ts";
 import type { FirstPartyRegistry } from "./registry.ts";
@@ -96,7 +96,10 @@ export class PluginLoader {
     const { file } = source;
     const { key, code, inputs } = await this.#cache.get(file);
     const known = this.#modules.get(file);
-    const plugin = known?.key === key ? known.plugin : await evaluatePlugin(code, file, inputs);
+    const plugin =
+      known?.key === key
+        ? known.plugin
+        : await evaluatePlugin(code, file, inputs, from === FOLDER ? HELPER : "");
     modules.set(file, { key, plugin });
     return { plugin, source: file, listed, from, place: place ?? { file }, inputs, digest: key };
   }
@@ -203,7 +206,16 @@ function where({ source, from }: LoadedPlugin): string {
   return source === "built in" ? `the built-in one (${from})` : `${source} (${from})`;
 }
 
-async function evaluatePlugin(code: string, file: string, inputs: readonly string[]): Promise<Plugin> {
+/** Every file of the folder counts as a plugin, and what somebody meant as a part of one is told apart by nothing. */
+const HELPER =
+  "; a file that a plugin imports belongs in that plugin's own folder: plugins.dir/NAME/index.ts";
+
+async function evaluatePlugin(
+  code: string,
+  file: string,
+  inputs: readonly string[],
+  hint: string,
+): Promise<Plugin> {
   let evaluated: Evaluated;
   try {
     evaluated = evaluate(code, file);
@@ -214,7 +226,7 @@ async function evaluatePlugin(code: string, file: string, inputs: readonly strin
       place: await throwPlace(cause, file, inputs),
     });
   }
-  const plugin = pluginOf(evaluated.exports, file);
+  const plugin = pluginOf(evaluated.exports, file, hint);
   MODULES.set(plugin, evaluated.module);
   return plugin;
 }

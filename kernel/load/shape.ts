@@ -4,13 +4,14 @@ const NAME = /^[a-z][a-z0-9]*(-[a-z0-9]+)*$/;
 
 /**
  * The plugin that a module exports, as `export default`, or as `module.exports` itself. `source` is the file or
- * "built in". Throws TM_PLUGIN_SHAPE, naming everything that is wrong, and TM_PLUGIN_API_VERSION.
+ * "built in"; `hint` ends the message where it is no plugin at all. Throws TM_PLUGIN_SHAPE, naming everything that is wrong, and TM_PLUGIN_API_VERSION.
  */
-export function pluginOf(exported: unknown, source: string): Plugin {
+export function pluginOf(exported: unknown, source: string, hint = ""): Plugin {
   const place = { place: { file: source } };
   const found = isRecord(exported) && "default" in exported ? exported.default : exported;
   if (!isRecord(found) || !(PLUGIN_STAMP in found)) {
-    const message = `expected the default export to be a plugin made by definePlugin(…); found ${whatIs(found, exported)}`;
+    const isMeant = isRecord(found) && "setup" in found;
+    const message = `expected the default export to be a plugin made by definePlugin(…); found ${whatIs(found, exported)}${isMeant ? "" : hint}`;
     throw new TokenmanError("TM_PLUGIN_SHAPE", message, place);
   }
   // Before the other fields: what is right for a newer API may look wrong to this one.

@@ -53,4 +53,24 @@ order = ["add-header", "budget", "recorder", "tokenizer", "store", "access-log"]
 `;
     await golden("explain/broken-order.txt", await explained(toml));
   });
+
+  it("warns of settings without a plugin yet, and of what a project cannot do without", async () => {
+    const toml = `[security.pii]
+action = "redact"
+[tracing]
+enabled = true
+[dashboard]
+auto_open = true
+[projects.web]
+disable = ["router", "acess-log"]
+`;
+    const [, warnings = ""] = (await explained(toml)).split("\n\n");
+    assert.equal(
+      warnings.replaceAll(/\s+/g, " "),
+      "Warnings: - these settings are of features that do not exist yet and have no effect: security.pii, tracing, dashboard " +
+        "- projects.web.disable: router is always on for a reason: every project needs anthropic, openai, mock, router, health; " +
+        "without them its requests may find no provider " +
+        "- projects.web.disable: there is no plugin acess-log, did you mean access-log?",
+    );
+  });
 });

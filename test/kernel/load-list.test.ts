@@ -127,7 +127,7 @@ describe("the list of plugins", () => {
 
   it("refuses a name that is there twice, naming both lists", async () => {
     assert.deepEqual(problems(await resolve({ order: ["cache", "pii", "cache"] })), [
-      "TM_PLUGIN_DUPLICATE cache is named twice, in [plugins] order and in [plugins] order; the order takes it once",
+      "TM_PLUGIN_DUPLICATE cache is named twice, in [plugins] order; the order takes it once",
     ]);
   });
 
