@@ -65,9 +65,13 @@ function send(
   request.on("timeout", () => request.destroy(new Error(`no answer within ${TIMEOUT_MS / 1000} s`)));
   request.on("error", (cause) => {
     reject(
-      new TokenmanError("TM_NOT_RUNNING", `no TokenMan answers at ${target.origin}: ${cause.message}`, {
-        cause,
-      }),
+      new TokenmanError(
+        "TM_NOT_RUNNING",
+        `no TokenMan answers at ${target.origin} (${cause.message}); "tokenman start" starts one`,
+        {
+          cause,
+        },
+      ),
     );
   });
   request.end(body);

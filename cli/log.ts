@@ -30,6 +30,8 @@ export function createLog(level: LogLevel): Log {
       level,
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
+      // An error is written as `mask` made it; pino would take it for one of a class "Object".
+      serializers: { err: (masked: unknown) => masked },
       formatters: {
         level: (label) => ({ level: label }),
         log: (facts) => mask(facts, redact, 0) as Record<string, unknown>,
@@ -80,9 +82,10 @@ function mask(value: unknown, redact: Redactor, depth: number): unknown {
   if (typeof value === "string") return redact(value);
   if (depth >= MAX_DEPTH) return "[deep]";
   if (value instanceof Error) {
-    const { name, message, stack = "", cause } = value;
+    const { message, stack = "", cause, code } = value as NodeJS.ErrnoException;
     return {
-      type: name,
+      type: classOf(value),
+      ...(typeof code === "string" && { code: redact(code) }),
       message: redact(message),
       stack: redact(stack),
       ...(cause !== undefined && { cause: mask(cause, redact, depth + 1) }),
@@ -104,6 +107,11 @@ function mask(value: unknown, redact: Redactor, depth: number): unknown {
         : mask(each, redact, depth + 1),
     ]),
   );
+}
+
+/** Its `name`, where that says more than "Error", else its class's. */
+function classOf(error: Error): string {
+  return error.name === "Error" ? error.constructor.name || error.name : error.name;
 }
 
 const STYLES = { warn: "yellow", error: "red", fatal: "red" } as const;

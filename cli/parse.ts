@@ -1,6 +1,7 @@
 import { nearest, TokenmanError } from "@tokenman/plugin-sdk";
 import { type CAC, type Command, cac } from "cac";
 import { type CliCommand, commandName, type Invocation } from "./command.ts";
+import { wrapped } from "./terminal.ts";
 
 type Parsed = Pick<Invocation, "args" | "options">;
 
@@ -32,12 +33,13 @@ export function parse(program: string, command: CliCommand, argv: readonly strin
   return { args: named, options: { ...given, ...values } };
 }
 
-/** The help of one command, or of the program where `command` is undefined. */
+/** The help of one command, or of the program where `command` is undefined; no wider than `columns` where that can be. */
 export function help(
   program: string,
   version: string,
   command: CliCommand | undefined,
   commands: readonly CliCommand[],
+  columns: number = process.stdout.columns ?? Number.POSITIVE_INFINITY,
 ): string {
   const cli = cac(program);
   cli.version(version);
@@ -57,7 +59,24 @@ export function help(
   }
   const target = cli.commands.find(({ name }) => command !== undefined && name === commandName(command));
   silently(() => (target ?? cli.globalCommand).outputHelp());
-  return command === undefined ? `${text}\n\nOne command in detail: ${program} COMMAND --help` : text;
+  const whole =
+    command === undefined
+      ? `${text}\n\nOne command in detail: ${program} COMMAND --help`
+      : text.replace("\n", `\n\n${command.description}\n`);
+  return whole
+    .split("\n")
+    .flatMap((line) => fit(line, columns))
+    .join("\n");
+}
+
+const LEAST_COLUMNS = 20;
+
+/** A line whose second column is broken at spaces. */
+function fit(line: string, columns: number): string[] {
+  const [, first = "", second = ""] = /^( +\S.*? {2,})(\S.*)$/.exec(line) ?? [];
+  const width = columns - first.length;
+  if (line.length <= columns || second === "" || width < LEAST_COLUMNS) return [line];
+  return wrapped(second, width).map((each, index) => (index === 0 ? first : " ".repeat(first.length)) + each);
 }
 
 /** cac writes help to the console, after the callback had its sections: an empty line. */

@@ -16,6 +16,7 @@ import { createLog } from "./log.ts";
 import { runningInstance } from "./pid-file.ts";
 import { plannedSections } from "./planned.ts";
 import { loadPlugins } from "./plugin-list.ts";
+import { firstParty } from "./registry.ts";
 import { askToReload, outcome } from "./reload.ts";
 import { type CliSettings, readSettings } from "./settings.ts";
 
@@ -36,7 +37,15 @@ export async function project({ args, options, print }: Invocation): Promise<num
   const settings = readSettings(options);
   const { raw, server } = settings;
   const load = await loadPlugins(raw, createLog(server.log_level));
-  const known = load.loaded.map((each) => each.plugin.name);
+  const { alwaysOn } = firstParty;
+  const known = load.loaded.map(({ plugin: { name } }) => name).filter((name) => !alwaysOn.includes(name));
+  if (action === "disable" && alwaysOn.includes(plugin)) {
+    const why = "it is always on: without it no request could be served";
+    throw new TokenmanError(
+      "TM_USAGE",
+      `${plugin} cannot be disabled, ${why}; these can: ${known.join(", ")}`,
+    );
+  }
   const found = load.loaded.find((each) => each.plugin.name === plugin)?.plugin;
   if (found === undefined) {
     const near = nearest(plugin, known);

@@ -3,7 +3,7 @@ import { type Ask, createClient } from "./client.ts";
 import type { Invocation } from "./command.ts";
 import { isAlive, type PidRecord, runningInstance } from "./pid-file.ts";
 import { settingsInSpite } from "./settings.ts";
-import { duration, paint } from "./terminal.ts";
+import { duration, paint, wrapped } from "./terminal.ts";
 
 /** `tokenman status`: 0 where an instance runs and answers, else TM_NOT_RUNNING's exit code. */
 export async function status({ options, print, color }: Invocation): Promise<number> {
@@ -64,6 +64,10 @@ function describeDay({ requests, errors, cost, savings, ledger }: LastDay): stri
   return lines;
 }
 
+const INDENT = " ".repeat(14);
+/** Where nobody says how wide the terminal is. */
+const COLUMNS = 100;
+
 function describe(
   instance: PidRecord,
   host: HostStatus,
@@ -71,6 +75,7 @@ function describe(
   color: boolean,
 ): string[] {
   const { lastReload, plugins } = host;
+  const columns = process.stdout.columns ?? COLUMNS;
   const state = host.draining
     ? paint(color, "yellow", "is shutting down")
     : paint(color, "green", "is running");
@@ -92,7 +97,8 @@ function describe(
     for (const line of lastReload.error?.split("\n") ?? []) lines.push(`              ${line}`);
   }
   const on = plugins.filter((plugin) => plugin.state === "on").map(({ name }) => name);
-  lines.push(`  plugins     ${on.join(", ")}`);
+  for (const [index, line] of wrapped(on.join(", "), columns - INDENT.length).entries())
+    lines.push(`${index === 0 ? "  plugins     " : INDENT}${line}`);
   for (const { name, state: why, reason } of plugins.filter((plugin) => plugin.state !== "on")) {
     lines.push(`              ${name} is ${why}${reason === undefined ? "" : `: ${reason}`}`);
   }

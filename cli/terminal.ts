@@ -11,6 +11,18 @@ export function paint(color: boolean, style: Parameters<typeof styleText>[0], te
   return color ? styleText(style, text, { validateStream: false }) : text;
 }
 
+/** The lines of a text that is broken at spaces; a word that is wider than `width` stays whole. */
+export function wrapped(text: string, width: number): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= width)
+      lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
+}
+
 /** Whole seconds, minutes, hours or days: "3 h 12 min". */
 export function duration(ms: number): string {
   const seconds = Math.max(0, Math.floor(ms / 1000));

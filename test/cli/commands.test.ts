@@ -70,7 +70,7 @@ describe("tokenman", { concurrency: 3 }, () => {
         new RegExp(`TM_CONFIG_SYNTAX[\\s\\S]*not restarted: pid ${pid} serves on\n$`),
       );
       for (const [args, said] of [
-        [["stats"], /^requests  0,/],
+        [["stats"], /^requests {2}0,/],
         [["cache", "stats"], /^answered /],
         [["ledger", "verify"], /is sound/],
         [["route", "mock"], /mock/],
@@ -276,6 +276,7 @@ order = [
       [["web", "disable", "acess-log"], /no plugin named "acess-log" is loaded; did you mean "access-log"\?/],
       [["web", "remove", "watch"], /expected "enable" or "disable"/],
       [["no/name", "disable", "watch"], /expected a project name/],
+      [["web", "disable", "router"], /router cannot be disabled, it is always on: .* these can: .*cache/],
     ];
     for (const [args, message] of cases) {
       const { status, stderr } = await box.run("project", ...args);
@@ -339,7 +340,10 @@ order = [
     assert.deepEqual([refused.status, refused.stderr], [64, "tokenman: TM_USAGE nobody is there\n"]);
     const alone = await box.run("greet", "person", "instance");
     assert.equal(alone.status, 69);
-    assert.match(alone.stderr, /TM_NOT_RUNNING no TokenMan answers at http:\/\/127\.0\.0\.1:/);
+    assert.match(
+      alone.stderr,
+      /TM_NOT_RUNNING no TokenMan answers at http:\/\/127\.0\.0\.1:.*"tokenman start" starts one/,
+    );
   });
 
   test("prints its version, and refuses what it does not understand with 64", async () => {

@@ -3,6 +3,7 @@ import { describe, test } from "node:test";
 import { TokenmanError } from "@tokenman/plugin-sdk";
 import type { CliCommand, Invocation } from "../../cli/command.ts";
 import { dispatch } from "../../cli/dispatch.ts";
+import { help } from "../../cli/parse.ts";
 
 /** Runs `argv` against a few commands; gives what was called with what, and what was printed. */
 async function run(argv: readonly string[]) {
@@ -138,11 +139,18 @@ describe("dispatch", () => {
     ]) {
       const { text, calls } = await run(argv);
       assert.equal(calls.length, 0);
-      assert.match(text, /\$ prog start/);
+      assert.match(text, /^prog\/1\.2\.3\n\ndoes start\n\nUsage:\n {2}\$ prog start/);
       assert.match(text, /--config <file>/);
       assert.match(text, /Examples:\n {2}\$ prog start --foreground/);
     }
     assert.match((await run(["help", "keys", "set"])).text, /keys set <provider>[\s\S]*--stdin/);
+  });
+
+  test("breaks the lines of its help where a terminal ends", () => {
+    const description = "says a thing at some length";
+    const told = help("prog", "1", undefined, [{ usage: "say", description, run: async () => {} }], 28);
+    assert.match(told, /\n {2}say {2}says a thing at some\n {7}length\n/);
+    for (const line of told.split("\n")) assert.ok(line.length <= 28 || !/^ +\S.* {2,}\S/.test(line), line);
   });
 
   test("prints the version", async () => {
