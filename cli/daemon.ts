@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { TokenmanError } from "@tokenman/plugin-sdk";
 import type { Invocation } from "./command.ts";
 import { endChild } from "./end-child.ts";
+import { heapFlags } from "./heap.ts";
 import { LogFile } from "./log-file.ts";
 import type { StartMessage } from "./messages.ts";
 import { originVariable } from "./origin.ts";
@@ -34,7 +35,7 @@ export async function startDaemon(options: DaemonOptions): Promise<number> {
   }
   prepareDataDir(server.data_dir);
   const log = new LogFile(server.data_dir);
-  const child = spawn(process.execPath, [entry, ...startArguments(config, plugins)], {
+  const child = spawn(process.execPath, [...heapFlags(), entry, ...startArguments(config, plugins)], {
     detached: true,
     stdio: ["ignore", log.fd, log.fd, "ipc"],
     env: { ...process.env, ...originVariable({ background: true }) },

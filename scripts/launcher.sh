@@ -26,10 +26,18 @@ new_enough() {
   [ "$major" -gt "$need_major" ] || { [ "$major" -eq "$need_major" ] && [ "$minor" -ge "$need_minor" ]; }
 }
 
+# The least limit of V8's heap with the bodies beside it, in MB. Below some 70 MB, which the young collections free by
+# themselves, large requests would set off a full collection every 50 or so: measured with 520 KB bodies one at a time,
+# 840 us of CPU a request in the place of 310, and the same peak of memory. A later Node may no longer know the flag.
+heap_for() {
+  [ "$major" -le 26 ] && echo --initial-old-space-size=96
+}
+
 on_path=$(command -v node 2>/dev/null)
 for node in "$on_path" "$root/node_modules/node/bin/node"; do
   if [ -n "$node" ] && new_enough "$node"; then
-    exec "$node" "$root/dist/tokenman/main.mjs" "$@"
+    # Unquoted: a flag, or nothing.
+    exec "$node" $(heap_for) "$root/dist/tokenman/main.mjs" "$@"
   fi
 done
 

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, test } from "node:test";
 const LAUNCHER = join(import.meta.dirname, "..", "..", "scripts", "launcher.sh");
 /** What the launcher is to run: says which Node runs it, and with which arguments. */
 const PROGRAM =
-  "console.log(JSON.stringify({ node: process.env.FAKE ?? 'real', pid: process.pid, args: process.argv.slice(2) }));";
+  "console.log(JSON.stringify({ node: process.env.FAKE ?? 'real', pid: process.pid, flags: process.execArgv, args: process.argv.slice(2) }));";
 
 let root: string;
 let launcher: string;
@@ -67,6 +67,18 @@ describe("bin/tokenman", () => {
     const { stdout, status } = run([fakeNode(join(root, "new"), "v24.16.0")]);
     assert.equal(status, 0);
     assert.equal(JSON.parse(stdout).node, "v24.16.0");
+  });
+
+  test("gives a heap for large bodies to a Node that is known to take the flag, and nothing to a later one", () => {
+    for (const [version, flags] of [
+      ["v24.16.0", ["--initial-old-space-size=96"]],
+      ["v26.9.0", ["--initial-old-space-size=96"]],
+      ["v27.0.0", []],
+    ] as const) {
+      const { stdout, status } = run([fakeNode(join(root, version), version)]);
+      assert.equal(status, 0);
+      assert.deepEqual(JSON.parse(stdout).flags, flags);
+    }
   });
 
   for (const version of ["v20.20.2", "v24.15.9", "v9.99.0", "nonsense"]) {
