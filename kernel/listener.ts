@@ -3,9 +3,10 @@ import http, { type IncomingMessage, type Server, type ServerResponse } from "no
 import https from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { type Logger, TokenmanError } from "@tokenman/plugin-sdk";
+import { headerValue, type Logger, TokenmanError } from "@tokenman/plugin-sdk";
 import type { ServerConfig } from "./config/index.ts";
 import { connectionBudget } from "./descriptors.ts";
+import { Message } from "./message.ts";
 
 const MAX_HEADER_BYTES = 64 * 1024;
 /** Node checks header time-outs this often, so this is how exact they are. */
@@ -43,7 +44,7 @@ export interface ListenerOptions {
 /** One listening port. */
 export class Listener {
   readonly #options: ListenerOptions;
-  readonly #server: Server;
+  readonly #server: Server<typeof Message>;
   /** The response to the last request that came on each connection. */
   readonly #answers = new WeakMap<Duplex, ServerResponse>();
   #dropped = 0;
@@ -53,7 +54,8 @@ export class Listener {
   constructor(options: ListenerOptions) {
     this.#options = options;
     const { server } = options;
-    const settings: http.ServerOptions = {
+    const settings: http.ServerOptions<typeof Message> = {
+      IncomingMessage: Message,
       maxHeaderSize: MAX_HEADER_BYTES,
       headersTimeout: Math.round(server.read_timeout * 1000),
       // A slow upload is legal: its stalls are bounded where the body is read, its length in time is not.
@@ -62,7 +64,8 @@ export class Listener {
       connectionsCheckingInterval: CHECK_INTERVAL_MS,
       noDelay: true,
       // Other protocols (h2c) are an offer that a server may ignore: the request is good as it is.
-      shouldUpgradeCallback: (message) => /^websocket$/i.test(message.headers.upgrade?.trim() ?? ""),
+      shouldUpgradeCallback: (message) =>
+        /^websocket$/i.test(headerValue(message.rawHeaders, "upgrade")?.trim() ?? ""),
     };
     this.#server = server.tls_enabled
       ? https.createServer({ ...settings, ...certificate(server) })
@@ -140,14 +143,15 @@ export class Listener {
     return `${this.#options.server.tls_enabled ? "https" : "http"}://${host}:${port}`;
   }
 
-  #take(message: IncomingMessage, response: ServerResponse, expects: boolean): void {
+  #take(message: Message, response: ServerResponse, expects: boolean): void {
+    message.taken = true;
     this.#answers.set(message.socket, response);
     if (!this.#accepts) response.shouldKeepAlive = false;
     // A response whose client is gone says so by an event that would end the process if nobody listened.
     response.on("error", ignore);
     // The parser lets HTTP/0.9 and HTTP/2.0 through, and chunks in HTTP/1.0, which knows none (RFC 9112 §6.1).
     const isOld = message.httpVersionMajor === 1 && message.httpVersionMinor === 0;
-    const isFaulty = isOld && message.headers["transfer-encoding"] !== undefined;
+    const isFaulty = isOld && headerValue(message.rawHeaders, "transfer-encoding") !== undefined;
     if (message.httpVersionMajor !== 1 || isFaulty) {
       response.writeHead(isFaulty ? 400 : 505, { Connection: "close" });
       response.end();

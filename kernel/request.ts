@@ -60,8 +60,9 @@ export interface BodyLimits {
 
 /** Whether the head announces a body. */
 export function announcesBody(message: IncomingMessage): boolean {
-  const { headers } = message;
-  return headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
+  const { rawHeaders } = message;
+  if ((headerValue(rawHeaders, "content-length") ?? "0") !== "0") return true;
+  return headerValue(rawHeaders, "transfer-encoding") !== undefined;
 }
 
 /**
@@ -74,7 +75,7 @@ export function readBody(message: IncomingMessage, limits: BodyLimits, ready?: (
     message.resume();
     return Promise.resolve(EMPTY);
   }
-  const announced = message.headers["content-length"];
+  const announced = headerValue(message.rawHeaders, "content-length");
   if (maxBytes > 0 && announced !== undefined && Number(announced) > maxBytes)
     return Promise.reject(tooLarge(maxBytes));
   ready?.();
@@ -119,7 +120,7 @@ class BodyReading implements Watched {
     this.#resolve = resolve;
     this.#reject = reject;
     this.#stall = stallOf(message.socket);
-    const length = Number(message.headers["content-length"] ?? 0);
+    const length = Number(headerValue(message.rawHeaders, "content-length") ?? 0);
     this.#known = length <= PREALLOCATED_BYTES ? length : 0;
   }
 

@@ -1,6 +1,6 @@
 import { TokenmanError } from "@tokenman/plugin-sdk";
 import { sayCause } from "./plugin-handle.ts";
-import { type CallOwner, TapCall, type Tapped } from "./tap-call.ts";
+import { type CallOwner, TapCall, type Tapped, traceNext } from "./tap-call.ts";
 
 /**
  * Calls a plugin's function so that whatever it does ends in exactly one call of `done`: it may return, throw, reject,
@@ -32,13 +32,13 @@ export function contain<T>(
     done(failure(call, cause), undefined);
     return;
   }
+  traceNext(target, promise !== undefined);
   // Outside the try: an error thrown by what follows in the chain is not this plugin's.
   if (promise === undefined) {
     target.plugin.succeeded(target.hook);
     done(undefined, checked);
     return;
   }
-  target.traced = true;
   settle(call, owner, promise, check, done);
 }
 

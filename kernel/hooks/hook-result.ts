@@ -64,6 +64,10 @@ export function checkHead(tap: Tapped<unknown>, reply: KernelReply, before: Repl
 }
 
 const NO_HEADERS: RawHeaders = [];
+/** What each name was last found good with: plugins set few headers, and mostly to what they set them to before. */
+const good = new Map<string, string>();
+const MAX_GOOD = 256;
+const MAX_GOOD_CHARACTERS = 256;
 
 /** Only what differs from `before`: the rest came over the wire. */
 function checkHeaders(tap: Tapped<unknown>, headers: unknown, before: RawHeaders): void {
@@ -75,11 +79,16 @@ function checkHeaders(tap: Tapped<unknown>, headers: unknown, before: RawHeaders
   let to = headers.length;
   while (to > from && headers[to - 1] === before[to - 1 - longer]) to--;
   for (let index = from - (from % 2); index < to; index += 2) {
+    const name = headers[index];
+    const value = headers[index + 1];
+    if (value !== undefined && good.get(name) === value) continue;
     try {
-      validateHeaderName(headers[index]);
-      if (typeof headers[index + 1] !== "string")
-        throw new TypeError(`the value of ${headers[index]} is no string`);
-      validateHeaderValue(headers[index], headers[index + 1]);
+      validateHeaderName(name);
+      if (typeof value !== "string") throw new TypeError(`the value of ${name} is no string`);
+      validateHeaderValue(name, value);
+      if (value.length > MAX_GOOD_CHARACTERS) continue;
+      if (good.size === MAX_GOOD) good.clear();
+      good.set(name, value);
     } catch (cause) {
       const { plugin, hook } = tap;
       const message = `${plugin.name}'s ${hook} hook set a header that cannot be sent: ${(cause as Error).message}`;

@@ -59,6 +59,9 @@ const FRAMING: ReadonlySet<string> = new Set([
   "repr-digest",
   "content-digest",
 ]);
+/** Of a body that nothing is attached to: no step asks. */
+const PLAIN: FlowOptions = Object.freeze({ coding: undefined, streaming: false, maxCopyBytes: 0 });
+
 /** A reply on its way to the client: a head, a source of bytes, and the steps that plugins attached. */
 export class KernelReply implements Reply {
   status: number;
@@ -259,7 +262,7 @@ export class KernelReply implements Reply {
   body(): Flow {
     this.#sealed = true;
     this.#endReplaced();
-    return new Flow(this.#source, this.#steps, this.#options);
+    return new Flow(this.#source, this.#steps, this.#steps.length === 0 ? PLAIN : this.#options);
   }
   /** The reason phrase that came with the status, unless a plugin has set another status. */
   get reasonPhrase(): string | undefined {

@@ -40,13 +40,21 @@ const VENDORS = ["anthropic-", "openai-"];
 /** How the names of headers read that carry a credential, of whatever gateway; a retry's mark is none. */
 const SECRET = /auth|key|token|secret|passw|credential/;
 const MARKS: ReadonlySet<string> = new Set(["idempotency-key", "x-idempotency-key"]);
-/** Names seen, in any spelling, are few; what is known of them is remembered up to here. */
-const MAX_NAMES = 1_000;
+/** A client sends the same names in the same order again and again; so many such lists are remembered. */
+const MAX_SHAPES = 32;
+
+/** The names of a request's headers, as they came, and which of them count. */
+interface Shape {
+  readonly names: readonly string[];
+  /** Where in the list of names and values those stand that count. */
+  readonly counted: readonly number[];
+}
 
 /** Which headers of a format's requests count, by their names as they came. */
 export class HeaderKinds {
   readonly #credentials: readonly string[];
-  readonly #counts = new Map<string, boolean>();
+  /** Roughly in the order of their use. */
+  readonly #shapes: Shape[] = [];
 
   /** `credentials`: names, in lower case, of those that carry one. */
   constructor(credentials: readonly string[]) {
@@ -54,15 +62,13 @@ export class HeaderKinds {
   }
   /** Puts what may change the answer, and what is asked of caches, into `into`: names and values, as they came. */
   collect(headers: RawHeaders, into: string[]): void {
-    let count = 0;
-    for (let index = 0; index + 1 < headers.length; index += 2) {
-      const name = headers[index]!;
-      if (!(this.#counts.get(name) ?? this.#learn(name))) continue;
-      into[count] = name;
-      into[count + 1] = headers[index + 1]!;
-      count += 2;
+    const { names, counted } = this.#shapeOf(headers);
+    for (let index = 0; index < counted.length; index++) {
+      const at = counted[index]!;
+      into[2 * index] = names[at >> 1]!;
+      into[2 * index + 1] = headers[at + 1]!;
     }
-    into.length = count;
+    into.length = 2 * counted.length;
   }
   /** What of it may change the answer. Credentials are among it, so it is only ever to be hashed. */
   varyingIn(collected: RawHeaders): string {
@@ -73,13 +79,34 @@ export class HeaderKinds {
     }
     return text;
   }
-  #learn(name: string): boolean {
-    const lower = name.toLowerCase();
-    const counts = varies(lower) || CONTROL.has(lower) || this.#credentials.includes(lower);
-    if (this.#counts.size === MAX_NAMES) this.#counts.clear();
-    this.#counts.set(name, counts);
-    return counts;
+  /** To compare the names with known ones takes less than to look each of them up, for which it has to be hashed. */
+  #shapeOf(headers: RawHeaders): Shape {
+    const shapes = this.#shapes;
+    for (let index = 0; index < shapes.length; index++) {
+      const shape = shapes[index]!;
+      if (!hasNames(headers, shape.names)) continue;
+      if (index > 0) {
+        shapes[index] = shapes[index - 1]!;
+        shapes[index - 1] = shape;
+      }
+      return shape;
+    }
+    const names = headers.filter((_, index) => index % 2 === 0);
+    const counted = names.flatMap((name, index) => (this.#counts(name.toLowerCase()) ? [2 * index] : []));
+    const shape = { names, counted };
+    if (shapes.length === MAX_SHAPES) shapes.pop();
+    shapes.push(shape);
+    return shape;
   }
+  #counts(name: string): boolean {
+    return varies(name) || CONTROL.has(name) || this.#credentials.includes(name);
+  }
+}
+
+function hasNames(headers: RawHeaders, names: readonly string[]): boolean {
+  if (headers.length !== 2 * names.length) return false;
+  for (let index = 0; index < names.length; index++) if (headers[2 * index] !== names[index]) return false;
+  return true;
 }
 
 /** What the client asks of caches, by the headers that {@link HeaderKinds} collects. */

@@ -63,9 +63,16 @@ export class Cache {
     this.#disk.resize(diskBytes);
   }
 
-  /** What is stored under the key, however old; a promise where it must be read from disk. */
-  find(key: AnswerKey): StoredReply | undefined | Promise<StoredReply | undefined> {
-    const stored = this.#memory.get(key);
+  /** What is stored for a request that was answered by {@link find} lately, however old; see `AnswerKey.words`. */
+  recall(words: Int32Array, body: Buffer): StoredReply | undefined {
+    return this.#memory.recall(words, body);
+  }
+  /**
+   * What is stored under the key, however old; a promise where it must be read from disk. `asked`: the body that the key
+   * was made of, if it may be remembered.
+   */
+  find(key: AnswerKey, asked?: Buffer): StoredReply | undefined | Promise<StoredReply | undefined> {
+    const stored = this.#memory.get(key, asked);
     if (stored !== undefined) return stored;
     if (this.#disk.loading !== undefined) return this.#whenLoaded(key);
     return this.#disk.has(key) ? this.#read(key) : undefined;

@@ -73,8 +73,11 @@ export class Lookup {
     const variant = this.#keys.variantOf(exchange);
     const { asked } = variant;
     if (asked.noStore) return this.#bypass(exchange);
-    if (this.#ignored === undefined)
-      return this.#look(exchange, this.#keys.keyOf(variant, rawBody), asked, 0);
+    if (this.#ignored === undefined) {
+      const recalled = this.#mayHit(asked) ? this.#cache.recall(variant.words, rawBody) : undefined;
+      const hit = recalled === undefined ? undefined : this.#hit(exchange, asked, recalled);
+      return hit ?? this.#look(exchange, this.#keys.keyOf(variant, rawBody), asked, 0);
+    }
     // What makes no difference to the answer may make one to the rules.
     const { body } = exchange.request;
     const rest = body === undefined ? undefined : bodyWithout(body, this.#ignored);
@@ -109,7 +112,8 @@ export class Lookup {
     asked: CacheRequest,
     waits: number,
   ): ReplyInit | undefined | Promise<ReplyInit | undefined> {
-    const found = asked.refresh || this.#ttlMs === 0 ? undefined : this.#cache.find(key);
+    const remembered = this.#ignored === undefined ? exchange.request.rawBody : undefined;
+    const found = this.#mayHit(asked) ? this.#cache.find(key, remembered) : undefined;
     return found instanceof Promise
       ? exchange.wait(found).then((stored) => this.#answer(exchange, key, asked, stored, waits))
       : this.#answer(exchange, key, asked, found, waits);
@@ -121,11 +125,8 @@ export class Lookup {
     stored: StoredReply | undefined,
     waits: number,
   ): ReplyInit | undefined | Promise<ReplyInit | undefined> {
-    if (stored !== undefined) {
-      const ageMs = storeNow() - stored.at;
-      if (ageMs <= Math.min(this.#ttlMs - asked.minFreshMs, asked.maxAgeMs))
-        return this.#hit(exchange, stored, ageMs);
-    }
+    const hit = stored === undefined ? undefined : this.#hit(exchange, asked, stored);
+    if (hit !== undefined) return hit;
     // One that is stored was admitted.
     if (!this.#rules.admits(exchange)) return this.#bypass(exchange);
     if (asked.onlyIfCached)
@@ -151,7 +152,13 @@ export class Lookup {
     const flight = this.#cache.flights.find(key);
     return flight === undefined || this.#cache.isPurged(flight, exchange.project) ? undefined : flight;
   }
-  #hit(exchange: Exchange, stored: StoredReply, ageMs: number): ReplyInit {
+  #mayHit(asked: CacheRequest): boolean {
+    return !asked.refresh && this.#ttlMs > 0;
+  }
+  /** Undefined where it is too old. */
+  #hit(exchange: Exchange, asked: CacheRequest, stored: StoredReply): ReplyInit | undefined {
+    const ageMs = storeNow() - stored.at;
+    if (ageMs > Math.min(this.#ttlMs - asked.minFreshMs, asked.maxAgeMs)) return undefined;
     this.#cache.hits++;
     addReplaySaving(exchange, "cache", stored);
     const age = String(Math.max(0, Math.floor(ageMs / 1_000)));

@@ -1,4 +1,5 @@
 import { type AnswerKey, answerId, type StoredReply } from "@tokenman/plugin-sdk";
+import { Recent } from "./recent.ts";
 import {
   FIELDS_BYTES,
   Field,
@@ -42,6 +43,8 @@ export class MemoryTier {
   /** Of a new one. */
   #segmentBytes = 0;
   #buckets = new Int32Array(0);
+  /** Forgotten when a segment is given up or written anew: until then a place is the same reply's. */
+  readonly #recent = new Recent();
   readonly #segments: (Segment | undefined)[] = [];
   /** In the order in which they are given up. The last one is written into, if it is not a large reply's. */
   readonly #order: Segment[] = [];
@@ -72,7 +75,18 @@ export class MemoryTier {
     for (const segment of this.#order) for (const word of segment.replies()) this.#link(segment, word);
   }
 
-  get(key: AnswerKey): StoredReply | undefined {
+  /** The reply to a request that {@link get} gave one to lately. */
+  recall(words: Int32Array, body: Buffer): StoredReply | undefined {
+    const answered = this.#recent.find(words, body);
+    if (answered === undefined) return undefined;
+    const { words: fields } = this.#segmentOf(answered.place);
+    const flags = wordOf(answered.place) + Field.flags;
+    if ((fields[flags]! & Flag.live) === 0) return undefined;
+    fields[flags]! |= Flag.used;
+    return answered.stored;
+  }
+  /** `asked`: the request's body, where it is to be remembered for {@link recall}. */
+  get(key: AnswerKey, asked?: Buffer): StoredReply | undefined {
     const place = this.#find(key);
     if (place === 0) return undefined;
     const segment = this.#segmentOf(place);
@@ -81,7 +95,9 @@ export class MemoryTier {
     let body = bodyOf(segment, word);
     if (body.length <= COPIED_BYTES) body = Buffer.from(body);
     else segment.lent = true;
-    return replyOf(segment, word, textsOf(segment, word), body);
+    const stored = replyOf(segment, word, textsOf(segment, word), body);
+    if (asked !== undefined) this.#recent.put(key.words, asked, stored, place);
+    return stored;
   }
   /** Keeps a copy. What is larger than the whole tier is not taken. */
   put(key: AnswerKey, project: string, stored: StoredReply, isWritten: boolean): void {
@@ -274,6 +290,7 @@ export class MemoryTier {
     this.#order.splice(this.#order.indexOf(segment), 1);
     this.#segments[segment.slot] = undefined;
     this.#held -= segment.size;
+    this.#recent.clear();
     if (this.#open === segment) this.#open = undefined;
   }
   #giveUp(segment: Segment): void {
@@ -291,6 +308,7 @@ export class MemoryTier {
   }
   /** Empties the oldest segment of all but what was used, up to a half of it, and goes on writing there. */
   #renew(segment: Segment): Segment {
+    this.#recent.clear();
     segment.unlend();
     const replies = segment.replies();
     segment.used = 0;
