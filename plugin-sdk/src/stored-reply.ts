@@ -2,11 +2,15 @@
 import { tellsApart } from "./cache-request.ts";
 import type { Usage } from "./dialect.ts";
 import type { Attempt, Exchange } from "./exchange.ts";
-import { type Flight, isWhole } from "./flights.ts";
+import { type Flight, isWhole, type Joined } from "./flights.ts";
 import { headerValue, headerValues, type RawHeaders } from "./headers.ts";
 import { AttemptBill, addSaving, type LedgerSaving } from "./ledger.ts";
 import { type Pricing, priceFormat } from "./pricing.ts";
 import type { ReplyInit } from "./reply.ts";
+
+/** Tells a client what the response cache, or who else gives it another request's answer, had for it. */
+export const CACHE_HEADER = "X-Tokenman-Cache";
+const PROVIDER_HEADER = "X-Tokenman-Provider";
 
 export interface StoredReply {
   /** Without those that belong to its own moment or connection. */
@@ -103,18 +107,32 @@ function mayBeStored(headers: RawHeaders): boolean {
 }
 const NO_STORE = /(?:^|[\s,;])no-store(?![\w-])/i;
 
-/** The reply again, with `headers` behind its own. */
-export function replayOf(stored: StoredReply, headers: RawHeaders): ReplyInit {
+/** The reply again, in the place of a call, which `plugin` saves the exchange. */
+export function replay(exchange: Exchange, plugin: string, stored: StoredReply, ageMs: number): ReplyInit {
+  const { headers, body, chunked, provider, tokens, nanoUsd } = stored;
+  addSaving(exchange, { kind: "response-cache", plugin, tokens, nanoUsd });
+  const age = String(Math.max(0, Math.floor(ageMs / 1_000)));
   return {
     status: 200,
-    headers: [...stored.headers, ...headers],
-    body: stored.body,
-    chunked: stored.chunked,
+    headers: [...headers, "Age", age, CACHE_HEADER, "HIT", PROVIDER_HEADER, provider],
+    body,
+    chunked,
   };
 }
 
-/** The headers of a reply that is shared while it comes, for those who follow: cookies are the leader's. */
-export function followed(reply: ReplyInit, headers: RawHeaders): ReplyInit {
+/**
+ * A reply that is shared while it comes, for an exchange that follows: `plugin` saves it a call, whose cost is known at its
+ * end, when the ledger looks. Cookies are the leader's. An error of TokenMan's own is passed on as it is.
+ */
+export function coalesced(
+  exchange: Exchange,
+  plugin: string,
+  { reply, attempt }: Joined,
+  pricing: Pricing | undefined,
+): ReplyInit {
+  if (attempt === undefined) return reply;
+  const { provider } = attempt;
+  addSaving(exchange, new SharedSaving(plugin, attempt, priceFormat(exchange, provider), pricing));
   const own: string[] = [];
   const { headers: shared = [] } = reply;
   for (let index = 0; index + 1 < shared.length; index += 2) {
@@ -122,7 +140,8 @@ export function followed(reply: ReplyInit, headers: RawHeaders): ReplyInit {
     if (!name.startsWith("set-cookie") && !name.startsWith("x-tokenman-"))
       own.push(shared[index]!, shared[index + 1]!);
   }
-  return { ...reply, headers: [...own, ...headers] };
+  own.push(CACHE_HEADER, "COALESCED", PROVIDER_HEADER, provider.name);
+  return { ...reply, headers: own };
 }
 
 /** Input and output, whatever the provider's own cache held of it. */
@@ -130,22 +149,6 @@ export function tokensOf(usage: Usage | undefined): number {
   if (usage === undefined) return 0;
   const { inputTokens, cacheReadTokens, cacheWrite5mTokens, cacheWrite1hTokens, outputTokens } = usage;
   return inputTokens + cacheReadTokens + cacheWrite5mTokens + cacheWrite1hTokens + outputTokens;
-}
-
-/** Notes that a stored reply took the place of a call. */
-export function addReplaySaving(exchange: Exchange, plugin: string, stored: StoredReply): void {
-  const { tokens, nanoUsd } = stored;
-  addSaving(exchange, { kind: "response-cache", plugin, tokens, nanoUsd });
-}
-
-/** Notes that an exchange shared another one's call. What that took is known at its end, when the ledger looks. */
-export function addSharedSaving(
-  exchange: Exchange,
-  plugin: string,
-  attempt: Attempt,
-  pricing: Pricing | undefined,
-): void {
-  addSaving(exchange, new SharedSaving(plugin, attempt, priceFormat(exchange, attempt.provider), pricing));
 }
 
 class SharedSaving implements LedgerSaving {

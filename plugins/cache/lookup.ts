@@ -1,17 +1,16 @@
 import {
   type AnswerKey,
   AnswerKeys,
-  addReplaySaving,
-  addSharedSaving,
+  CACHE_HEADER,
   type CacheRequest,
+  coalesced,
   type Exchange,
   Flight,
-  followed,
   type Joined,
   type Pricing,
   type Reply,
   type ReplyInit,
-  replayOf,
+  replay,
   type Slot,
   type StoredReply,
   slot,
@@ -24,7 +23,6 @@ import { bodyWithout } from "./ignore.ts";
 import { Rules } from "./rules.ts";
 import type { CacheConfig } from "./schema.ts";
 
-const HEADER = "X-Tokenman-Cache";
 /** How often a request waits for another one that then turns out to have no answer for it, before it goes by itself. */
 const MAX_WAITS = 3;
 
@@ -90,7 +88,7 @@ export class Lookup {
     if (part === undefined) return;
     if (part !== "bypass") part.land(reply, this.#config.max_entry_bytes);
     if (reply.origin === "provider")
-      reply.headers = withHeader(reply.headers, HEADER, part === "bypass" ? "BYPASS" : "MISS");
+      reply.headers = withHeader(reply.headers, CACHE_HEADER, part === "bypass" ? "BYPASS" : "MISS");
   };
 
   readonly settled = (exchange: Exchange): void => {
@@ -160,16 +158,11 @@ export class Lookup {
     const ageMs = storeNow() - stored.at;
     if (ageMs > Math.min(this.#ttlMs - asked.minFreshMs, asked.maxAgeMs)) return undefined;
     this.#cache.hits++;
-    addReplaySaving(exchange, "cache", stored);
-    const age = String(Math.max(0, Math.floor(ageMs / 1_000)));
-    return replayOf(stored, ["Age", age, HEADER, "HIT", "X-Tokenman-Provider", stored.provider]);
+    return replay(exchange, "cache", stored, ageMs);
   }
-  /** Another request's reply, or what that one's provider was at fault for. */
-  #follow(exchange: Exchange, { reply, attempt }: Joined): ReplyInit {
-    if (attempt === undefined) return reply;
-    this.#cache.coalesced++;
-    addSharedSaving(exchange, "cache", attempt, this.#pricing);
-    return followed(reply, [HEADER, "COALESCED", "X-Tokenman-Provider", attempt.provider.name]);
+  #follow(exchange: Exchange, joined: Joined): ReplyInit {
+    if (joined.attempt !== undefined) this.#cache.coalesced++;
+    return coalesced(exchange, "cache", joined, this.#pricing);
   }
   /** The request goes upstream, and its reply is there for others. */
   #lead(exchange: Exchange, key: AnswerKey, isShared: boolean): undefined {

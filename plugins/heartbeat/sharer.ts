@@ -3,20 +3,17 @@ import {
   AnswerKeys,
   type Attempt,
   AttemptBill,
-  addReplaySaving,
   addSaving,
-  addSharedSaving,
+  coalesced,
   type Exchange,
   type Flight,
   type Flights,
-  followed,
-  type Joined,
   type LedgerSaving,
   type Pricing,
   priceFormat,
   type Reply,
   type ReplyInit,
-  replayOf,
+  replay,
   type Slot,
   slot,
   storedReply,
@@ -25,7 +22,6 @@ import {
 import type { Answers } from "./answers.ts";
 import { type PollRules, pollOf } from "./poll.ts";
 
-const HEADER = "X-Tokenman-Cache";
 const MAX_ANSWER_BYTES = 1024 * 1024;
 const MAX_WAITS = 3;
 
@@ -106,31 +102,22 @@ export class Sharer {
     refresh: boolean,
     waits: number,
   ): ReplyInit | undefined | Promise<ReplyInit | undefined> {
-    const { answers, flights, windowMs } = this.#options;
+    const { answers, flights, windowMs, pricing } = this.#options;
     const stored = refresh ? undefined : answers.find(key.id, windowMs);
-    if (stored !== undefined) {
-      addReplaySaving(exchange, "heartbeat", stored);
-      const age = String(Math.max(0, Math.floor((storeNow() - stored.at) / 1_000)));
-      return replayOf(stored, ["Age", age, HEADER, "HIT", "X-Tokenman-Provider", stored.provider]);
-    }
+    if (stored !== undefined) return replay(exchange, "heartbeat", stored, storeNow() - stored.at);
     const flight = refresh ? undefined : flights.find(key);
     const joined = flight?.follow(exchange);
     if (joined instanceof Promise) {
       return joined.then((late) => {
-        if (late !== undefined) return this.#follow(exchange, late);
+        if (late !== undefined) return coalesced(exchange, "heartbeat", late, pricing);
         if (exchange.signal.aborted) return undefined;
         return waits + 1 < MAX_WAITS
           ? this.#answer(exchange, key, refresh, waits + 1)
           : this.#goOut(exchange, key, false);
       });
     }
-    if (joined !== undefined) return this.#follow(exchange, joined);
+    if (joined !== undefined) return coalesced(exchange, "heartbeat", joined, pricing);
     return this.#goOut(exchange, key, !refresh || flights.find(key) === undefined);
-  }
-  #follow(exchange: Exchange, { reply, attempt }: Joined): ReplyInit {
-    if (attempt === undefined) return reply;
-    addSharedSaving(exchange, "heartbeat", attempt, this.#options.pricing);
-    return followed(reply, [HEADER, "COALESCED", "X-Tokenman-Provider", attempt.provider.name]);
   }
   #goOut(exchange: Exchange, key: AnswerKey, isShared: boolean): undefined {
     exchange.trackUsage();
