@@ -11,7 +11,8 @@ const TIMEOUT = { timeout: 20_000 };
 async function answerTo(bytes: string): Promise<string> {
   const server = http.createServer({ IncomingMessage: Message }, (message, response) => {
     message.taken = true;
-    response.end(JSON.stringify(message.headers));
+    response.write(JSON.stringify(message.headers));
+    response.end();
   });
   server.on("checkExpectation", (message, response) => response.writeHead(417).end(message.headers.expect));
   await once(server.listen(0, "127.0.0.1"), "listening");
