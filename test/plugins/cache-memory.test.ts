@@ -59,6 +59,7 @@ describe("cache: memory", () => {
       const model = new Map<string, { body: Buffer; project: string; at: number }>();
       const given: { bytes: Buffer; copy: Buffer }[] = [];
       let evicted = 0;
+      let recalled = 0;
       for (let turn = 0; turn < 6_000; turn++) {
         const name = `key${next(900)}`;
         const what = next(100);
@@ -68,7 +69,10 @@ describe("cache: memory", () => {
           tier.put(keyOf(name, hashes), project, stored(body, { at: turn, provider: name }), next(2) === 0);
           model.set(name, { body, project, at: turn });
         } else if (what < 90) {
-          const found = tier.get(keyOf(name, hashes));
+          const key = keyOf(name, hashes);
+          const known = tier.recall(key.words, key.needle);
+          if (known !== undefined) recalled++;
+          const found = known ?? tier.get(key, key.needle);
           const expected = model.get(name);
           if (found === undefined) {
             if (expected !== undefined) evicted++;
@@ -92,6 +96,7 @@ describe("cache: memory", () => {
         assert.ok(tier.bytes <= maxBytes && tier.bytes >= 0);
       }
       assert.ok(tier.evicted >= evicted);
+      assert.ok(recalled > 0, `seed ${seed} recalled none`);
       assert.ok(maxBytes > 10_000_000 === (evicted === 0), `seed ${seed} gave up ${evicted}`);
       const left = [...model.keys()].filter((name) => tier.get(keyOf(name, hashes)) !== undefined);
       assert.equal(tier.count, left.length);
@@ -99,6 +104,47 @@ describe("cache: memory", () => {
       tier.purge(undefined);
       assert.deepEqual([tier.bytes, tier.count], [0, 0]);
     }
+  });
+
+  it("recalls what it gave to the same request, and nothing to another one", () => {
+    const tier = new MemoryTier(1_000_000);
+    const key = keyOf("one");
+    const asked = Buffer.from(`{"text":"${"x".repeat(10_000)}"}`);
+    tier.put(key, "p", stored(Buffer.from("first")), false);
+    assert.equal(tier.recall(key.words, asked), undefined, "it was not given yet");
+    assert.equal(String(tier.get(key, Buffer.from(asked))?.body), "first");
+    assert.equal(String(tier.recall(key.words, asked)?.body), "first");
+    assert.equal(String(tier.recall(Int32Array.from(key.words), asked)?.body), "first");
+    assert.equal(tier.recall(keyOf("two").words, asked), undefined, "of another client");
+    for (let at = 0; at < asked.length; at += 97) {
+      const other = Buffer.from(asked);
+      other[at]! ^= 1;
+      assert.equal(tier.recall(key.words, other), undefined, `another byte ${at}`);
+    }
+    assert.equal(tier.recall(key.words, asked.subarray(1)), undefined);
+    tier.put(key, "p", stored(Buffer.from("second")), false);
+    assert.equal(tier.recall(key.words, asked), undefined, "what it gave is replaced");
+    assert.equal(String(tier.get(key, asked)?.body), "second");
+    tier.purge("p");
+    assert.equal(tier.recall(key.words, asked), undefined, "and purged");
+  });
+
+  it("remembers no more bodies than a few megabytes of them", () => {
+    const tier = new MemoryTier(1_000_000);
+    const recalls = (asked: readonly [AnswerKey, Buffer][]): number =>
+      asked.filter(([{ words }, body]) => tier.recall(words, body) !== undefined).length;
+    const askAll = (count: number, bytes: number): [AnswerKey, Buffer][] =>
+      Array.from({ length: count }, (_, index) => {
+        const key = keyOf(`${bytes} ${index}`);
+        const body = Buffer.alloc(bytes, index);
+        tier.put(key, "p", stored(Buffer.from("reply")), false);
+        tier.get(key, body);
+        return [key, body];
+      });
+    assert.equal(recalls(askAll(1, 2 * 1024 * 1024)), 1);
+    assert.equal(recalls(askAll(1, 2 * 1024 * 1024 + 1)), 0);
+    const many = recalls(askAll(30, 1024 * 1024));
+    assert.ok(many > 0 && many <= 8, `${many} of a megabyte each`);
   });
 
   it("what is asked for stays, and what is not makes room", () => {
