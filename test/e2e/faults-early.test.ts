@@ -48,6 +48,10 @@ test(
     await client.until('{"ok":1}');
     client.leave();
     await b.outcomes.settled(2);
+    assert.deepEqual(b.outcomes.all.map(summary), ["answered 400", "answered 200"]);
+    const [early, whole] = b.upstream.requests;
+    assert.ok(early!.body.length < total, "the upload stopped");
+    assert.equal(whole!.body.toString(), MESSAGE);
   },
 );
 

@@ -7,9 +7,10 @@ import {
   type Exchange,
   type Provider,
 } from "@tokenman/plugin-sdk";
-import { gate, headBytes, type Script, steps, wholeReply } from "@tokenman/plugin-sdk/testkit";
+import { gate, headBytes, type Script, sendRequest, steps, wholeReply } from "@tokenman/plugin-sdk/testkit";
 import { bench, MESSAGE, summary } from "../support/faulty.ts";
 import { bodyText, requestBytes, statusOf } from "../support/raw-client.ts";
+import { provider, startRouted } from "../support/routed.ts";
 
 const JSON_TYPE = ["Content-Type", "application/json"];
 const limits = { timeout: 20_000 };
@@ -214,6 +215,34 @@ test(
       b.upstream.requests.map(({ body }) => body.toString()),
       ["upload", MESSAGE, MESSAGE],
     );
+  },
+);
+
+test(
+  "fault 11: after a reset, what may have had effects is not sent again; what cannot have any is",
+  limits,
+  async () => {
+    await using it = await startRouted(
+      1,
+      ([api_base]) =>
+        `${provider("anthropic", { api_base, auth: "client" })}[resilience]\nretry_base_delay_ms = 1\n`,
+    );
+    const upstream = it.upstreams[0]!;
+    upstream.script(OK);
+    // Requests of no dialect, without a body: nothing but their methods tells them apart.
+    for (const [method, status, sent] of [
+      ["DELETE", 502, 1],
+      ["GET", 200, 2],
+    ] as const) {
+      const before = upstream.requests.length;
+      upstream.next(reset);
+      const headers = ["x-api-key", "sk-ant-x", "anthropic-version", "2023-06-01"];
+      const reply = await sendRequest(`${it.tokenman.proxy}/v1/files/file_1`, { method, headers });
+      assert.equal(reply.status, status, method);
+      assert.equal(upstream.requests.length - before, sent, method);
+      // What was not asked for.
+      if (sent === 1) assert.equal((await sendRequest(`${upstream.url}/`, { method: "GET" })).status, 200);
+    }
   },
 );
 

@@ -51,7 +51,10 @@ describe("cache, fault 38: what is stored", () => {
   const twice: readonly [what: string, first: ReplyInit | undefined][] = [
     ["an error", errorReply("anthropic-messages", 529)],
     ["a redirect", { status: 302, headers: ["Location", "/x"], body: "" }],
-    ["another success", { status: 201, headers: ["Content-Type", "application/json"], body: "{}" }],
+    // Whole replies, but for their status.
+    ["another success", { ...textReply("anthropic-messages"), status: 201 }],
+    ["a reply from a cache that changed it", { ...textReply("anthropic-messages"), status: 203 }],
+    ["a part of a reply", { ...textReply("anthropic-messages"), status: 206 }],
     [
       "an error in a 200",
       { status: 200, headers: ["Content-Type", "application/json"], body: '{"error":{}}' },
