@@ -79,8 +79,8 @@ export class AttemptState extends Slots implements Attempt {
     const { plugin } = this.#exchange.callOn("beforeUpstream");
     // Called off while the hook runs: that is not its fault, and of no consequence.
     if (this.result !== undefined) return;
-    this.#exchange.assertUnsealed(patches);
-    this.#edits ??= this.#exchange.editsOver();
+    this.#exchange.content.assertUnsealed(patches);
+    this.#edits ??= this.#exchange.content.editsOver();
     this.#edits.patch(patches, plugin);
   }
   mark(): AttemptMark {

@@ -57,15 +57,17 @@ export class ClientEnd implements ExchangeEnd {
       // One that cannot be written is dropped: the final reply is what counts.
     }
   }
-  async send(exchange: ExchangeState, reply: KernelReply, limits: Limits, isLast: boolean): Promise<Sent> {
+  send(exchange: ExchangeState, reply: KernelReply, limits: Limits, isLast: boolean): Promise<Sent> {
     const message = this.#message;
     const unread = !message.complete && announcesBody(message);
     // The client must be able to send all of its request in order to come to its reply.
     if (unread) this.#readRest();
     const close = isLast || (unread && (this.#expects || reply.status === 408));
-    const sent = await respond(exchange, reply, this, limits.writeMs, close);
-    if (!message.complete && !message.destroyed) boundRest(message);
-    return sent;
+    return respond(exchange, reply, this, limits.writeMs, close);
+  }
+  /** The reply has ended, whole or not. */
+  replied(): void {
+    if (!this.#message.complete && !this.#message.destroyed) boundRest(this.#message);
   }
   breakOff(): void {
     this.response.destroy();

@@ -11,13 +11,12 @@ export interface Classified {
   readonly sent: string;
 }
 
-/** A path of one or more dialects. */
-interface Known {
-  readonly path: string;
-  readonly dialects: Dialect[];
-}
-interface Pattern {
-  readonly matches: RegExp;
+/** A route of a dialect. */
+interface Entry {
+  readonly method: string;
+  /** As the dialect writes it; undefined for a pattern. */
+  readonly path: string | undefined;
+  readonly matches: RegExp | undefined;
   readonly dialect: Dialect;
 }
 
@@ -26,17 +25,23 @@ interface Pattern {
  * dialects share a route, the first that accepts the headers has it, in the order of the plugins.
  */
 export class DialectTable {
-  /** By method and path in lower case: some servers do not tell the cases apart. */
-  readonly #fixed = new Map<string, Known>();
-  readonly #patterns = new Map<string, Pattern[]>();
+  /** By path in lower case: some servers do not tell the cases apart. */
+  readonly #fixed = new Map<string, Entry[]>();
+  readonly #patterns: Entry[] = [];
   readonly #formats: readonly Format[];
 
   constructor(registry: RegistryView) {
     this.#formats = registry.all("format");
     for (const dialect of registry.all("dialect")) {
       for (const { method, path } of dialect.routes) {
-        if (path.includes("/:")) this.#addPattern(method, { matches: pattern(path), dialect });
-        else this.#addFixed(`${method} ${path.toLowerCase()}`, path, dialect);
+        if (path.includes("/:"))
+          this.#patterns.push({ method, path: undefined, matches: pattern(path), dialect });
+        else {
+          const key = path.toLowerCase();
+          const list = this.#fixed.get(key) ?? [];
+          this.#fixed.set(key, list);
+          list.push({ method, path, matches: undefined, dialect });
+        }
       }
     }
   }
@@ -65,31 +70,28 @@ export class DialectTable {
     return this.#find(method, `/v1${path}`, `/v1${sent}`, headers);
   }
   #find(method: string, path: string, sent: string, headers: RawHeaders): Classified | undefined {
-    const fixed = this.#fixed.get(`${method} ${path.toLowerCase()}`);
-    const dialect = fixed?.dialects.find((each) => accepts(each, headers));
-    if (dialect !== undefined) return this.#classified(dialect, fixed!.path, sent);
-    const matching = this.#patterns
-      .get(method)
-      ?.find((each) => each.matches.test(path) && accepts(each.dialect, headers));
-    return matching === undefined ? undefined : this.#classified(matching.dialect, path, sent);
-  }
-  #classified(dialect: Dialect, path: string, sent: string): Classified {
-    return { dialect, format: this.#formats.find(({ name }) => name === dialect.format), path, sent };
-  }
-  #addFixed(key: string, path: string, dialect: Dialect): void {
-    const known = this.#fixed.get(key);
-    if (known === undefined) this.#fixed.set(key, { path, dialects: [dialect] });
-    else known.dialects.push(dialect);
-  }
-  #addPattern(method: string, each: Pattern): void {
-    const list = this.#patterns.get(method);
-    if (list === undefined) this.#patterns.set(method, [each]);
-    else list.push(each);
+    const entry =
+      first(this.#fixed.get(path.toLowerCase()), method, path, headers) ??
+      first(this.#patterns, method, path, headers);
+    if (entry === undefined) return undefined;
+    const { dialect } = entry;
+    const format = this.#formats.find(({ name }) => name === dialect.format);
+    return { dialect, format, path: entry.path ?? path, sent };
   }
 }
 
-function accepts(dialect: Dialect, headers: RawHeaders): boolean {
-  return dialect.accepts === undefined || dialect.accepts(headers);
+function first(
+  entries: readonly Entry[] | undefined,
+  method: string,
+  path: string,
+  headers: RawHeaders,
+): Entry | undefined {
+  return entries?.find(
+    (each) =>
+      each.method === method &&
+      each.matches?.test(path) !== false &&
+      (each.dialect.accepts === undefined || each.dialect.accepts(headers)),
+  );
 }
 function pattern(path: string): RegExp {
   const source = path.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(/\/:[A-Za-z_]\w*/g, "/[^/]+");

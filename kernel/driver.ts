@@ -10,7 +10,7 @@ import { AttemptState } from "./attempt.ts";
 import { checkDecision, singleAttempt } from "./attempt-policy.ts";
 import type { ExchangeState } from "./exchange.ts";
 import { HeldReply, type Judge } from "./held-reply.ts";
-import type { VerdictOf } from "./hooks/pipeline.ts";
+import type { VerdictOf } from "./hooks/hook-result.ts";
 import { KernelReply } from "./reply/reply.ts";
 import type { PushSource } from "./reply/source.ts";
 import type { Launch, LaunchEvents } from "./upstream/launch.ts";
@@ -40,10 +40,9 @@ class Driver implements AttemptView, LaunchEvents, Judge {
   readonly #host: DriverHost;
   readonly #resolve: (reply: KernelReply) => void;
   readonly #reject: (error: unknown) => void;
-  readonly #began = performance.now();
   // Arrays: they hold one or two, and a Set costs more than to look through them.
   readonly #tried: Candidate[] = [];
-  #live: AttemptState[] = [];
+  #live: readonly AttemptState[] = NONE;
   /** The last reply that was not accepted: the client's, if nothing better comes. */
   #kept: KernelReply | undefined;
   /** Those that wait for their first event. */
@@ -81,7 +80,7 @@ class Driver implements AttemptView, LaunchEvents, Judge {
     return this.#exchange.candidates.filter((candidate) => !this.#tried.includes(candidate));
   }
   get elapsedMs(): number {
-    return performance.now() - this.#began;
+    return this.#exchange.attempts[0]?.elapsedMs() ?? 0;
   }
 
   /** Asks the policy for the next step, and takes it. */
@@ -174,7 +173,7 @@ class Driver implements AttemptView, LaunchEvents, Judge {
   /** Takes an attempt off the live ones; false where it was none. The list is replaced: a policy may have kept it. */
   #ended(attempt: AttemptState): boolean {
     if (!this.#live.includes(attempt)) return false;
-    this.#live = this.#live.filter((other) => other !== attempt);
+    this.#live = this.#live.length === 1 ? NONE : this.#live.filter((other) => other !== attempt);
     return true;
   }
   #launch(attempt: AttemptState): void {
@@ -288,10 +287,10 @@ class Driver implements AttemptView, LaunchEvents, Judge {
       attempt.cancel();
       attempt.end({ kind: "cancelled" });
     }
-    this.#live = [];
+    this.#live = NONE;
     if (reply === undefined) this.#reject(error);
     else this.#resolve(reply);
   }
 }
 
-const NONE: readonly HeldReply[] = [];
+const NONE: readonly never[] = [];

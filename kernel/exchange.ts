@@ -19,7 +19,6 @@ import {
 } from "@tokenman/plugin-sdk";
 import type { AttemptState } from "./attempt.ts";
 import { Cancellation } from "./cancellation.ts";
-import { Edits, SegmentState } from "./edits.ts";
 import type { ExchangeEnd } from "./end.ts";
 import type { Pipeline } from "./hooks/pipeline.ts";
 import type { PluginHandle } from "./hooks/plugin-handle.ts";
@@ -28,6 +27,7 @@ import { uuidv7 } from "./id.ts";
 import type { KeyedHash } from "./keyed-hash.ts";
 import { markRefusal, type RefusalError } from "./reply/reply-init.ts";
 import type { ReceivedRequest } from "./request.ts";
+import { RequestContent } from "./request-content.ts";
 import { Slots } from "./slots.ts";
 
 /** What an exchange needs of the generation it began with; held until it is settled. */
@@ -54,6 +54,7 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   readonly dialect: Dialect | undefined;
   readonly format: Format | undefined;
   readonly home: ExchangeHome;
+  readonly content: RequestContent;
   /** The plugin that began it; undefined for a client's. */
   madeBy: ExchangeOrigin | undefined;
   /** From the moment it runs. */
@@ -74,12 +75,6 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
   readonly cancellation = new Cancellation();
   /** Calls of plugins that have not ended in the turn in which they began. */
   #calls: Set<TapCall> | undefined;
-  #description: { value: RequestDescription | undefined } | undefined;
-  #spans: readonly SegmentSpan[] | undefined;
-  #segments: readonly Segment[] | undefined;
-  #sealed: ReadonlySet<string> | undefined;
-  #edits: Edits | undefined;
-  #edited: Buffer | undefined;
   #credential: { value: ClientCredential | undefined } | undefined;
   #credentialHash: string | undefined;
   #session: string | undefined;
@@ -100,21 +95,14 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     this.dialect = options.dialect;
     this.format = options.format;
     this.home = options.home;
+    this.content = new RequestContent(this);
   }
 
   get maxResponseBytes(): number {
     return this.home.maxResponseBytes;
   }
   get description(): RequestDescription | undefined {
-    if (this.#description === undefined) {
-      const { body } = this.request;
-      const value =
-        body === undefined || body.length === 0
-          ? undefined
-          : this.#ofDialect("describe", (dialect) => dialect.describe(body));
-      this.#description = { value };
-    }
-    return this.#description.value;
+    return this.content.description;
   }
   get credential(): ClientCredential | undefined {
     this.#credential ??= { value: this.format?.credential(this.request.headers) };
@@ -143,56 +131,31 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     return this.#session;
   }
   get spans(): readonly SegmentSpan[] {
-    if (this.#spans === undefined) {
-      const { body } = this.request;
-      const spans =
-        body === undefined ? undefined : this.#ofDialect("segments", (dialect) => dialect.segments(body));
-      this.#spans = spans ?? [];
-    }
-    return this.#spans;
+    return this.content.spans;
   }
   get segments(): readonly Segment[] {
-    this.#segments ??= this.spans.map((span) => this.segmentOf(span));
-    return this.#segments;
+    return this.content.segments;
   }
   segmentOf(span: SegmentSpan): Segment {
-    const body = this.editableBody();
-    this.#edits ??= new Edits(body, this.id);
-    return new SegmentState(span, body, this.#edits);
+    return this.content.segmentOf(span);
   }
   read(pointer: string): unknown {
-    try {
-      return this.node(pointer)?.value();
-    } catch {
-      return undefined;
-    }
+    return this.content.read(pointer);
   }
   node(pointer: string): JsonNode | undefined {
-    const { body } = this.request;
-    if (body === undefined || body.length === 0) return undefined;
-    this.#edits ??= new Edits(body, this.id);
-    try {
-      return this.#edits.root.find(pointer);
-    } catch {
-      return undefined;
-    }
+    return this.content.node(pointer);
   }
   stands(pointer: string): boolean {
-    return this.#edits?.stands(pointer) ?? true;
+    return this.content.stands(pointer);
   }
   edit(segment: Segment, text: string): void {
-    const plugin = this.callOn("request").plugin;
-    this.#editable().setText(segment, text, plugin);
-    this.#edited = undefined;
+    this.content.edit(segment, text, this.callOn("request").plugin);
   }
   patch(patches: readonly JsonPatch[]): void {
-    const plugin = this.callOn("request").plugin;
-    this.assertUnsealed(patches);
-    this.#editable().patch(patches, plugin);
-    this.#edited = undefined;
+    this.content.patch(patches, this.callOn("request").plugin);
   }
   get edited(): boolean {
-    return (this.#edits?.count ?? 0) > 0;
+    return this.content.edited;
   }
   get signal(): AbortSignal {
     return this.cancellation.signal;
@@ -256,51 +219,6 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
       `changed${by}${late}: what a ${hook} hook changes, it changes while it runs`,
     );
   }
-  mark(): number {
-    return this.#edits?.count ?? 0;
-  }
-  rollback(mark: number): void {
-    this.#edits?.rollback(mark);
-    this.#edited = undefined;
-  }
-  /** The decoded body that edits refer to. Throws TM_EDIT_IMPOSSIBLE where there is none. */
-  editableBody(): Buffer {
-    const { body } = this.request;
-    if (body === undefined)
-      throw new TokenmanError("TM_EDIT_IMPOSSIBLE", "the request's body cannot be read here");
-    return body;
-  }
-  /** Throws TM_SEGMENT_SEALED where a patch changes what is signed. What holds it may go as a whole. */
-  assertUnsealed(patches: readonly JsonPatch[]): void {
-    for (const { pointer } of patches) {
-      // A member of the body itself is no segment's part.
-      for (let end = pointer.indexOf("/", 1); end >= 0; ) {
-        end = pointer.indexOf("/", end + 1);
-        const at = end < 0 ? pointer : pointer.slice(0, end);
-        if (this.#sealedPointers.has(at))
-          throw new TokenmanError("TM_SEGMENT_SEALED", `${at} is signed and must not be changed`);
-      }
-    }
-  }
-  get #sealedPointers(): ReadonlySet<string> {
-    this.#sealed ??= new Set(this.spans.filter(({ sealed }) => sealed).map(({ pointer }) => pointer));
-    return this.#sealed;
-  }
-  /** An attempt's own edits, to come over those of the exchange. */
-  editsOver(): Edits {
-    return new Edits(this.editableBody(), this.id, this.#editable());
-  }
-  /** The body to send with an attempt, and whether it differs from what the client sent. */
-  outgoingBody(attempt: AttemptState): { readonly body: Buffer; readonly edited: boolean } {
-    const raw = this.request.rawBody ?? EMPTY;
-    const own = attempt.edits;
-    const ownEdits = own !== undefined && own.count > 0;
-    if (!this.edited && !ownEdits) return { body: raw, edited: false };
-    if (!ownEdits) this.#edited ??= this.#editable().apply();
-    const body = ownEdits ? this.#editable().apply(own) : this.#edited!;
-    // Edits that change nothing, or were left out, leave the body as it came: in its Content-Encoding.
-    return body === this.request.body ? { body: raw, edited: false } : { body, edited: true };
-  }
   get clientGone(): boolean {
     return this.#clientGone;
   }
@@ -320,30 +238,13 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     this.#settled = true;
     this.cancellation.cancel();
     try {
-      await this.home.pipeline.settled(this, Object.freeze(outcome));
+      const told = this.home.pipeline.settled(this, Object.freeze(outcome));
+      if (told instanceof Promise) await told;
     } finally {
       this.home.release();
     }
   }
 
-  /**
-   * What the dialect says. One that throws, against its contract, says nothing: whoever asked is another plugin, and
-   * must neither fail for it nor be blamed.
-   */
-  #ofDialect<T>(what: string, ask: (dialect: Dialect) => T): T | undefined {
-    const { dialect } = this;
-    if (dialect === undefined) return undefined;
-    try {
-      return ask(dialect);
-    } catch (cause) {
-      this.home.dialectFailed(dialect, what, cause);
-      return undefined;
-    }
-  }
-  #editable(): Edits {
-    this.#edits ??= new Edits(this.editableBody(), this.id);
-    return this.#edits;
-  }
   #waiting(): readonly TapCall[] {
     const current = currentCall();
     if (current?.exchangeId === this.id) return [current];
@@ -361,7 +262,7 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     if (this.#clientGone && this.#retained === 0) this.cancellation.cancel();
   }
   #derivedSession(): string {
-    const opening = this.#ofDialect("opening", () => this.description?.opening);
+    const opening = this.content.ofDialect("opening", () => this.description?.opening);
     if (opening !== undefined) return this.home.hash.ofBeginning(this.credential?.secret ?? "", opening);
     const parts = [this.credentialHash];
     for (const segment of this.segments) {
@@ -374,8 +275,6 @@ export class ExchangeState extends Slots implements Exchange, CallOwner {
     return this.home.hash.of(parts.join("\n"));
   }
 }
-
-const EMPTY = Buffer.alloc(0);
 
 /** The error shape where no vendor's is known. */
 function plainError(error: RefusalError & { status: number }): ReplyInit {

@@ -130,7 +130,6 @@ class BodyReading implements Watched {
     // The listeners stay: to take them off costs more than the calls that find it done.
     message.on("data", (chunk: Buffer) => this.#take(chunk));
     message.on("end", () => this.#end());
-    message.on("error", ignore);
     message.on("close", () => {
       if (!this.#done)
         this.#fail(new TokenmanError("TM_CLIENT_GONE", "The client left before its request was complete."));
@@ -173,8 +172,6 @@ class BodyReading implements Watched {
     this.#reject(error);
   }
 }
-
-function ignore(): void {}
 
 /** The error of a body over `server.max_body_size`. */
 export function tooLarge(maxBytes: number): TokenmanError {

@@ -224,6 +224,7 @@ class Sender implements BodySink {
   }
   #finish(): void {
     if (!this.#closed || this.#body === undefined) return;
+    this.#client.replied();
     const whole = this.#client.response.writableFinished && this.#error === undefined;
     this.#resolve({
       end: whole ? "whole" : this.#error !== undefined ? "cut" : "aborted",

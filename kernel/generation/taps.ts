@@ -1,6 +1,7 @@
 import { type Hooks, type Lifecycle, TokenmanError } from "@tokenman/plugin-sdk";
-import type { BeforeUpstreamTap, PluginTaps, RequestTap, ResponseTap } from "../hooks/pipeline.ts";
+import type { PluginTaps } from "../hooks/pipeline.ts";
 import type { PluginHandle } from "../hooks/plugin-handle.ts";
+import type { BeforeUpstreamTap, RequestTap, ResponseTap } from "../hooks/run-tap.ts";
 
 export type PipelineBuild = (config: unknown, hooks: Hooks) => unknown;
 

@@ -4,8 +4,13 @@ import type { AttemptState } from "../attempt.ts";
 import type { ExchangeState } from "../exchange.ts";
 import { KernelReply, type ReplyMark } from "../reply/reply.ts";
 import { isReplyInit } from "../reply/reply-init.ts";
-import type { VerdictOf } from "./pipeline.ts";
+import type { PluginHandle } from "./plugin-handle.ts";
 import type { Tapped } from "./tap-call.ts";
+
+/** What a plugin said before an attempt. */
+export type VerdictOf =
+  | { readonly by: PluginHandle; readonly skip: string; readonly retryAfterMs?: number }
+  | { readonly by: PluginHandle; readonly answer: KernelReply };
 
 /** The reply in what a tap returned; undefined where it gave none. Throws TM_PLUGIN_RESULT. */
 export function checkReply(

@@ -17,7 +17,6 @@ import { contentCoding, decodeBody, isKnownCoding } from "./codec.ts";
 import { Flow, type FlowOptions } from "./flow.ts";
 import {
   bodySource,
-  followingBody,
   headOf,
   type Refusal,
   type RefusalError,
@@ -25,6 +24,7 @@ import {
   refusalIn,
 } from "./reply-init.ts";
 import { ShareBuffer } from "./share.ts";
+import { Shared } from "./shared.ts";
 import { type BodySource, BufferSource, PushSource } from "./source.ts";
 import type { Step } from "./steps.ts";
 
@@ -59,8 +59,8 @@ const FRAMING: ReadonlySet<string> = new Set([
   "repr-digest",
   "content-digest",
 ]);
-/** Of a body that nothing is attached to: no step asks. */
-const PLAIN: FlowOptions = Object.freeze({ coding: undefined, streaming: false, maxCopyBytes: 0 });
+/** Of a flow without steps, which asks for none of it. */
+const PLAIN: FlowOptions = { coding: undefined, streaming: false, maxCopyBytes: 0 };
 
 /** A reply on its way to the client: a head, a source of bytes, and the steps that plugins attached. */
 export class KernelReply implements Reply {
@@ -270,7 +270,7 @@ export class KernelReply implements Reply {
   }
   /** The head as it is to be sent: framing that no longer holds is gone. */
   finalHeaders(): RawHeaders {
-    return this.#steps.some((step) => step.kind === "map")
+    return this.#steps.length > 0 && this.#steps.some((step) => step.kind === "map")
       ? withoutHeaders(this.headers, FRAMING)
       : this.headers;
   }
@@ -301,6 +301,7 @@ export class KernelReply implements Reply {
     };
   }
   #endReplaced(): void {
+    if (this.#replaced.length === 0) return;
     for (const { source, steps, options } of this.#replaced.splice(0)) endBody(source, steps, options);
   }
   /** Runs the body through the steps so far into memory; later steps get it from there. */
@@ -330,26 +331,6 @@ export class KernelReply implements Reply {
         reject(new TokenmanError("TM_CLIENT_GONE"));
       });
     });
-  }
-}
-
-/** A class, as closures in a literal would keep much garbage alive through V8's scavenges. */
-class Shared implements SharedReply {
-  readonly status: number;
-  readonly headers: RawHeaders;
-  readonly #buffer: ShareBuffer;
-
-  constructor(status: number, headers: RawHeaders, buffer: ShareBuffer) {
-    this.status = status;
-    this.headers = headers;
-    this.#buffer = buffer;
-  }
-  join(): ReplyInit | undefined {
-    const { status, headers } = this;
-    return this.#buffer.joinable ? { status, headers, body: followingBody(this.#buffer) } : undefined;
-  }
-  whole(): Buffer | undefined {
-    return this.#buffer.whole();
   }
 }
 

@@ -67,7 +67,7 @@ class Sending implements DispatchEvents {
     const upload = exchange.request.rawBody === undefined ? exchange.end?.upload() : undefined;
     if (upload === undefined && exchange.request.rawBody === undefined)
       throw new TokenmanError("TM_INTERNAL", "a body that streams through was to be sent twice");
-    const outgoing = upload === undefined ? exchange.outgoingBody(attempt) : undefined;
+    const outgoing = upload === undefined ? exchange.content.outgoingBody(attempt) : undefined;
     if (outgoing?.edited === true) attempt.headers = withoutCoding(attempt.headers);
     const request = {
       method: exchange.request.method,
@@ -139,7 +139,7 @@ async function answerHere(exchange: ExchangeState, attempt: AttemptState, sendin
     const upload = exchange.request.rawBody === undefined ? exchange.end?.upload() : undefined;
     const { body, edited } =
       upload === undefined
-        ? exchange.outgoingBody(attempt)
+        ? exchange.content.outgoingBody(attempt)
         : { body: await collected(upload), edited: false };
     if (edited) attempt.headers = withoutCoding(attempt.headers);
     // A provider in this process reads JSON, not codings.

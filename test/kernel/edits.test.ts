@@ -31,7 +31,7 @@ async function after(plugins: readonly TestPlugin[], body = BODY) {
   const hooks = pipelineOf(plugins);
   const { exchange } = exchangeOn(hooks, body);
   const reply = await hooks.pipeline.request(exchange);
-  const sent = () => String(exchange.outgoingBody(attemptOf(exchange)).body);
+  const sent = () => String(exchange.content.outgoingBody(attemptOf(exchange)).body);
   return { hooks, exchange, reply, sent };
 }
 
@@ -48,7 +48,7 @@ describe("an edit", () => {
   it("that changes nothing leaves the client's own bytes", async () => {
     const { sent, exchange } = await after([editor("a", (ex) => ex.edit(ex.segments[1]!, "two"))]);
     assert.equal(sent(), BODY);
-    assert.equal(exchange.outgoingBody(attemptOf(exchange)).edited, false);
+    assert.equal(exchange.content.outgoingBody(attemptOf(exchange)).edited, false);
   });
 
   it("is seen by the plugins after it, made by a patch or not", async () => {
@@ -311,11 +311,11 @@ describe("an attempt's own edits", () => {
     for (const name of ["one", "two"]) {
       const attempt = attemptOf(exchange, name);
       await hooks.pipeline.beforeUpstream(exchange, attempt);
-      sent.push(String(exchange.outgoingBody(attempt).body));
+      sent.push(String(exchange.content.outgoingBody(attempt).body));
     }
     const base = BODY.replace("12345678901234567890", '"all"');
     assert.deepEqual(sent, [base.replace('{"a":1}', '"one"'), base.replace('{"a":1}', '"two"')]);
-    assert.equal(String(exchange.outgoingBody(attemptOf(exchange)).body), base);
+    assert.equal(String(exchange.content.outgoingBody(attemptOf(exchange)).body), base);
   });
 
   it("are undone with the headers when the tap fails", async () => {
@@ -334,7 +334,7 @@ describe("an attempt's own edits", () => {
     const attempt = attemptOf(exchange);
     assert.equal(await hooks.pipeline.beforeUpstream(exchange, attempt), undefined);
     assert.deepEqual(attempt.headers, ["a", "1"]);
-    assert.deepEqual(exchange.outgoingBody(attempt), { body: exchange.request.rawBody, edited: false });
+    assert.deepEqual(exchange.content.outgoingBody(attempt), { body: exchange.request.rawBody, edited: false });
   });
 
   it("that contradict the exchange's are left out, and a body in a coding stays in it", async () => {
@@ -350,7 +350,7 @@ describe("an attempt's own edits", () => {
     await hooks.pipeline.request(exchange);
     const attempt = attemptOf(exchange);
     await hooks.pipeline.beforeUpstream(exchange, attempt);
-    assert.equal(String(exchange.outgoingBody(attempt).body), BODY.replace('{"a":1}', "1"));
+    assert.equal(String(exchange.content.outgoingBody(attempt).body), BODY.replace('{"a":1}', "1"));
     assert.equal(hooks.handles["inside"]!.failures, 1);
   });
 });

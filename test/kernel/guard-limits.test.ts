@@ -155,7 +155,7 @@ describe("a hook's time-out", () => {
     atTheEnd.resolve();
     while (late < 3) await nextTurn();
     assert.equal((await read(sent)).text, "whole");
-    assert.equal(String(exchange.outgoingBody(attempt).body), '{"texts": ["one", "two"], "n": 2}');
+    assert.equal(String(exchange.content.outgoingBody(attempt).body), '{"texts": ["one", "two"], "n": 2}');
     assert.deepEqual(tried, {
       edit: "TM_EDIT_IMPOSSIBLE",
       patch: "TM_EDIT_IMPOSSIBLE",
