@@ -334,7 +334,10 @@ describe("an attempt's own edits", () => {
     const attempt = attemptOf(exchange);
     assert.equal(await hooks.pipeline.beforeUpstream(exchange, attempt), undefined);
     assert.deepEqual(attempt.headers, ["a", "1"]);
-    assert.deepEqual(exchange.content.outgoingBody(attempt), { body: exchange.request.rawBody, edited: false });
+    assert.deepEqual(exchange.content.outgoingBody(attempt), {
+      body: exchange.request.rawBody,
+      edited: false,
+    });
   });
 
   it("that contradict the exchange's are left out, and a body in a coding stays in it", async () => {
