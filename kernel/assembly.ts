@@ -74,6 +74,7 @@ export class Assembly {
   readonly #keep: KeepStore;
   #loader: PluginLoader | undefined;
   #config: Config | undefined;
+  #dataDir = "";
   /** What the kernel makes in the data folder, and was not there before. */
   #made: readonly string[] = [];
 
@@ -82,8 +83,10 @@ export class Assembly {
     this.#host = host;
     this.#keep = new KeepStore({ starting: options.opensPorts === true });
   }
-  /** The folder that the first config named: it is never another one. "" before it was read. */
-  dataDir = "";
+  /** The folder that the first config named: it is never another one. "" before that was read. */
+  get dataDir(): string {
+    return this.#dataDir;
+  }
 
   /** Rejects with TokenmanErrors that list all problems; nothing is left behind. */
   async build(id: number): Promise<Assembled> {
@@ -91,7 +94,7 @@ export class Assembly {
     const raw = readConfig({ file: this.#options.configFile, env, home });
     const core = coreFromRaw(raw);
     const dataDir = this.#config?.server.data_dir ?? core.server.data_dir;
-    this.dataDir = dataDir;
+    this.#dataDir = dataDir;
     if (this.#loader === undefined) {
       const cache = path.join(dataDir, "cache");
       this.#made = [cache, instanceKeyFile(dataDir)].filter((each) => !existsSync(each));

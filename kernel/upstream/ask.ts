@@ -3,8 +3,8 @@ import { contentCoding, decodeBody } from "../reply/codec.ts";
 import type { PushSource } from "../reply/source.ts";
 import type { Connections } from "./connections.ts";
 import { type DispatchCall, dispatch } from "./dispatch.ts";
-import { joinPath } from "./launch.ts";
 import { forwardedHeaders, relayedHeaders } from "./outgoing.ts";
+import { joinPath } from "./path.ts";
 
 /** Asks a provider beside all exchanges; see `HostInfo.ask`. `streamIdleMs`: `server.stream_timeout`. */
 export function ask(

@@ -1,5 +1,5 @@
 import type { Readable } from "node:stream";
-import { type Dialect, type ReplyInit, type ReplyObserver, TokenmanError } from "@tokenman/plugin-sdk";
+import { type ReplyInit, TokenmanError } from "@tokenman/plugin-sdk";
 import type { AttemptState } from "../attempt.ts";
 import type { ExchangeState } from "../exchange.ts";
 import { KernelReply } from "../reply/reply.ts";
@@ -8,6 +8,8 @@ import type { PushSource } from "../reply/source.ts";
 import type { Connections } from "./connections.ts";
 import { type DispatchEvents, dispatch } from "./dispatch.ts";
 import { relayedHeaders, withCredential } from "./outgoing.ts";
+import { joinPath } from "./path.ts";
+import { followUsage } from "./usage.ts";
 
 /** How much of a body that would stream through is read in for a provider in this process. */
 const MAX_COLLECTED_BYTES = 32 * 1024 * 1024;
@@ -108,7 +110,7 @@ class Sending implements DispatchEvents {
       return;
     }
     this.#settled = true;
-    follow(this.#exchange, this.#attempt, reply);
+    followUsage(this.#exchange, this.#attempt, reply);
     this.#events.replied(this.#attempt, reply, source);
   }
 }
@@ -177,68 +179,6 @@ async function collected(upload: Readable): Promise<Buffer> {
   }
   return Buffer.concat(chunks, bytes);
 }
-
-/** Follows the reply's body for its usage, where somebody asked for it; else nothing is parsed. */
-function follow(exchange: ExchangeState, attempt: AttemptState, reply: KernelReply): void {
-  const { dialect } = exchange;
-  if (dialect === undefined || !exchange.usageTracked) return;
-  try {
-    reply.observe(usageObserver(dialect, attempt, reply));
-  } catch {
-    // A dialect is a plugin's: where it fails the usage is not known, and the client has its reply all the same.
-  }
-}
-
-function usageObserver(dialect: Dialect, attempt: AttemptState, reply: KernelReply): ReplyObserver {
-  const reader = dialect.usageReader();
-  attempt.reader = reader;
-  if (reply.streaming) {
-    attempt.terminal = false;
-    let hasBegun = false;
-    return {
-      event(event) {
-        reader.event(event);
-        if (attempt.terminal === true) return;
-        const verdict = dialect.judgeEvent(event);
-        if (verdict.kind === "content") hasBegun = true;
-        else if (verdict.kind === "terminal") attempt.terminal = true;
-        else if (verdict.kind === "error") {
-          attempt.streamError ??= verdict;
-          if (!hasBegun) attempt.failedFirst = true;
-        }
-      },
-      end: (_end, truncated) => {
-        // Nobody saw the end of a copy that stopped at its cap.
-        if (truncated) attempt.terminal = undefined;
-      },
-    };
-  }
-  const chunks: Buffer[] = [];
-  return {
-    data: (chunk) => void chunks.push(chunk),
-    end: (end, truncated) => {
-      if (end === "complete" && !truncated) reader.body(Buffer.concat(chunks), reply.status);
-    },
-  };
-}
-
-/**
- * The provider's base before the client's path, with the query of its target. A base that ends in `/v1` takes the place of the path's own. Throws
- * TM_BAD_REQUEST for a path that would leave the folder of the base.
- */
-export function joinPath(prefix: string, target: string, sentPath: string): string {
-  const query = target.indexOf("?");
-  const path = query < 0 ? sentPath : sentPath + target.slice(query);
-  if (prefix === "") return path;
-  if (DOTS.test(sentPath))
-    throw new TokenmanError(
-      "TM_BAD_REQUEST",
-      "the path has a dot segment, and leads out of the provider's base",
-    );
-  return prefix.endsWith("/v1") && path.startsWith("/v1/") ? prefix + path.slice(3) : prefix + path;
-}
-/** A "." or ".." between slashes, in any of the spellings that servers read as one. */
-const DOTS = /[/\\](?:\.|%2e){1,2}(?:[/\\]|%2f|%5c|$)|%(?:2f|5c)(?:\.|%2e){1,2}(?:[/\\]|%2f|%5c|$)/i;
 
 const CODED = new Set(["content-encoding", "content-md5", "digest", "repr-digest", "content-digest"]);
 function withoutCoding(headers: readonly string[]): readonly string[] {
