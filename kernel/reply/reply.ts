@@ -13,8 +13,9 @@ import type { AttemptState } from "../attempt.ts";
 import type { Cancellation } from "../cancellation.ts";
 import type { PluginHandle } from "../hooks/plugin-handle.ts";
 import { currentCall } from "../hooks/tap-call.ts";
-import { contentCoding, decodeBody, isKnownCoding } from "./codec.ts";
-import { Flow, type FlowOptions } from "./flow.ts";
+import { contentCoding, isKnownCoding } from "./codec.ts";
+import type { Flow } from "./flow.ts";
+import { type BodyMark, ReplyBody } from "./reply-body.ts";
 import {
   bodySource,
   headOf,
@@ -25,8 +26,7 @@ import {
 } from "./reply-init.ts";
 import { ShareBuffer } from "./share.ts";
 import { Shared } from "./shared.ts";
-import { type BodySource, BufferSource, PushSource } from "./source.ts";
-import type { Step } from "./steps.ts";
+import type { BodySource, PushSource } from "./source.ts";
 
 /** What a reply needs of its exchange. */
 export interface ReplyOwner {
@@ -37,17 +37,7 @@ export interface ReplyOwner {
 export interface ReplyMark {
   readonly status: number;
   readonly headers: RawHeaders;
-  readonly source: BodySource;
-  readonly stepCount: number;
-  readonly replacedCount: number;
-}
-
-/** A body that a plugin replaced, with what was attached to it. */
-interface ReplacedBody {
-  readonly source: BodySource;
-  readonly steps: Step[];
-  readonly options: FlowOptions;
-  readonly whole: Promise<Buffer> | undefined;
+  readonly body: BodyMark;
 }
 
 const FRAMING: ReadonlySet<string> = new Set([
@@ -59,10 +49,7 @@ const FRAMING: ReadonlySet<string> = new Set([
   "repr-digest",
   "content-digest",
 ]);
-/** Of a flow without steps, which asks for none of it. */
-const PLAIN: FlowOptions = { coding: undefined, streaming: false, maxCopyBytes: 0 };
-
-/** A reply on its way to the client: a head, a source of bytes, and the steps that plugins attached. */
+/** A reply on its way to the client: a head, and a body with what plugins attached to it. */
 export class KernelReply implements Reply {
   status: number;
   /** As it was received; undefined where there is none, which is not the same as an empty one. */
@@ -73,20 +60,13 @@ export class KernelReply implements Reply {
   readonly attempt: AttemptState | undefined;
   readonly refusal: Refusal | undefined;
   readonly #receivedStatus: number;
-  readonly #maxBytes: number;
-  readonly #unwanted: Cancellation | undefined;
-  #source: BodySource;
-  #steps: Step[] = [];
+  readonly #body: ReplyBody;
   #current: PluginHandle | undefined;
   /** Its head is on the way, or nobody wants it: nothing can be attached any more. */
   #sealed = false;
   /** The headers that `#streaming` was read from. */
   #typedBy: RawHeaders | undefined;
   #streaming = false;
-  #whole: Promise<Buffer> | undefined;
-  #decoded: Promise<Buffer> | undefined;
-  /** Bodies that were replaced: they end when it is settled that they stay so. */
-  #replaced: ReplacedBody[] = [];
 
   constructor(
     head: ReplyHead,
@@ -109,9 +89,7 @@ export class KernelReply implements Reply {
     this.plugin = from.plugin;
     this.attempt = from.attempt;
     this.refusal = from.refusal;
-    this.#maxBytes = from.maxBytes;
-    this.#unwanted = from.unwanted;
-    this.#source = source;
+    this.#body = new ReplyBody(this, source, from.maxBytes, from.unwanted);
   }
 
   /** The reply that a plugin gave. */
@@ -153,60 +131,36 @@ export class KernelReply implements Reply {
     }
     return this.#streaming;
   }
-  get #coding(): string | undefined {
+  /** The body's content coding; undefined for none. */
+  get coding(): string | undefined {
     return contentCoding(headerValue(this.headers, "content-encoding"));
   }
 
   mapEvents(transform: EventTransform): void {
     this.#assertOpen();
     if (!this.streaming) return;
-    const coding = this.#coding;
+    const { coding } = this;
     if (coding !== undefined && !isKnownCoding(coding)) {
       throw new TokenmanError(
         "TM_PLUGIN_FAILED",
         `the stream's content coding "${coding}" cannot be decoded, so its events cannot be changed`,
       );
     }
-    this.#steps.push({ kind: "map", plugin: this.#current, transform, bypassed: false });
+    this.#body.attach({ kind: "map", plugin: this.#current, transform, bypassed: false });
   }
   observe(observer: ReplyObserver): void {
     this.#assertOpen();
-    this.#steps.push({ kind: "observe", plugin: this.#current, observer, bypassed: false });
+    this.#body.attach({ kind: "observe", plugin: this.#current, observer, bypassed: false });
   }
   async read(): Promise<Buffer> {
     this.#assertOpen();
     if (this.streaming) throw new TokenmanError("TM_REPLY_STREAMING");
-    this.#decoded ??= this.#decode();
-    return this.#decoded;
-  }
-  async #decode(): Promise<Buffer> {
-    const coding = this.#coding;
-    this.#whole ??= this.#collect();
-    const whole = await this.#whole;
-    if (coding === undefined || whole.length === 0) return whole;
-    const decoded = await decodeBody(whole, coding, this.#maxBytes || Number.MAX_SAFE_INTEGER);
-    if (decoded === undefined) {
-      throw new TokenmanError(
-        "TM_REPLY_TOO_LARGE",
-        `the reply's body does not decode as "${coding}" within server.max_response_size`,
-      );
-    }
-    return decoded;
+    return this.#body.read();
   }
   replaceBody(body: Buffer | string): void {
     this.#assertOpen();
     const bytes = typeof body === "string" ? Buffer.from(body) : body;
-    // Observers attached before still see the body that is replaced.
-    this.#replaced.push({
-      source: this.#source,
-      steps: this.#steps,
-      options: this.#options,
-      whole: this.#whole,
-    });
-    this.#whole = Promise.resolve(bytes);
-    this.#decoded = undefined;
-    this.#source = new BufferSource(bytes);
-    this.#steps = [];
+    this.#body.replace(bytes);
     this.headers = [...withoutHeaders(this.headers, FRAMING), "content-length", String(bytes.length)];
   }
   share(options: { readonly maxBytes: number }): SharedReply {
@@ -214,31 +168,20 @@ export class KernelReply implements Reply {
     const buffer = new ShareBuffer(options.maxBytes);
     // Only rewrites attached before it change what is shared.
     const shared = new Shared(this.status, this.finalHeaders(), buffer);
-    this.#steps.push({ kind: "share", share: buffer });
+    this.#body.attach({ kind: "share", share: buffer });
     return shared;
   }
 
   /** Holds the body back, to be looked at before it is passed on. */
   hold(): PushSource {
-    const source = this.#source;
-    const held = new PushSource({ resume: () => source.resume(), abort: () => source.abort() });
-    this.#source = held;
-    source.start({
-      data: (chunk) => {
-        if (!held.push(chunk)) source.pause();
-      },
-      end: (trailers) => held.finish(trailers),
-      fail: (error) => held.fail(error),
-    });
-    return held;
+    return this.#body.hold();
   }
 
   /** A plugin's response tap begins: what is attached is its own. */
   enter(plugin: PluginHandle): ReplyMark {
     this.#current = plugin;
     const { status, headers } = this;
-    const counts = { stepCount: this.#steps.length, replacedCount: this.#replaced.length };
-    return { status, headers, source: this.#source, ...counts };
+    return { status, headers, body: this.#body.mark() };
   }
   leave(): void {
     this.#current = undefined;
@@ -247,22 +190,13 @@ export class KernelReply implements Reply {
   rollback(mark: ReplyMark): void {
     this.status = mark.status;
     this.headers = mark.headers;
-    const [original] = this.#replaced.splice(mark.replacedCount);
-    if (original !== undefined) {
-      this.#source = original.source;
-      this.#steps = original.steps;
-      this.#whole = original.whole;
-      this.#decoded = undefined;
-    }
-    // Where the tap read the body, what was attached before it has gone into the reading.
-    this.#steps.length = this.#source === mark.source ? mark.stepCount : 0;
+    this.#body.rollback(mark.body);
   }
 
   /** The body, ready to start. Call once. */
   body(): Flow {
     this.#sealed = true;
-    this.#endReplaced();
-    return new Flow(this.#source, this.#steps, this.#steps.length === 0 ? PLAIN : this.#options);
+    return this.#body.flow();
   }
   /** The reason phrase that came with the status, unless a plugin has set another status. */
   get reasonPhrase(): string | undefined {
@@ -270,16 +204,13 @@ export class KernelReply implements Reply {
   }
   /** The head as it is to be sent: framing that no longer holds is gone. */
   finalHeaders(): RawHeaders {
-    return this.#steps.length > 0 && this.#steps.some((step) => step.kind === "map")
-      ? withoutHeaders(this.headers, FRAMING)
-      : this.headers;
+    return this.#body.rewritten ? withoutHeaders(this.headers, FRAMING) : this.headers;
   }
   /** The reply will not be sent: whoever produces it may stop. */
   discard(): void {
     if (this.#sealed) return;
     this.#sealed = true;
-    this.#endReplaced();
-    endBody(this.#source, this.#steps, this.#options);
+    this.#body.discard();
     this.attempt?.bodyEnded("aborted");
   }
 
@@ -293,50 +224,4 @@ export class KernelReply implements Reply {
       `${who} came too late: a reply is changed while the response hook runs`,
     );
   }
-  get #options(): FlowOptions {
-    return {
-      coding: this.#coding,
-      streaming: this.streaming,
-      maxCopyBytes: this.#maxBytes || Number.MAX_SAFE_INTEGER,
-    };
-  }
-  #endReplaced(): void {
-    if (this.#replaced.length === 0) return;
-    for (const { source, steps, options } of this.#replaced.splice(0)) endBody(source, steps, options);
-  }
-  /** Runs the body through the steps so far into memory; later steps get it from there. */
-  #collect(): Promise<Buffer> {
-    const flow = new Flow(this.#source, this.#steps, this.#options);
-    const limit = this.#maxBytes || Number.MAX_SAFE_INTEGER;
-    const held = new PushSource({ resume: () => flow.resume(), abort: () => flow.abort() }, limit + 1);
-    this.#steps = [];
-    this.#source = held;
-    flow.start({
-      data: (chunk) => {
-        if (!held.push(chunk)) flow.pause();
-      },
-      end: (trailers) => held.finish(trailers),
-      fail: (error) => held.fail(error),
-    });
-    return new Promise<Buffer>((resolve, reject) => {
-      held.peek(({ chunks, ended, full, error }) => {
-        if (error !== undefined) reject(error);
-        else if (ended) resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks as Buffer[]));
-        else if (full) reject(new TokenmanError("TM_REPLY_TOO_LARGE"));
-        return error !== undefined || ended || full;
-      });
-      // While a plugin reads, nobody else would tell the upstream that the client has left.
-      this.#unwanted?.onCancel(() => {
-        flow.abort();
-        reject(new TokenmanError("TM_CLIENT_GONE"));
-      });
-    });
-  }
-}
-
-/** Lets those who are attached to a body know that it is not wanted; whoever shares it keeps it going. */
-function endBody(source: BodySource, steps: readonly Step[], options: FlowOptions): void {
-  const flow = new Flow(source, steps, options);
-  flow.start({ data() {}, end() {}, fail() {} });
-  flow.abort();
 }
