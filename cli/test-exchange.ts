@@ -36,7 +36,7 @@ export async function sendThrough(
   pipeline.started(exchange);
   exchange.answeredAt = Number.POSITIVE_INFINITY;
   const answered =
-    (await pipeline.request(exchange)) ?? (await drive(exchange, { policy: exchange.home.policy, launch }));
+    (await pipeline.request(exchange)) ?? (await drive(exchange, launch));
   const reply = await pipeline.response(answered, exchange);
   const collected = await collect(reply);
   const outcome = outcomeOf(exchange, reply, collected);

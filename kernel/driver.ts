@@ -20,24 +20,19 @@ import { forwardedHeaders } from "./upstream/outgoing.ts";
 /** An exchange has no more attempts than this, whatever its policy says: one that never stops would never answer. */
 const MAX_ATTEMPTS = 100;
 
-/** What the driver needs beside the exchange. */
-export interface DriverHost {
-  readonly policy: AttemptPolicy;
-  readonly launch: Launch;
-}
-
 /**
  * Runs an exchange's attempts until one reply is the client's. The kernel owns the loop; whether, when and against whom
  * there is another attempt is the policy's. Before this resolves no byte was sent; after it, there is no attempt.
  */
-export function drive(exchange: ExchangeState, host: DriverHost): Promise<KernelReply> {
-  return new Promise((resolve, reject) => new Driver(exchange, host, resolve, reject).step());
+export function drive(exchange: ExchangeState, launch: Launch): Promise<KernelReply> {
+  return new Promise((resolve, reject) => new Driver(exchange, launch, resolve, reject).step());
 }
 
 /** What the policy sees is the driver itself; each fact is worked out when it looks. */
 class Driver implements AttemptView, LaunchEvents, Judge {
   readonly #exchange: ExchangeState;
-  readonly #host: DriverHost;
+  readonly #policy: AttemptPolicy;
+  readonly #send: Launch;
   readonly #resolve: (reply: KernelReply) => void;
   readonly #reject: (error: unknown) => void;
   // Arrays: they hold one or two, and a Set costs more than to look through them.
@@ -54,12 +49,13 @@ class Driver implements AttemptView, LaunchEvents, Judge {
 
   constructor(
     exchange: ExchangeState,
-    host: DriverHost,
+    launch: Launch,
     resolve: (reply: KernelReply) => void,
     reject: (error: unknown) => void,
   ) {
     this.#exchange = exchange;
-    this.#host = host;
+    this.#policy = exchange.home.policy;
+    this.#send = launch;
     this.#resolve = resolve;
     this.#reject = reject;
     exchange.cancellation.onCancel(() => this.#unwanted());
@@ -90,7 +86,7 @@ class Driver implements AttemptView, LaunchEvents, Judge {
     this.#unset();
     let decision: AttemptDecision;
     try {
-      decision = checkDecision(this.#host.policy.next(this));
+      decision = checkDecision(this.#policy.next(this));
     } catch (error) {
       this.#finish(undefined, error);
       return;
@@ -178,9 +174,9 @@ class Driver implements AttemptView, LaunchEvents, Judge {
   }
   #launch(attempt: AttemptState): void {
     this.#live = [...this.#live, attempt];
-    this.#host.launch(this.#exchange, attempt, this);
+    this.#send(this.#exchange, attempt, this);
     // A policy that hedges wants to be asked again while this one waits.
-    if (!this.#done && this.#live.includes(attempt) && this.#host.policy !== singleAttempt) this.step();
+    if (!this.#done && this.#live.includes(attempt) && this.#policy !== singleAttempt) this.step();
   }
 
   failed(attempt: AttemptState, error: TokenmanError, bytesSent: boolean): void {
@@ -198,7 +194,7 @@ class Driver implements AttemptView, LaunchEvents, Judge {
       reply.discard();
       return;
     }
-    if (this.#host.policy === singleAttempt) {
+    if (this.#policy === singleAttempt) {
       this.#ended(attempt);
       this.#finish(reply);
       return;
@@ -226,7 +222,7 @@ class Driver implements AttemptView, LaunchEvents, Judge {
     this.#ended(attempt);
     let accepted: boolean;
     try {
-      accepted = this.#host.policy.accept(this, attempt, head);
+      accepted = this.#policy.accept(this, attempt, head);
     } catch (error) {
       this.#finish(undefined, error);
       return;
@@ -250,7 +246,7 @@ class Driver implements AttemptView, LaunchEvents, Judge {
   }
   #holdsFirstEvent(): boolean {
     try {
-      return this.#host.policy.holdFirstEvent(this.#exchange);
+      return this.#policy.holdFirstEvent(this.#exchange);
     } catch (error) {
       this.#finish(undefined, error);
       return false;

@@ -134,7 +134,7 @@ export class Intake {
 
   /** The reply to an exchange, after all hooks. */
   async #answer(exchange: ExchangeState, { limits }: Serving, end: ExchangeEnd): Promise<KernelReply> {
-    const { pipeline, policy } = exchange.home;
+    const { pipeline } = exchange.home;
     // What is a part of a request that may still end goes on with it.
     if (this.#host.draining() && exchange.madeBy?.parent === undefined)
       return KernelReply.refusal(exchange, {
@@ -160,7 +160,7 @@ export class Intake {
     }
     if (reply === undefined) {
       try {
-        reply = await drive(exchange, { policy, launch: this.#launch });
+        reply = await drive(exchange, this.#launch);
       } catch (cause) {
         this.#host.log.error({ err: cause, exchange: exchange.id }, "an exchange could not be driven");
         reply = refusalOf(exchange, cause);
