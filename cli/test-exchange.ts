@@ -35,8 +35,7 @@ export async function sendThrough(
   const { pipeline } = exchange.home;
   pipeline.started(exchange);
   exchange.answeredAt = Number.POSITIVE_INFINITY;
-  const answered =
-    (await pipeline.request(exchange)) ?? (await drive(exchange, launch));
+  const answered = (await pipeline.request(exchange)) ?? (await drive(exchange, launch));
   const reply = await pipeline.response(answered, exchange);
   const collected = await collect(reply);
   const outcome = outcomeOf(exchange, reply, collected);
