@@ -174,26 +174,32 @@ describe("cache: identical requests at the same time", () => {
     assert.equal(rigged.upstream.requests.length, 2);
   });
 
-  it("a provider's error goes to all who waited, and to nobody else", async () => {
-    await using rigged = await rig();
-    const call = held(rigged.upstream);
-    const all = await rigged.clients(1);
-    const { reply } = await call;
-    all.push(...(await rigged.clients(20)));
-    await rigged.active(21);
-    const error = errorReply("anthropic-messages", 529, ["retry-after", "7"]);
-    await reply(error);
-    call.over();
-    for (const client of all) {
-      const got = await client.reply();
-      assert.equal(got.status, 529);
-      assert.equal(String(got.body), String(error.body));
-      assert.deepEqual(got.values("retry-after"), ["7"]);
-      client[Symbol.dispose]();
-    }
-    assert.equal(rigged.upstream.requests.length, 1);
-    assert.equal((await rigged.ask()).status, 200);
-  });
+  const retryAfter = ["retry-after", "7"];
+  const text = textReply("anthropic-messages");
+  for (const [what, given] of [
+    ["a provider's error", errorReply("anthropic-messages", 529, retryAfter)],
+    ["a whole reply that is no 200", { ...text, status: 201, headers: [...text.headers!, ...retryAfter] }],
+  ] as const)
+    it(`${what} goes to all who waited, and to nobody else`, async () => {
+      await using rigged = await rig();
+      const call = held(rigged.upstream);
+      const all = await rigged.clients(1);
+      const { reply } = await call;
+      all.push(...(await rigged.clients(20)));
+      await rigged.active(21);
+      await reply(given);
+      call.over();
+      for (const client of all) {
+        const got = await client.reply();
+        assert.equal(got.status, given.status);
+        assert.equal(String(got.body), String(given.body));
+        assert.deepEqual(got.values("retry-after"), ["7"]);
+        client[Symbol.dispose]();
+      }
+      assert.equal(rigged.upstream.requests.length, 1);
+      assert.equal((await rigged.ask()).status, 200);
+      assert.equal(rigged.upstream.requests.length, 2);
+    });
 
   it("a provider that breaks off before it answers fails all who waited, each with its own id, with one call", async () => {
     await using rigged = await rig();

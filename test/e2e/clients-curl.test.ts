@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { execFile, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { after, before, describe, it } from "node:test";
 import { promisify } from "node:util";
 import { chunked, type Relay, startRelay } from "../support/relay.ts";
@@ -100,7 +101,8 @@ describe("curl through TokenMan", { skip: hasCurl ? false : "curl is not install
       "{}",
       `${relay.tokenman.proxy}/v1/messages`,
     ]);
-    await new Promise((resolve) => curl.stdout.once("data", resolve));
+    const [half] = (await once(curl.stdout, "data")) as [Buffer];
+    assert.match(half.toString(), /^data: /);
     curl.kill("SIGINT");
     await closed.opened;
   });

@@ -187,6 +187,14 @@ test(
             assert.equal(settled.outcome.kind, "refused", name);
           }
         }
+        const { plugins } = b.tokenman.kernel.status();
+        assert.equal(plugins.find((each) => each.name === "bad")?.failures, kinds.length, "each is counted");
+        const told = b.tokenman.log.filter(({ message }) => message === "plugin failed");
+        assert.deepEqual(
+          told.map(({ facts }) => [facts["plugin"], facts["hook"], facts["policy"]]),
+          kinds.map(() => ["bad", hook, onError]),
+          "each is named",
+        );
       }
     }
   },

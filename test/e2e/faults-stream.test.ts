@@ -207,6 +207,7 @@ test(
     assert.ok(client.text.includes(error));
     const settled = await b.outcomes.settled(1);
     assert.equal(settled.outcome.kind, "partial", "it did not come to its regular end");
+    assert.deepEqual(settled.streamErrors, ["overloaded_error"]);
     assert.equal(b.upstream.requests.length, 1);
     client.leave();
   },

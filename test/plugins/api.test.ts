@@ -341,6 +341,7 @@ describe("the live feed", () => {
       text += chunk;
       if (text.includes(": beat\n\n")) break;
     }
+    assert.match(text, /: beat\n\n$/, "it did not end without one");
   });
 });
 

@@ -6,6 +6,8 @@ export interface Settled {
   readonly path: string;
   readonly outcome: Outcome;
   readonly attempts: readonly { readonly provider: string; readonly result: AttemptResult | undefined }[];
+  /** What each attempt's stream said that had failed, by its type; undefined where none did. */
+  readonly streamErrors: readonly (string | undefined)[];
   /** How often the exchange was settled: once. */
   times: number;
 }
@@ -49,6 +51,7 @@ export function outcomeRecorder(): OutcomeRecorder {
             path: exchange.request.path,
             outcome,
             attempts: exchange.attempts.map(({ provider, result }) => ({ provider: provider.name, result })),
+            streamErrors: exchange.attempts.map(({ streamError }) => streamError?.type),
             times: 1,
           };
           byId.set(exchange.id, settled);
