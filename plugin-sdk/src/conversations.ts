@@ -3,7 +3,7 @@ import type { DecisionBook } from "./decisions.ts";
 import type { Usage } from "./dialect.ts";
 import type { Attempt, Exchange } from "./exchange.ts";
 import { priceFormat } from "./pricing.ts";
-import { hashOfMessages, type Turns } from "./turns.ts";
+import { hashOfMessages, type Turns, turnsOf } from "./turns.ts";
 
 /** What is known of a conversation's last request that was answered. */
 export interface LastTurn {
@@ -106,6 +106,29 @@ export class Conversations {
     this.#known.set(key, conversation);
     if (this.#known.size > MAX_CONVERSATIONS) this.#known.delete(this.#known.keys().next().value!);
   }
+}
+
+/** What is done about a request of a conversation by whoever cuts it. */
+export interface ConversationReader {
+  readonly conversations: Conversations;
+  /** Its turns cannot be told. */
+  unreadable(exchange: Exchange): void;
+  read(exchange: Exchange, turns: Turns, key: string, known: Conversation): Promise<void> | undefined;
+}
+
+/** Hands `reader` a request's turns and what is known of its conversation; nothing where there is no turn to cut at. */
+export function readConversation(exchange: Exchange, reader: ConversationReader): Promise<void> | undefined {
+  const turns = turnsOf(exchange);
+  if (turns === undefined) {
+    reader.unreadable(exchange);
+    return undefined;
+  }
+  if (turns.starts.length === 0) return undefined;
+  const key = conversationKey(exchange, turns);
+  const found = reader.conversations.find(key);
+  if (found instanceof Promise)
+    return exchange.wait(found).then((known) => reader.read(exchange, turns, key, known));
+  return reader.read(exchange, turns, key, found);
 }
 
 /**

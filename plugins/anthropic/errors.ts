@@ -1,6 +1,6 @@
 import {
   type ErrorVerdict,
-  headerValue,
+  isRetryAdvised,
   type PublicError,
   type RawHeaders,
   type ReplyInit,
@@ -38,22 +38,15 @@ export function statusOfType(type: string): number | undefined {
   return STATUS_OF_TYPE.get(type);
 }
 
-/** Statuses that the vendor's SDKs try again: 408, 409, 429 and the server's own errors. */
-export function isRetryableStatus(status: number): boolean {
-  return status === 408 || status === 409 || status === 429 || status >= 500;
-}
-
 /** What an error reply means. A body that is not the API's JSON is judged by its status and headers alone. */
 export function judgeError(status: number, headers: RawHeaders, body: Buffer): ErrorVerdict {
   const error = errorOf(body);
   const code = stringOf(recordOf(error?.["details"])?.["error_code"]);
-  const advice = headerValue(headers, "x-should-retry")?.trim().toLowerCase();
-  const advised = advice === "true" || advice === "false" ? advice === "true" : isRetryableStatus(status);
   return {
     type: stringOf(error?.["type"]),
     code,
     message: stringOf(error?.["message"]),
-    retryable: advised && (code === undefined || !NEVER_RETRY.has(code)),
+    retryable: isRetryAdvised(status, headers) && (code === undefined || !NEVER_RETRY.has(code)),
   };
 }
 

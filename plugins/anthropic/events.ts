@@ -1,5 +1,11 @@
-import { type EventVerdict, recordOf, type SseEvent, stringOf } from "@tokenman/plugin-sdk";
-import { isRetryableStatus, NEVER_RETRY, statusOfType } from "./errors.ts";
+import {
+  type EventVerdict,
+  isRetryableStatus,
+  recordOf,
+  type SseEvent,
+  stringOf,
+} from "@tokenman/plugin-sdk";
+import { NEVER_RETRY, statusOfType } from "./errors.ts";
 
 const CONTENT: EventVerdict = Object.freeze({ kind: "content" });
 const IDLE: EventVerdict = Object.freeze({ kind: "idle" });

@@ -1,11 +1,11 @@
 import {
   applyCut,
   type Conversation,
+  type ConversationReader,
   type Conversations,
   type Cut,
   type CutReason,
   canCut,
-  conversationKey,
   cutReason,
   cutSizes,
   type Decisions,
@@ -15,13 +15,13 @@ import {
   measuredCut,
   noteRewrite,
   type Pricing,
+  readConversation,
   type SavingsGuard,
   type Slot,
   slot,
   standingCut,
   type Tokenizer,
   type Turns,
-  turnsOf,
 } from "@tokenman/plugin-sdk";
 import type { HistoryCounts } from "./counts.ts";
 
@@ -60,28 +60,25 @@ export interface WindowerParts {
 }
 
 /** Cuts one project's long conversations, each seldom and much, and repeats what it cut. */
-export class Windower {
+export class Windower implements ConversationReader {
   readonly #parts: WindowerParts;
 
   constructor(parts: WindowerParts) {
     this.#parts = parts;
   }
 
+  get conversations(): Conversations {
+    return this.#parts.conversations;
+  }
+  unreadable(): void {
+    this.#parts.counts.count("unreadable");
+  }
+
   readonly request = (exchange: Exchange): Promise<void> | undefined => {
     const { body } = exchange.request;
     if (body === undefined || exchange.dialect?.generates !== true) return undefined;
     if (body.length < MIN_BYTES) return undefined;
-    const turns = turnsOf(exchange);
-    if (turns === undefined) {
-      this.#parts.counts.count("unreadable");
-      return undefined;
-    }
-    if (turns.starts.length === 0) return undefined;
-    const key = conversationKey(exchange, turns);
-    const found = this.#parts.conversations.find(key);
-    if (found instanceof Promise)
-      return exchange.wait(found).then((conversation) => this.#go(exchange, turns, key, conversation));
-    return this.#go(exchange, turns, key, found);
+    return readConversation(exchange, this);
   };
 
   /** What is remembered for the next turn: when this one was, and what the provider made of it. */
@@ -91,7 +88,7 @@ export class Windower {
     if (followed !== undefined) conversations.ended(exchange, followed, now());
   };
 
-  #go(exchange: Exchange, turns: Turns, key: string, conversation: Conversation): Promise<void> | undefined {
+  read(exchange: Exchange, turns: Turns, key: string, conversation: Conversation): Promise<void> | undefined {
     const { window, conversations, counts, guard } = this.#parts;
     const standing = standingCut(exchange, turns, conversation);
     const isLong = turnsSince(turns, standing) >= window;

@@ -1,6 +1,6 @@
 import {
   type ErrorVerdict,
-  headerValue,
+  isRetryAdvised,
   type PublicError,
   type RawHeaders,
   type ReplyInit,
@@ -16,23 +16,17 @@ export const NEVER_RETRY: ReadonlySet<string> = new Set([
   "billing_not_active",
 ]);
 
-/** Statuses that the vendor's SDKs try again: 408, 409, 429 and the server's own errors. */
-export function isRetryableStatus(status: number): boolean {
-  return status === 408 || status === 409 || status === 429 || status >= 500;
-}
-
 /** What an error reply means. A body that is not the API's JSON is judged by its status and headers alone. */
 export function judgeError(status: number, headers: RawHeaders, body: Buffer): ErrorVerdict {
   const error = errorOf(body);
   const type = stringOf(error?.["type"]);
   const code = stringOf(error?.["code"]);
-  const advice = headerValue(headers, "x-should-retry")?.trim().toLowerCase();
-  const advised = advice === "true" || advice === "false" ? advice === "true" : isRetryableStatus(status);
   return {
     type,
     code,
     message: stringOf(error?.["message"]),
-    retryable: advised && !NEVER_RETRY.has(code ?? "") && !NEVER_RETRY.has(type ?? ""),
+    retryable:
+      isRetryAdvised(status, headers) && !NEVER_RETRY.has(code ?? "") && !NEVER_RETRY.has(type ?? ""),
   };
 }
 

@@ -1,11 +1,11 @@
 import {
   applyCut,
   type Conversation,
+  type ConversationReader,
   type Conversations,
   type Cut,
   type CutReason,
   canCut,
-  conversationKey,
   cutReason,
   cutSizes,
   type Decisions,
@@ -15,12 +15,12 @@ import {
   mayTouch,
   noteRewrite,
   type Pricing,
+  readConversation,
   type SavingsGuard,
   type Slot,
   slot,
   standingCut,
   type Turns,
-  turnsOf,
 } from "@tokenman/plugin-sdk";
 import type { SummaryCounts } from "./counts.ts";
 import type { Draft, Drafts } from "./drafts.ts";
@@ -57,11 +57,18 @@ export interface SummarizerParts {
 }
 
 /** Summarises one project's long conversations beside their requests, and sends what was made when that spoils nothing. */
-export class Summarizer {
+export class Summarizer implements ConversationReader {
   readonly #parts: SummarizerParts;
 
   constructor(parts: SummarizerParts) {
     this.#parts = parts;
+  }
+
+  get conversations(): Conversations {
+    return this.#parts.conversations;
+  }
+  unreadable(): void {
+    this.#parts.counts.count("unreadable");
   }
 
   readonly request = (exchange: Exchange): Promise<void> | undefined => {
@@ -74,17 +81,7 @@ export class Summarizer {
       return undefined;
     // Polling goes to another model, and is no conversation.
     if (this.#parts.override?.modelFor(exchange) !== undefined) return undefined;
-    const turns = turnsOf(exchange);
-    if (turns === undefined) {
-      this.#parts.counts.count("unreadable");
-      return undefined;
-    }
-    if (turns.starts.length === 0) return undefined;
-    const key = conversationKey(exchange, turns);
-    const found = this.#parts.conversations.find(key);
-    if (found instanceof Promise)
-      return exchange.wait(found).then((conversation) => this.#go(exchange, turns, key, conversation));
-    return this.#go(exchange, turns, key, found);
+    return readConversation(exchange, this);
   };
 
   readonly settled = (exchange: Exchange): void => {
@@ -100,7 +97,7 @@ export class Summarizer {
     if (wanted !== undefined && drafts.mayBegin(key, now())) void maker.make(exchange, key, wanted);
   };
 
-  #go(exchange: Exchange, turns: Turns, key: string, conversation: Conversation): Promise<void> | undefined {
+  read(exchange: Exchange, turns: Turns, key: string, conversation: Conversation): Promise<void> | undefined {
     const { config, conversations, drafts, counts, guard, now } = this.#parts;
     const standing = standingCut(exchange, turns, conversation);
     // The opening and the summary are sent beside what follows the cut.

@@ -1,17 +1,20 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { isDeepStrictEqual } from "node:util";
+import { headerValue } from "@tokenman/plugin-sdk";
 import {
   assertBytesEqual,
   conversations,
   providersAt,
   Random,
+  type RecordingUpstream,
   recordingUpstream,
   rewriteProblems,
   type VendorDialect,
 } from "@tokenman/plugin-sdk/testkit";
 import { startTokenman, type Tokenman } from "../support/kernel.ts";
 
-/** All compressors, with all that they can do to a text. Summaries are another request's matter (`summarize.test.ts`). */
+/** All compressors that work on a request by itself, with all that they can do to a text. */
 const CONFIG = (url: string): string => `${providersAt(url)}
 [compression]
 holdout = 0
@@ -31,6 +34,13 @@ window_size = 3
 enabled = true
 `;
 
+/** … and summaries, which cost a request of their own. */
+const WITH_SUMMARIES = (url: string): string => `${CONFIG(url)}
+[compression.summarization]
+enabled = true
+max_messages = 4
+`;
+
 const PATH: Readonly<Record<VendorDialect, string>> = {
   "anthropic-messages": "/v1/messages",
   "openai-chat": "/v1/chat/completions",
@@ -41,6 +51,27 @@ const DIALECTS = Object.keys(PATH) as VendorDialect[];
 const CODE = Array.from({ length: 60 }, (_, n) => `  const row${n} = read(${n});   // ${n}`).join("\n");
 const DIFF = `diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n-a   b\n+a  b\n\n\n\n${" line\n".repeat(40)}`;
 const LOG = `\u001b[32mok\u001b[0m\n${"waiting for the server\n".repeat(60)}done`;
+
+/** Odd, but no riddle: they may be in what is cut away. */
+const CUTTABLE: readonly unknown[] = [
+  { role: "user", content: "" },
+  { role: "assistant", content: [] },
+];
+const UNKNOWN: readonly unknown[] = [
+  { role: "wizard", content: "a   b" },
+  { role: "assistant", content: [{ type: "hologram", text: "a   b\n\n\n\nc" }] },
+  { type: "hologram", data: "a   b" },
+  { role: "user", content: null },
+  null,
+  7,
+  [],
+];
+/** Where requests are counted that could not be read. */
+const COUNTED = [
+  "tokenman_cache_hints_total",
+  "tokenman_history_requests_total",
+  "tokenman_summary_requests_total",
+];
 
 async function send(tokenman: Tokenman, path: string, body: Buffer, session: string): Promise<number> {
   const reply = await fetch(`${tokenman.proxy}${path}`, {
@@ -61,8 +92,16 @@ async function send(tokenman: Tokenman, path: string, body: Buffer, session: str
 
 function assertNoFailures({ kernel }: Tokenman): void {
   const { plugins } = kernel.status();
-  for (const name of ["dedup", "rules", "history", "heartbeat"])
-    assert.equal(plugins.find((plugin) => plugin.name === name)?.failures, 0, name);
+  for (const name of ["dedup", "rules", "history", "heartbeat", "summarize"]) {
+    const failures = plugins.find((plugin) => plugin.name === name)?.failures ?? 0;
+    assert.equal(failures, 0, name);
+  }
+}
+
+/** The body of the client's newest request, as it reached the provider. */
+function lastSent({ requests }: RecordingUpstream): Buffer {
+  return requests.findLast(({ headers }) => headerValue(headers, "user-agent") !== "tokenman-summarize")!
+    .body;
 }
 
 /** A turn of an agent that keeps its tools in a hash map, with a file, a diff and a log in the results. */
@@ -179,7 +218,7 @@ describe("all compressors together", { timeout: 120_000 }, () => {
 
   it("let odd requests pass as they came, whatever the dialect, and none is a failure", async () => {
     await using upstream = await recordingUpstream();
-    await using tokenman = await startTokenman({ config: CONFIG(upstream.url) });
+    await using tokenman = await startTokenman({ config: WITH_SUMMARIES(upstream.url) });
     const pad = "x".repeat(5_000);
     const odd = (list: unknown[]): object[] => [
       { model: "m", messages: list, pad },
@@ -205,18 +244,52 @@ describe("all compressors together", { timeout: 120_000 }, () => {
         const body = Buffer.isBuffer(each) ? each : Buffer.from(JSON.stringify(each));
         await send(tokenman, path, body, "odd");
         const isLong = body.length > 100_000;
+        const out = lastSent(upstream);
         // Ten thousand messages are no odd ones: they may be cut, and what is left is valid.
-        if (isLong && upstream.last().body.length < body.length) {
+        if (isLong && out.length < body.length) {
           const dialect = DIALECTS.find((each) => PATH[each] === path)!;
-          assert.deepEqual(rewriteProblems(dialect, body, upstream.last().body), []);
+          assert.deepEqual(rewriteProblems(dialect, body, out), []);
           continue;
         }
         // A key for OpenAI's cache and marks for Anthropic's are no change of what the model reads.
-        const sent = String(upstream.last().body)
+        const sent = String(out)
           .replace(/,"prompt_cache_key":"tm-[\w-]+"/, "")
           .replaceAll(/,"cache_control":\{[^}]*\}/g, "");
         assertBytesEqual(Buffer.from(sent), body, `${path} ${String(body).slice(0, 60)}`);
       }
     assertNoFailures(tokenman);
+    const metrics = await (await fetch(`${tokenman.dashboard}/metrics`)).text();
+    for (const name of COUNTED)
+      assert.match(metrics, new RegExp(`^${name}\\{.*"unreadable".*\\} [1-9]`, "m"));
   });
+
+  for (const dialect of DIALECTS)
+    it(`leave what they do not know in the middle of a long conversation as it is: ${dialect}`, async () => {
+      await using upstream = await recordingUpstream();
+      await using tokenman = await startTokenman({ config: WITH_SUMMARIES(upstream.url) });
+      const list = dialect === "openai-responses" ? "input" : "messages";
+      let session = 0;
+      for (const odd of [...CUTTABLE, ...UNKNOWN]) {
+        session++;
+        for (const turn of [8, 10, 12]) {
+          const body = JSON.parse(String(agentTurn(dialect, turn, new Random(3)))) as Record<string, unknown>;
+          const items = body[list] as unknown[];
+          // Behind an answer, so that no call is parted from its result.
+          items.splice(dialect === "openai-chat" ? 5 : 4, 0, odd);
+          const sent = Buffer.from(JSON.stringify(body));
+          const what = `${JSON.stringify(odd)}, turn ${turn}`;
+          assert.equal(await send(tokenman, PATH[dialect], sent, `odd ${session}`), 200);
+          const out = lastSent(upstream);
+          assert.deepEqual(rewriteProblems(dialect, sent, out), [], what);
+          const kept = JSON.parse(String(out))[list] as unknown[];
+          if (UNKNOWN.includes(odd)) assert.equal(kept.length, items.length, what);
+          if (kept.length === items.length)
+            assert.ok(
+              kept.some((item) => isDeepStrictEqual(item, odd)),
+              what,
+            );
+        }
+      }
+      assertNoFailures(tokenman);
+    });
 });
