@@ -1,6 +1,7 @@
 import type { Usage } from "./dialect.ts";
 import { type AttemptResult, type Exchange, type Outcome, type Slot, slot } from "./exchange.ts";
 import type { CostByKind } from "./pricing.ts";
+import type { PromptCacheResult } from "./prompt-cache.ts";
 import { type ServiceToken, service } from "./service.ts";
 
 /** An exchange as it begins. Times are milliseconds since the epoch. */
@@ -96,6 +97,8 @@ export interface LedgerEnd {
   readonly outcome: Outcome;
   readonly provider: string | undefined;
   readonly cache: "HIT" | "MISS" | "BYPASS" | "COALESCED" | undefined;
+  /** What the provider's prompt cache had of the turn; see {@link notePromptCache}. */
+  readonly promptCache?: PromptCacheResult | undefined;
   readonly attempts: readonly LedgerAttempt[];
   readonly savings: readonly LedgerSaving[];
   readonly timings: readonly LedgerTiming[];
@@ -187,6 +190,7 @@ export interface LedgerSummary extends LedgerTokens {
   readonly code: string | undefined;
   readonly error: string | undefined;
   readonly cache: LedgerEnd["cache"];
+  readonly promptCache?: PromptCacheResult | undefined;
   readonly durationMs: number | undefined;
   readonly firstByteMs: number | undefined;
   readonly bytesSent: number | undefined;

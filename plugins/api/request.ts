@@ -38,6 +38,12 @@ const summaryShape = {
   code: text(),
   error: text(),
   cache: z.enum(["HIT", "MISS", "BYPASS", "COALESCED"]).nullable(),
+  promptCache: z
+    .enum(["hit", "first", "model", "tools", "system", "history", "expired", "provider"])
+    .nullable()
+    .describe(
+      "What the provider's prompt cache had of a turn: most of the turn before, nothing as it was the first, or little, and why.",
+    ),
   durationMs: ms(),
   firstByteMs: ms(),
   bytesSent: z.number().nullable(),
@@ -110,7 +116,7 @@ export const record = z.strictObject({
 
 export function summaryOf(row: LedgerSummary): z.input<typeof summary> {
   const { costNanoUsd, ...rest } = row;
-  const { dialect, model, sentModel, provider, status, origin, code, error, cache } = rest;
+  const { dialect, model, sentModel, provider, status, origin, code, error, cache, promptCache } = rest;
   return {
     ...rest,
     dialect: dialect ?? null,
@@ -122,6 +128,7 @@ export function summaryOf(row: LedgerSummary): z.input<typeof summary> {
     code: code ?? null,
     error: error ?? null,
     cache: cache ?? null,
+    promptCache: promptCache ?? null,
     durationMs: rest.durationMs ?? null,
     firstByteMs: rest.firstByteMs ?? null,
     bytesSent: rest.bytesSent ?? null,

@@ -3,6 +3,7 @@ import {
   claimProviderCache,
   type Exchange,
   type JsonPatch,
+  notePromptCache,
   type Provider,
   type Slot,
   slot,
@@ -60,7 +61,9 @@ export class Hinter {
     return undefined;
   };
 
-  readonly attemptEnd = (_exchange: Exchange, attempt: Attempt): void => {
+  readonly attemptEnd = (exchange: Exchange, attempt: Attempt): void => {
+    const { result } = attempt;
+    if (result?.kind === "reply" && isGood(result.status)) this.#measure(exchange, attempt);
     if (attempt.get(Hinted) !== true || attempt.status === undefined) return;
     const { takers, log } = this.#parts;
     const { name } = attempt.provider;
@@ -76,12 +79,23 @@ export class Hinter {
     const watch = plan === "nothing" ? exchange.get(Watched) : undefined;
     if (plan === undefined || (plan === "nothing" && watch === undefined)) return;
     const answered = exchange.attempts.findLast(
-      ({ result }) => result?.kind === "reply" && result.status >= 200 && result.status < 300,
+      ({ result }) => result?.kind === "reply" && isGood(result.status),
     );
     if (answered === undefined) return;
     if (plan === "nothing") this.#measurer.watched(exchange, watch!, answered);
     else this.#saw(exchange, plan, answered);
   };
+
+  /** In time for the exchange's row in the ledger. */
+  #measure(exchange: Exchange, attempt: Attempt): void {
+    const plan = exchange.get(Planned);
+    const watch = plan === "nothing" ? exchange.get(Watched) : undefined;
+    const found =
+      plan === undefined || plan === "nothing"
+        ? watch && this.#measurer.watchedResult(watch, attempt)
+        : this.#measurer.plannedResult(plan, attempt);
+    if (found !== undefined) notePromptCache(exchange, found.result);
+  }
 
   #saw(exchange: Exchange, plan: Plan, answered: Attempt): void {
     const { memory } = this.#parts;
@@ -143,6 +157,10 @@ export class Hinter {
     if (cacheKey !== undefined) hints.push({ op: "add", pointer: "/prompt_cache_key", value: cacheKey });
     return hints;
   }
+}
+
+function isGood(status: number): boolean {
+  return status >= 200 && status < 300;
 }
 
 const VENDORS: ReadonlyMap<string, Vendor> = new Map([

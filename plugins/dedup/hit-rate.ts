@@ -1,14 +1,12 @@
-import { type MetricSource, renderMetric, type Usage } from "@tokenman/plugin-sdk";
+import { type MetricSource, type PromptCacheResult, renderMetric, type Usage } from "@tokenman/plugin-sdk";
 
 /**
  * Why a provider's cache had little of what it was sent the turn before: something in front changed, nothing had been
  * written, too much time had passed, or the provider did not keep it.
  */
-export type Break = "model" | "tools" | "system" | "history" | "expired" | "provider";
-/** "first": there was no turn before, or it had not been marked. */
-export type HitResult = "hit" | "first" | Break;
+export type Break = Exclude<PromptCacheResult, "hit" | "first">;
 
-const RESULTS: readonly HitResult[] = [
+const RESULTS: readonly PromptCacheResult[] = [
   "hit",
   "first",
   "model",
@@ -29,7 +27,7 @@ export interface MeasuredTurn {
   readonly model: string;
   /** Whose hints the cache had. */
   readonly hints: "dedup" | "client" | "none";
-  readonly result: HitResult;
+  readonly result: PromptCacheResult;
   readonly inputTokens: number;
   readonly readTokens: number;
   readonly writtenTokens: number;
@@ -44,7 +42,7 @@ const HIT = 0.5;
 /** What is measured of the provider's cache: the last turns, and sums since the start. */
 export class HitRates {
   readonly #last: MeasuredTurn[] = [];
-  readonly #turns = new Map<HitResult, number>();
+  readonly #turns = new Map<PromptCacheResult, number>();
   #input = 0;
   #read = 0;
   #written = 0;
@@ -104,7 +102,7 @@ export function inputOf(usage: Usage): number {
 }
 
 /** `cause` is what changed since the turn before, where anything did; `expected` that turn's tokens, 0 where none. */
-export function resultOf(usage: Usage, expected: number, cause: Break | undefined): HitResult {
+export function resultOf(usage: Usage, expected: number, cause: Break | undefined): PromptCacheResult {
   if (expected === 0) return "first";
   if (usage.cacheReadTokens >= HIT * expected) return "hit";
   return cause ?? "provider";

@@ -14,6 +14,8 @@ export interface MeasurerParts {
   readonly log: Logger;
 }
 
+type Found = Pick<MeasuredTurn, "result" | "expectedTokens">;
+
 /** Measures by what the provider billed what its cache had of a turn, and why it had little. */
 export class Measurer {
   readonly #parts: MeasurerParts;
@@ -22,37 +24,42 @@ export class Measurer {
     this.#parts = parts;
   }
 
-  /** A request that was planned; `isHinted`: that got hints. */
-  planned(
-    exchange: Exchange,
-    { vendor, why, before, after: now, cause, marks, parts }: Plan,
-    { usage }: Attempt,
-    isHinted: boolean,
-  ): void {
-    if (usage?.source !== "provider") return;
+  /** What the cache had of a request that was planned; undefined where the provider did not say. */
+  plannedResult({ vendor, before, after: now, cause, marks }: Plan, { usage }: Attempt): Found | undefined {
+    if (usage?.source !== "provider") return undefined;
     const wasCached =
       before !== undefined &&
       (vendor === "openai" ? before.tokens >= OPENAI_MIN_TOKENS : before.message >= 0);
-    const expected = wasCached ? before.tokens : 0;
+    const expectedTokens = wasCached ? before.tokens : 0;
     const livesMs = marks?.messages === "1h" ? HOUR_MS : FIVE_MINUTES_MS;
     const isLate = before !== undefined && now.at - before.at > livesMs;
-    const result = resultOf(usage, expected, cause ?? (isLate ? "expired" : undefined));
-    const hints = isHinted ? "dedup" : why === "client" ? "client" : "none";
-    this.#add(exchange, usage, { model: parts.model, hints, result, expectedTokens: expected });
+    const result = resultOf(usage, expectedTokens, cause ?? (isLate ? "expired" : undefined));
+    return { result, expectedTokens };
+  }
+  /** … of one with hints of the client's. */
+  watchedResult({ turn, before, cause }: Watch, { usage }: Attempt): Found | undefined {
+    if (usage?.source !== "provider") return undefined;
+    const isLate = before !== undefined && turn.at - before.at > before.livesMs;
+    const expectedTokens = before?.cachedTokens ?? 0;
+    const result = resultOf(usage, expectedTokens, cause ?? (isLate ? "expired" : undefined));
+    return { result, expectedTokens };
   }
 
-  /** A request with hints of the client's; remembers it for the next turn. */
-  watched(
-    exchange: Exchange,
-    { model, conversationKey: key, turn, before, cause }: Watch,
-    { usage }: Attempt,
-  ): void {
-    if (usage?.source !== "provider") return;
+  /** A request that was planned has been answered; `isHinted`: it got hints. */
+  planned(exchange: Exchange, plan: Plan, attempt: Attempt, isHinted: boolean): void {
+    const found = this.plannedResult(plan, attempt);
+    if (found === undefined) return;
+    const hints = isHinted ? "dedup" : plan.why === "client" ? "client" : "none";
+    this.#add(exchange, attempt.usage!, { model: plan.parts.model, hints, ...found });
+  }
+  /** A request with hints of the client's has been answered; remembers it for the next turn. */
+  watched(exchange: Exchange, watch: Watch, attempt: Attempt): void {
+    const found = this.watchedResult(watch, attempt);
+    if (found === undefined) return;
+    const usage = attempt.usage!;
+    const { model, conversationKey: key, turn, before } = watch;
     this.#parts.memory.sawWatched(key, watchedConversation(turn, usage, before));
-    const isLate = before !== undefined && turn.at - before.at > before.livesMs;
-    const expected = before?.cachedTokens ?? 0;
-    const result = resultOf(usage, expected, cause ?? (isLate ? "expired" : undefined));
-    this.#add(exchange, usage, { model, hints: "client", result, expectedTokens: expected });
+    this.#add(exchange, usage, { model, hints: "client", ...found });
   }
 
   #add(

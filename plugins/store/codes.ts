@@ -5,6 +5,7 @@ import type {
   LedgerSaving,
   LedgerTiming,
   Outcome,
+  PromptCacheResult,
 } from "@tokenman/plugin-sdk";
 
 /** Closed sets of names, stored as their position. Only ever append: what is on disk refers to it. */
@@ -23,6 +24,16 @@ export const INTERRUPTED: number = OUTCOMES.indexOf("interrupted");
 
 export const ORIGINS: readonly NonNullable<Outcome["origin"]>[] = ["provider", "plugin", "kernel"];
 export const CACHE: readonly NonNullable<LedgerEnd["cache"]>[] = ["HIT", "MISS", "BYPASS", "COALESCED"];
+export const PROMPT_CACHE: readonly PromptCacheResult[] = [
+  "hit",
+  "first",
+  "model",
+  "tools",
+  "system",
+  "history",
+  "expired",
+  "provider",
+];
 export const RESULTS: readonly AttemptResult["kind"][] = ["reply", "skipped", "error", "cancelled"];
 export const BODY_ENDS: readonly Extract<AttemptResult, { kind: "reply" }>["body"][] = [
   "complete",

@@ -9,8 +9,12 @@ import { VarintReader, VarintWriter } from "./varint.ts";
  * format, which is 1; origin, code, cache, microseconds, microseconds to the first byte, bytes sent; how many attempts,
  * and the columns of each; how many savings, and kind, plugin, tokens, nano-dollars of each; plugin, hook and
  * microseconds of each tap. Names are ids of `text`.
+ *
+ * What came later stands among the taps, as one of a hook that there is not and of no plugin: a program that does not know
+ * it shows it so, and reads everything else. `PROMPT_CACHE_HOOK` is what the provider's prompt cache had of the turn.
  */
 const FORMAT = 1;
+const PROMPT_CACHE_HOOK = 16;
 
 /** What an attempt's column holds. */
 const NUMBER = 0;
@@ -29,6 +33,7 @@ export interface Detail {
   readonly durationUs: number | null;
   readonly firstByteUs: number | null;
   readonly bytesSent: number | null;
+  readonly promptCache: number | null;
   readonly attempts: readonly AttemptColumns[];
   readonly savings: readonly {
     readonly kind: number;
@@ -91,6 +96,12 @@ export class DetailWriter {
       out.add(cells[next + 1]!);
       out.add(cells[next + 2]!);
     }
+    const promptCache = cells[at + END.PROMPT_CACHE]!;
+    if (!Number.isNaN(promptCache)) {
+      out.add(0);
+      out.add(PROMPT_CACHE_HOOK);
+      out.add(promptCache);
+    }
     return out.bytes();
   }
 
@@ -128,6 +139,11 @@ export function readDetail(bytes: Uint8Array): Detail | undefined {
     });
   }
   const taps: Detail["taps"][number][] = [];
-  while (!from.atEnd) taps.push({ plugin: from.next(), hook: from.next(), us: from.next() });
-  return { ...ended, attempts, savings, taps };
+  let promptCache: number | null = null;
+  while (!from.atEnd) {
+    const tap = { plugin: from.next(), hook: from.next(), us: from.next() };
+    if (tap.hook === PROMPT_CACHE_HOOK) promptCache = tap.us;
+    else taps.push(tap);
+  }
+  return { ...ended, promptCache, attempts, savings, taps };
 }

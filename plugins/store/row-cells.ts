@@ -51,7 +51,8 @@ export const END = {
   ATTEMPTS: 15,
   SAVINGS: 16,
   TIMINGS: 17,
-  LENGTH: 18,
+  PROMPT_CACHE: 18,
+  LENGTH: 19,
 } as const;
 
 /** Where a column's value is a name's number, its kind; "text" where it is a place among the batch's texts. */

@@ -6,6 +6,7 @@ import {
   HOOKS,
   ORIGINS,
   OUTCOMES,
+  PROMPT_CACHE,
   RESULTS,
   SAVINGS,
   TEXT_KINDS,
@@ -106,6 +107,7 @@ export class RowPacker {
     cells[at + END.ATTEMPTS] = attemptCount;
     cells[at + END.SAVINGS] = savingCount;
     cells[at + END.TIMINGS] = timingCount;
+    cells[at + END.PROMPT_CACHE] = codeOf(PROMPT_CACHE, row.promptCache) ?? NONE;
     let next = at + END.LENGTH;
     for (let index = 0; index < attemptCount; index++, next += ATTEMPT_LENGTH)
       this.#attempt(attempts[index]!, next);

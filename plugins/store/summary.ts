@@ -1,6 +1,6 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { LedgerSummary, LedgerTokens } from "@tokenman/plugin-sdk";
-import { CACHE, nameOf, ORIGINS, OUTCOMES } from "./codes.ts";
+import { CACHE, nameOf, ORIGINS, OUTCOMES, PROMPT_CACHE } from "./codes.ts";
 import { type AttemptColumns, type Detail, readDetail } from "./detail.ts";
 import { TextsById } from "./texts-by-id.ts";
 import { msOf, uuidText } from "./time-key.ts";
@@ -62,6 +62,7 @@ export class Summaries {
       origin: nameOf(ORIGINS, detail.origin),
       code: this.texts.of(detail.code),
       cache: nameOf(CACHE, detail.cache),
+      promptCache: nameOf(PROMPT_CACHE, detail.promptCache),
       durationMs: msFromUs(detail.durationUs),
       firstByteMs: msFromUs(detail.firstByteUs),
       bytesSent: numberOf(detail.bytesSent),
@@ -106,6 +107,7 @@ type Ended = Pick<
   | "origin"
   | "code"
   | "cache"
+  | "promptCache"
   | "durationMs"
   | "firstByteMs"
   | "bytesSent"

@@ -58,21 +58,23 @@ describe("what comes of it", () => {
     const changed = plain(9) as { messages: { content: string }[] };
     changed.messages[2]!.content = "rewritten";
     await send({ ...changed, system: long("other"), model: "claude-test-b", tools }, 3_500, 0);
+    const causes = ["first", "first", "hit", "system", "hit", "model", "provider", "tools", "history"];
     const report = (await (await fetch(`${tokenman.dashboard}/api/prompt-cache?session=s`)).json()) as {
       turns: { result: string; hit_rate: number }[];
       turns_by_result: Record<string, number>;
     };
-    assert.deepEqual(report.turns.map(({ result }) => result).reverse(), [
-      "first",
-      "first",
-      "hit",
-      "system",
-      "hit",
-      "model",
-      "provider",
-      "tools",
-      "history",
-    ]);
+    assert.deepEqual(report.turns.map(({ result }) => result).reverse(), causes);
+    // The ledger has it, too, turn by turn.
+    const list = (await (await fetch(`${tokenman.dashboard}/api/requests`)).json()) as {
+      rows: { id: string; promptCache: string | null }[];
+    };
+    const rows = list.rows.toReversed();
+    assert.deepEqual(
+      rows.map(({ promptCache }) => promptCache),
+      causes,
+    );
+    const row = await (await fetch(`${tokenman.dashboard}/api/requests/${rows[3]!.id}`)).json();
+    assert.equal((row as { promptCache: string }).promptCache, "system");
     assert.equal(report.turns.at(-3)?.hit_rate, 0.75);
     const metrics = await (await fetch(`${tokenman.dashboard}/metrics`)).text();
     assert.match(metrics, /tokenman_prompt_cache_turns_total\{result="hit"\} 2/);

@@ -242,3 +242,32 @@ test("a detail of a later format is left out; the row is not", async () => {
   assert.equal(record(db, begin.exchangeId)?.costNanoUsd, cost.total);
   db.close();
 });
+
+test("what the provider's prompt cache had of a turn is there after a restart, beside the taps", async () => {
+  const file = newFile();
+  const rows = (["tools", undefined, "hit", "provider"] as const).map((promptCache, index) => {
+    const begin = beginRow({ at: AT + index });
+    const timings = index === 2 ? [] : [{ plugin: "rules", hook: "request" as const, durationMs: 0.25 }];
+    return { begin, timings, promptCache, end: endRow(begin, { promptCache, timings }) };
+  });
+  {
+    await using opened = await openLedger(file);
+    for (const { begin, end } of rows) {
+      opened.ledger.begin(begin);
+      opened.ledger.end(end);
+    }
+    await opened.ledger.flush();
+  }
+  await using again = await openLedger(file, "boot-2");
+  for (const { begin, promptCache, timings } of rows) {
+    const found = await again.ledger.request(begin.exchangeId);
+    assert.equal(found?.promptCache, promptCache);
+    assert.deepEqual(found?.timings, timings);
+    assert.equal(found?.tries.length, 1);
+  }
+  const listed = await again.ledger.page({});
+  assert.deepEqual(
+    listed.rows.map(({ promptCache }) => promptCache),
+    rows.map(({ promptCache }) => promptCache).reverse(),
+  );
+});
