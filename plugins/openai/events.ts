@@ -6,6 +6,7 @@ import {
   stringOf,
 } from "@tokenman/plugin-sdk";
 import { NEVER_RETRY } from "./errors.ts";
+import { quoted, quotedAt } from "./quoted.ts";
 
 const CONTENT: EventVerdict = Object.freeze({ kind: "content" });
 const IDLE: EventVerdict = Object.freeze({ kind: "idle" });
@@ -14,6 +15,9 @@ const TERMINAL: EventVerdict = Object.freeze({ kind: "terminal" });
 /** The first bytes of a block that begins with its event's name, which chunks do not, and of a comment. */
 const FIRST_OF_EVENT = 0x65;
 const COLON = 0x3a;
+const SPACE = 0x20;
+
+const ERROR = quoted("error");
 
 /** Longer than any spelling of `data: [DONE]`, shorter than any chunk. */
 const DONE_BYTES = 64;
@@ -30,7 +34,7 @@ export function isDone(event: SseEvent): boolean {
 export function judgeChatEvent(event: SseEvent): EventVerdict {
   if (event.oversize) return CONTENT;
   const { raw } = event;
-  if (raw.includes('"error"') || raw[0] === FIRST_OF_EVENT) return failureOf(event) ?? CONTENT;
+  if (raw[0] === FIRST_OF_EVENT || quotedAt(raw, ERROR) >= 0) return failureOf(event) ?? CONTENT;
   if (raw.length > DONE_BYTES && raw[0] !== COLON) return CONTENT;
   if (!event.hasData) return IDLE;
   return isDone(event) ? TERMINAL : CONTENT;
@@ -52,10 +56,23 @@ const HEAD_BYTES = 40;
  * `.failed`, `.incomplete` or `error`. True where the block does not begin with its event's name.
  */
 export function mayEndResponses(event: SseEvent): boolean {
+  if (isUnderWay(event.raw)) return false;
   const head = event.raw.toString("latin1", 0, HEAD_BYTES);
   return (
     !head.startsWith("event:") || /^event: ?(?:error|response\.(?:completed|failed|incomplete)\b)/.test(head)
   );
+}
+
+/**
+ * Whether the first bytes are those of `event: response.X`, and X begins as no name of an end does: a test of four bytes
+ * for nearly all of the events of a stream.
+ */
+function isUnderWay(raw: Buffer): boolean {
+  if (raw[0] !== FIRST_OF_EVENT || raw[5] !== COLON) return false;
+  const name = raw[6] === SPACE ? 7 : 6;
+  if (raw[name] !== 0x72 || raw[name + 8] !== 0x2e) return false; // "r", "."
+  const first = raw[name + 9];
+  return first !== 0x63 && first !== 0x66 && first !== 0x69; // "c", "f", "i"
 }
 
 /** The event's name: its `event` line, else the `type` in its data. */

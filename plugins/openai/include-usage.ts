@@ -16,6 +16,7 @@ import {
   withHeader,
 } from "@tokenman/plugin-sdk";
 import { OpenAiDescription } from "./description.ts";
+import { quoted, quotedAt } from "./quoted.ts";
 
 /** Set on attempts whose provider was asked for usage on TokenMan's own account. */
 const Asked: Slot<true> = slot<true>("openai.include-usage");
@@ -121,6 +122,7 @@ function patchOf(options: OpenAiDescription["streamOptions"]): JsonPatch | undef
   }
 }
 
+const USAGE = quoted("usage");
 const NULL_AT_END = Buffer.from(',"usage":null}');
 const CLOSE = Buffer.from("}");
 
@@ -128,7 +130,7 @@ const CLOSE = Buffer.from("}");
 export const WITHOUT_USAGE: EventTransform = Object.freeze({
   event(event: SseEvent): SseEvent | Buffer | undefined {
     const { raw } = event;
-    const at = event.oversize ? -1 : raw.indexOf('"usage"');
+    const at = event.oversize ? -1 : quotedAt(raw, USAGE);
     if (at < 0) return event;
     // As OpenAI writes it: the member is the last one, so its closing brace is the chunk's own.
     const start = at - 1;

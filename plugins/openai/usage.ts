@@ -10,6 +10,7 @@ import {
   usageCountOf,
 } from "@tokenman/plugin-sdk";
 import { isDone, mayEndResponses, responsesEventName } from "./events.ts";
+import { quoted, quotedAt } from "./quoted.ts";
 
 const WANTED: ReadonlySet<string> = new Set(["usage", "model", "service_tier", "output"]);
 const NO_TOOLS: Readonly<Record<string, number>> = Object.freeze({});
@@ -203,10 +204,17 @@ export class ChatUsage implements UsageReader {
   }
 }
 
-/** Whether some `"usage"` in a chunk is not null. The quoted word cannot occur in text, where quotes are escaped. */
+const USAGE = quoted("usage");
+const COLON = 0x3a;
+const N = 0x6e;
+
+/** Whether some `"usage"` in a chunk is not null. */
 function hasFigures(raw: Buffer): boolean {
-  for (let at = raw.indexOf('"usage"'); at >= 0; at = raw.indexOf('"usage"', at + 1)) {
-    if (!/^"usage"\s*:\s*null/.test(raw.toString("latin1", at, at + 32))) return true;
+  for (let at = quotedAt(raw, USAGE); at >= 0; at = quotedAt(raw, USAGE, at + 1)) {
+    const next = at + USAGE.length;
+    // As most servers write it.
+    if (raw[next] === COLON && raw[next + 1] === N) continue;
+    if (!/^\s*:\s*null/.test(raw.toString("latin1", next, next + 25))) return true;
   }
   return false;
 }
