@@ -3,11 +3,15 @@ import { perUse, type RateCard, ratesOf } from "./rate-card.ts";
 import { decimal } from "./rational.ts";
 import type { ModelPrices, PricingConfig } from "./schema.ts";
 
+const MAX_KNOWN = 1_000;
+
 /** Prices from the config, by model. Built once a generation. */
 export class Overrides {
   readonly #exact = new Map<string, RateCard>();
   /** The longest first: the more a pattern says, the sooner it counts. */
   readonly #patterns: readonly (readonly [RegExp, RateCard])[];
+  /** What was found, by provider and model: spelling a name costs more than all else about a price. */
+  readonly #known = new Map<string, RateCard | undefined>();
 
   constructor(config: PricingConfig) {
     const patterns: [string, RateCard][] = [];
@@ -22,6 +26,17 @@ export class Overrides {
 
   find(model: string, provider: string): RateCard | undefined {
     if (this.#exact.size === 0 && this.#patterns.length === 0) return undefined;
+    const key = `${provider}\n${model}`;
+    const known = this.#known.get(key);
+    if (known !== undefined || this.#known.has(key)) return known;
+    const found = this.#lookUp(model, provider);
+    // Names come from clients: what is remembered must stay small.
+    if (this.#known.size >= MAX_KNOWN) this.#known.clear();
+    this.#known.set(key, found);
+    return found;
+  }
+
+  #lookUp(model: string, provider: string): RateCard | undefined {
     const names = spellings(model).flatMap((name) => [`${provider.toLowerCase()}/${name}`, name]);
     for (const name of names) {
       const card = this.#exact.get(name);
