@@ -1,5 +1,12 @@
 import type { Usage } from "./dialect.ts";
-import { type AttemptResult, type Exchange, type Outcome, type Slot, slot } from "./exchange.ts";
+import {
+  type Attempt,
+  type AttemptResult,
+  type Exchange,
+  type Outcome,
+  type Slot,
+  slot,
+} from "./exchange.ts";
 import type { CostByKind } from "./pricing.ts";
 import type { PromptCacheResult } from "./prompt-cache.ts";
 import { type ServiceToken, service } from "./service.ts";
@@ -73,6 +80,13 @@ export const AttemptBill: Slot<LedgerBill> = slot<LedgerBill>("ledger.attempt-bi
 export interface LedgerBill extends LedgerCost {
   readonly usage: Usage | undefined;
 }
+
+/** Says what attempts cost. Without a provider of it nobody bills: then money spent is not known, rather than 0. */
+export interface Bills {
+  /** Once the exchange is settled, from the `settled` taps of plugins after the provider's on; undefined before. */
+  of(attempt: Attempt): LedgerBill | undefined;
+}
+export const Bills: ServiceToken<Bills> = service<Bills>("Bills");
 
 export interface LedgerTiming {
   readonly plugin: string;

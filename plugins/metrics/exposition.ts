@@ -5,12 +5,20 @@ import type { Count, Series } from "./series.ts";
 
 const NANO = 1e9;
 
-/** The metrics of TokenMan itself, in Prometheus' text format. */
-export function exposition(meter: Meter, host: HostInfo, delay: LoopDelay): string {
-  return families(meter, host, delay).map(renderMetric).join("");
+interface Exposed {
+  readonly meter: Meter;
+  readonly host: HostInfo;
+  readonly delay: LoopDelay;
+  /** Whether somebody works out what is spent; else nothing is said of money spent. */
+  readonly isBilled: boolean;
 }
 
-function families(meter: Meter, host: HostInfo, delay: LoopDelay): MetricFamily[] {
+/** The metrics of TokenMan itself, in Prometheus' text format. */
+export function exposition(exposed: Exposed): string {
+  return families(exposed).map(renderMetric).join("");
+}
+
+function families({ meter, host, delay, isBilled }: Exposed): MetricFamily[] {
   const { startedAt, activeExchanges, generation, refusals } = host.status();
   const saved = sum(meter.saved);
   const lost = sum(meter.lost);
@@ -46,17 +54,7 @@ function families(meter: Meter, host: HostInfo, delay: LoopDelay): MetricFamily[
     ),
     counter("tokens_out_total", "Output tokens, reasoning included.", meter.tokensOut),
     counter("tokens_saved_total", "Tokens that did not have to be sent or generated.", meter.tokensSaved),
-    counter("cost_usd_total", "Cost in US dollars, of what has a known price.", meter.cost / NANO),
-    counter(
-      "estimated_cost_usd_total",
-      "The part of the cost that rests on estimated tokens.",
-      meter.costEstimated / NANO,
-    ),
-    counter(
-      "unpriced_requests_total",
-      "Requests with tokens of unknown price: they are not in the cost.",
-      meter.unpriced,
-    ),
+    ...(isBilled ? spent(meter) : []),
     counter("savings_usd_total", "US dollars saved, before losses.", saved / NANO),
     counter("losses_usd_total", "US dollars lost by what was meant to save.", lost / NANO),
     family(
@@ -67,11 +65,15 @@ function families(meter: Meter, host: HostInfo, delay: LoopDelay): MetricFamily[
     ),
     family("kind_losses_usd_total", "counter", "US dollars lost, by cause.", dollars(meter.lost)),
     gauge("savings_net_usd", "US dollars saved, less losses.", net / NANO),
-    gauge(
-      "savings_percent",
-      "Net savings as a share of what it would have cost without them.",
-      percent(net, meter.cost + net),
-    ),
+    ...(isBilled
+      ? [
+          gauge(
+            "savings_percent",
+            "Net savings as a share of what it would have cost without them.",
+            percent(net, meter.cost + net),
+          ),
+        ]
+      : []),
     counter("cache_hits_total", "Requests answered from the response cache.", meter.cacheHits),
     counter("cache_misses_total", "Requests that the response cache had no answer to.", meter.cacheMisses),
     counter(
@@ -136,6 +138,22 @@ function families(meter: Meter, host: HostInfo, delay: LoopDelay): MetricFamily[
     gauge("generation", "The generation that serves.", generation),
     counter("ledger_lost_rows_total", "Rows of the ledger that could not be written.", meter.lostRows.total),
     ...delays,
+  ];
+}
+
+function spent({ cost, costEstimated, unpriced }: Meter): MetricFamily[] {
+  return [
+    counter("cost_usd_total", "Cost in US dollars, of what has a known price.", cost / NANO),
+    counter(
+      "estimated_cost_usd_total",
+      "The part of the cost that rests on estimated tokens.",
+      costEstimated / NANO,
+    ),
+    counter(
+      "unpriced_requests_total",
+      "Requests with tokens of unknown price: they are not in the cost.",
+      unpriced,
+    ),
   ];
 }
 

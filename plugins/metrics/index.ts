@@ -1,4 +1,4 @@
-import { definePlugin, Ledger, optional, z } from "@tokenman/plugin-sdk";
+import { Bills, definePlugin, type Exchange, Ledger, optional, z } from "@tokenman/plugin-sdk";
 import { exposition } from "./exposition.ts";
 import { LoopDelay } from "./loop-delay.ts";
 import { Meter } from "./meter.ts";
@@ -16,6 +16,10 @@ const configSchema = z.strictObject({
   plugin_timings: z.boolean().default(true).describe("Measure how long each plugin's hooks take."),
 });
 
+function tracked(exchange: Exchange): void {
+  if (exchange.dialect?.generates === true) exchange.trackUsage();
+}
+
 /** Counts what passes, for Prometheus. */
 export default definePlugin({
   name: "metrics",
@@ -24,7 +28,7 @@ export default definePlugin({
   description: "Serves Prometheus metrics at /metrics on the dashboard port",
   section: "metrics",
   configSchema,
-  needs: { ledger: optional(Ledger) },
+  needs: { ledger: optional(Ledger), bills: optional(Bills) },
   stage: "ingress",
   async setup(ctx) {
     const { host, services, config } = ctx;
@@ -36,6 +40,7 @@ export default definePlugin({
     );
     ctx.every("event loop delay", WINDOW_MS, () => delay.turn());
     const sources = new Sources(ctx.log);
+    const isBilled = services.bills !== undefined;
 
     /** Counts that others keep, and begin anew with a generation or a store of their own. */
     const lookAround = (): void => {
@@ -49,7 +54,7 @@ export default definePlugin({
       path: "/metrics",
       handle({ response }) {
         lookAround();
-        const own = exposition(meter, host, delay);
+        const own = exposition({ meter, host, delay, isBilled });
         const body = Buffer.from(own + sources.render(host.registry.all("metric"), own));
         response.writeHead(200, {
           "Content-Type": "text/plain; version=0.0.4; charset=utf-8",
@@ -62,6 +67,8 @@ export default definePlugin({
     });
     if (config.plugin_timings) ctx.contribute("hookObserver", { tapped: meter.tapped });
     ctx.pipeline((_config, hooks) => {
+      // Who bills asks for the usage, too. Without: tokens that nobody counts would be told as none.
+      if (!isBilled) hooks.request.tap(tracked);
       hooks.response.tap(meter.response);
       hooks.lifecycle.for("settled").tap(meter.settled);
       // At the end of its time, by the one that follows: as yet it is the one that serves.

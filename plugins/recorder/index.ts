@@ -1,4 +1,13 @@
-import { definePlugin, Ledger, optional, Pricing, Tokenizer, z } from "@tokenman/plugin-sdk";
+import {
+  AttemptBill,
+  Bills,
+  definePlugin,
+  Ledger,
+  optional,
+  Pricing,
+  Tokenizer,
+  z,
+} from "@tokenman/plugin-sdk";
 import { Biller } from "./bill.ts";
 import { Recorder } from "./recorder.ts";
 
@@ -17,12 +26,14 @@ export default definePlugin({
   section: "recorder",
   configSchema,
   needs: { ledger: Ledger, pricing: optional(Pricing), tokenizer: optional(Tokenizer) },
+  provides: [Bills],
   stage: "ingress",
   async setup(ctx) {
     const { ledger, pricing, tokenizer } = ctx.services;
     const faulty = await ctx.keep("impossible usages", () => new Set<string>());
     const biller = new Biller({ pricing, tokenizer, log: ctx.log, faulty });
     const recorder = new Recorder({ ledger, biller, bodyBytes: ctx.host.storedBodyBytes });
+    ctx.provide(Bills, { of: (attempt) => attempt.get(AttemptBill) });
     if (ctx.config.timings) ctx.contribute("hookObserver", { tapped: recorder.tapped });
     ctx.pipeline((_config, hooks) => {
       hooks.request.tap(recorder.request);

@@ -7,12 +7,13 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import { definePlugin, renderMetric } from "@tokenman/plugin-sdk";
 import { LabelValues, OTHER } from "../../plugins/metrics/series.ts";
+import { startTokenman } from "../support/kernel.ts";
 import { type Ledgered, startLedgered } from "../support/ledgered.ts";
 
 // $1 and $10 a million tokens: 1,000 and 10,000 nano-dollars each.
 const PRICES = '[pricing."mock"]\ninput = 1\noutput = 10\n';
 
-async function ask(tokenman: Ledgered, body: object, path = "/v1/messages"): Promise<string> {
+async function ask(tokenman: Pick<Ledgered, "proxy">, body: object, path = "/v1/messages"): Promise<string> {
   const reply = await fetch(tokenman.proxy + path, {
     method: "POST",
     headers: { "content-type": "application/json" },
@@ -103,6 +104,30 @@ describe("metrics", () => {
         ),
         bound,
       );
+  });
+
+  test("says nothing of money where nobody bills, and counts the tokens all the same", async () => {
+    const settled = Promise.withResolvers<void>();
+    const probe = definePlugin({
+      name: "settled-probe",
+      version: "1.0.0",
+      apiVersion: 1,
+      setup: (ctx) =>
+        void ctx.pipeline((_config, hooks) =>
+          hooks.lifecycle.for("settled").tap((exchange) => {
+            if (exchange.request.method === "POST") settled.resolve();
+          }),
+        ),
+    });
+    const config = `[plugins]\norder = ["pricing", "metrics", "settled-probe"]\n${PRICES}`;
+    await using tokenman = await startTokenman({ config, plugins: [probe] });
+    await ask(tokenman, { model: "mock" });
+    await settled.promise;
+    const text = await page(tokenman);
+    assert.doesNotMatch(text, /cost_usd_total|unpriced_requests_total|savings_percent/);
+    assert.match(text, /^tokenman_requests_total 1$/m);
+    for (const name of ["tokens_in_total", "tokens_out_total"])
+      assert.ok(Number(new RegExp(`^tokenman_${name} (\\d+)$`, "m").exec(text)?.[1]) > 0, name);
   });
 
   test("only grows, over reloads too", async () => {
