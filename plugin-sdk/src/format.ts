@@ -47,6 +47,11 @@ export interface Format {
    * keys, or, where `path` is given, a path that only this vendor has.
    */
   claims(headers: RawHeaders, path?: string): boolean;
+  /**
+   * Whether a request that no dialect reads costs nothing with this vendor: it reads, counts, stores or ends something.
+   * Where a format does not say, only what is no POST is free.
+   */
+  isFree?(method: string, path: string): boolean;
   /** How the vendor lists models; undefined where it does not. */
   readonly models?: ModelListing;
   /** An error in the vendor's shape. `requestId` is TokenMan's. */

@@ -22,6 +22,7 @@ export const format: Format = Object.freeze({
   isSubscription,
   authorize: (secret) => ["x-api-key", secret],
   claims,
+  isFree: (method, path) => method !== "POST" || FREE_PATH.test(path),
   sessionId: (headers) => headerValue(headers, "x-claude-code-session-id"),
   models: modelListing,
   errorReply,
@@ -46,6 +47,9 @@ function isSubscription(headers: RawHeaders): boolean {
   if (!authorization) return false;
   return bearerOf(authorization)?.startsWith(API_KEY) !== true;
 }
+
+/** Files and skills are stored for nothing; ending or archiving something is free, and so is asking who one is. */
+const FREE_PATH = /\/(?:cancel|archive|files|skills(?:\/[^/]+\/versions)?)$|^\/api\//;
 
 const MARKS = ["anthropic-version", "anthropic-beta"];
 const KEY = /^sk-ant-/;

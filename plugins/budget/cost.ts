@@ -1,11 +1,4 @@
-import {
-  type Attempt,
-  AttemptBill,
-  type Exchange,
-  type PriceQuery,
-  type Pricing,
-  priceFormat,
-} from "@tokenman/plugin-sdk";
+import { type Attempt, AttemptBill, type Exchange, type Pricing, priceQuery } from "@tokenman/plugin-sdk";
 
 /** Whether the attempt certainly costs nothing: it was not sent, or the provider refused it, be it in a stream. */
 export function isFree({ result, status, failedFirst }: Attempt): boolean {
@@ -40,14 +33,9 @@ export function costOf(
   if (bill !== undefined) return bill.unpriced === undefined ? 0 : expected;
   const { usage } = attempt;
   if (usage === undefined) return expected;
-  const price = pricing.price(queryOf(exchange, attempt), usage);
+  const price = pricing.price(priceQuery(exchange, attempt), usage);
   if (!price.priced) return expected;
   // A reply that broke off was still being generated when its usage was told.
   if (usage.complete) return price.cost.total;
   return expected === undefined ? undefined : Math.max(price.cost.total, expected);
-}
-
-export function queryOf(exchange: Exchange, { candidate, provider, startedAt }: Attempt): PriceQuery {
-  const model = candidate.model ?? exchange.description?.model ?? "";
-  return { model, provider: provider.name, format: priceFormat(exchange, provider), at: startedAt };
 }

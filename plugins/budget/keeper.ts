@@ -5,13 +5,14 @@ import {
   type Logger,
   type PriceQuery,
   type Pricing,
+  priceQuery,
   type ReplyInit,
   type Slot,
   slot,
   type Verdict,
 } from "@tokenman/plugin-sdk";
 import type { Books } from "./books.ts";
-import { costOf, isFree, queryOf } from "./cost.ts";
+import { costOf, isFree } from "./cost.ts";
 import type { CostEstimate, Estimator, TokenGuess } from "./estimator.ts";
 import type { Hold, WindowSet } from "./holds.ts";
 import { counts, type Limit } from "./limits.ts";
@@ -103,7 +104,7 @@ export class Keeper {
   readonly beforeUpstream = (exchange: Exchange, attempt: Attempt): MaybePromise<Verdict | undefined> => {
     const account = exchange.get(Accounts);
     if (account === undefined) return undefined;
-    const query = queryOf(exchange, attempt);
+    const query = priceQuery(exchange, attempt);
     const estimate = this.#quick(exchange, account, query);
     const own: AttemptAccount = { estimate, hold: undefined };
     attempt.set(AttemptAccounts, own);
@@ -152,7 +153,7 @@ export class Keeper {
       if (own.hold !== undefined) settle(own.hold, cost);
       const { usage } = attempt;
       if (usage?.source === "provider" && usage.complete)
-        books.outputs.learn(queryOf(exchange, attempt).model, usage.outputTokens);
+        books.outputs.learn(priceQuery(exchange, attempt).model, usage.outputTokens);
     }
     // The first one takes the cost of all attempts.
     for (const hold of holds) {
@@ -171,7 +172,7 @@ export class Keeper {
   }
   async #countAll(exchange: Exchange, account: Account, attempts: readonly Attempt[]): Promise<void> {
     for (const attempt of attempts) {
-      const query = queryOf(exchange, attempt);
+      const query = priceQuery(exchange, attempt);
       await this.#count(exchange, account, query.model);
       attempt.get(AttemptAccounts)!.estimate = this.#quick(exchange, account, query);
     }

@@ -20,6 +20,7 @@ export const format: Format = Object.freeze({
   isSubscription,
   authorize: (secret) => ["Authorization", `Bearer ${secret}`],
   claims,
+  isFree: (method, path) => method !== "POST" || FREE_PATH.test(path),
   sessionId,
   models: modelListing,
   errorReply,
@@ -58,6 +59,10 @@ function sessionId(headers: RawHeaders): string | undefined {
   }
   return undefined;
 }
+
+/** Moderation and counting are free, as are conversations and files; parts of an upload, and ending something. */
+const FREE_PATH =
+  /\/(?:cancel|pause|resume|input_tokens|moderations|conversations(?:\/[^/]+(?:\/items)?)?|files|uploads(?:\/[^/]+\/(?:parts|complete))?)$/;
 
 const MARKS = ["openai-organization", "openai-project", "openai-beta", "chatgpt-account-id"];
 const CLIENT = /^(?:Async)?(?:Azure)?OpenAI\//;

@@ -49,7 +49,7 @@ export class Pricer implements Pricing {
     query: PriceQuery,
     conditions: PriceConditions = {},
   ): Omit<CostByKind, "total" | "serverTools"> | undefined {
-    const resolved = this.#resolve(query, undefined, conditions);
+    const resolved = this.#resolve(query, conditions.model, conditions);
     return "reason" in resolved ? undefined : approximated(resolved.rates);
   }
 

@@ -1,14 +1,15 @@
 import {
   type Attempt,
+  billedRates,
   type CostByKind,
   type Exchange,
   type LedgerBill,
   type LedgerSaving,
   type Logger,
-  type PriceQuery,
   type Pricing,
-  priceFormat,
+  priceQuery,
   providerCacheClaim,
+  sentModel,
   type Tokenizer,
   type Usage,
 } from "@tokenman/plugin-sdk";
@@ -25,12 +26,10 @@ const UNTOLD = "the reply told no usage";
 /** Without a tokenizer: bytes of text to a token, as English and code come out on the average. */
 const BYTES_PER_TOKEN = 4;
 
-/** Calls of vendors' APIs that cost nothing: they count, store or end something. */
-const FREE_PATH = /\/(?:cancel|count_tokens|input_tokens|files|uploads|parts|complete|archive)$/;
-
 /** The bill of what passed through unread: a picture or a batch costs money, and nobody here knows how much. */
-function unread({ request }: Exchange, { status }: Attempt): LedgerBill {
-  const isFree = request.method !== "POST" || FREE_PATH.test(request.path);
+function unread({ request, format }: Exchange, { status }: Attempt): LedgerBill {
+  const { method, path } = request;
+  const isFree = format?.isFree?.(method, path) ?? method !== "POST";
   if (isFree || status === undefined || status < 200 || status > 299) return NOTHING;
   return { ...NOTHING, unpriced: "no dialect reads this path" };
 }
@@ -62,12 +61,13 @@ export class Biller {
 
   /**
    * The bill of an attempt that has ended. At once where the provider told its usage, or billed nothing; a promise
-   * where tokens must be counted, as for a stream that broke off.
+   * where tokens must be counted, as for a stream that broke off. `winner` is the attempt whose reply the client was given.
    */
   bill(
     exchange: Exchange,
     attempt: Attempt,
     sample: OutputSample | undefined,
+    winner: Attempt | undefined,
   ): LedgerBill | Promise<LedgerBill> {
     const { result, status, usage } = attempt;
     if (result === undefined || result.kind === "skipped") return NOTHING;
@@ -79,7 +79,7 @@ export class Biller {
         : NOTHING;
     }
     // It was at work when another attempt won, and bills at least what it was sent.
-    if (usage === undefined && wasOvertaken(exchange, attempt))
+    if (usage === undefined && winner !== undefined && winner !== attempt && wasAtWork(attempt))
       return this.#estimated(exchange, attempt, undefined, undefined);
     if (status === undefined)
       return { ...NOTHING, unpriced: "the request was called off before its reply came" };
@@ -108,12 +108,7 @@ export class Biller {
     const { cacheReadTokens, cacheWrite5mTokens, cacheWrite1hTokens } = usage;
     const cached = cacheReadTokens + cacheWrite5mTokens + cacheWrite1hTokens;
     if (cached === 0) return undefined;
-    const { inputTokens, serviceTier, speed, region } = usage;
-    const conditions = { inputTokens: inputTokens + cached, serviceTier, speed, region };
-    let rates: ReturnType<Pricing["rates"]>;
-    // As what was paid was: another tier, speed or length has other rates.
-    for (const model of modelsOf(exchange, attempt, usage))
-      rates ??= this.#pricing?.rates(queryOf(exchange, attempt, model), conditions);
+    const rates = this.#pricing && billedRates(this.#pricing, exchange, attempt, usage);
     if (rates === undefined) return undefined;
     const paid = cost.cacheRead + cost.cacheWrite5m + cost.cacheWrite1h;
     return {
@@ -186,43 +181,25 @@ export class Biller {
   #priced(exchange: Exchange, attempt: Attempt, usage: Usage, estimated: boolean): LedgerBill {
     if (this.#pricing === undefined)
       return { usage, cost: undefined, estimated, unpriced: "no plugin knows prices" };
-    let reason = "the model is not named";
-    for (const model of modelsOf(exchange, attempt, usage)) {
-      const price = this.#pricing.price(queryOf(exchange, attempt, model), usage);
-      if (price.priced) return { usage, cost: wholeCost(price.cost), estimated, unpriced: undefined };
-      reason = price.reason;
-    }
-    return { usage, cost: undefined, estimated, unpriced: reason };
+    const query = priceQuery(exchange, attempt);
+    if (query.model === "" && usage.model === undefined)
+      return { usage, cost: undefined, estimated, unpriced: "the model is not named" };
+    const price = this.#pricing.price(query, usage);
+    if (!price.priced) return { usage, cost: undefined, estimated, unpriced: price.reason };
+    return { usage, cost: wholeCost(price.cost), estimated, unpriced: undefined };
   }
 }
 
-/** The names to price by: as the provider gave it, which is the exact one; then the one that was sent. */
-function modelsOf(exchange: Exchange, attempt: Attempt, { model }: Usage): readonly string[] {
-  const sent = sentModel(exchange, attempt);
-  if (model === undefined) return sent === undefined ? [] : [sent];
-  return sent === undefined || sent === model ? [model] : [model, sent];
-}
-
-function queryOf(exchange: Exchange, { provider, startedAt }: Attempt, model: string): PriceQuery {
-  return { model, provider: provider.name, format: priceFormat(exchange, provider), at: startedAt };
-}
-
-/** Whether it was called off, with a good head or none, because another attempt of the exchange had the reply. */
-function wasOvertaken({ attempts }: Exchange, attempt: Attempt): boolean {
+/** Whether it was called off with a good head, or before it had one. */
+function wasAtWork(attempt: Attempt): boolean {
   const { result, status = 200 } = attempt;
   const isOff = result?.kind === "cancelled" || (result?.kind === "reply" && result.body === "aborted");
-  if (!isOff || status >= 300 || isRefused(attempt)) return false;
-  return attempts.some((other) => other.result?.kind === "reply" && other.result.body !== "aborted");
+  return isOff && status < 300 && !isRefused(attempt);
 }
 
 /** Whether the provider said in its stream that it failed; one that was cut off before its first event said nothing. */
 function isRefused({ streamError }: Attempt): boolean {
   return streamError !== undefined && streamError.type !== "cut";
-}
-
-/** The model's name as it was sent upstream. */
-export function sentModel(exchange: Exchange, attempt: Attempt): string | undefined {
-  return attempt.candidate.model ?? exchange.description?.model;
 }
 
 /** Whole nano-dollars whose total is their sum, whoever priced them. */

@@ -17,9 +17,10 @@ import {
   type Reply,
   type Slot,
   savingsOf,
+  sentModel,
   slot,
 } from "@tokenman/plugin-sdk";
-import { type Biller, sentModel } from "./bill.ts";
+import type { Biller } from "./bill.ts";
 import { BodyCopy } from "./body-copy.ts";
 import { OutputSample } from "./output-sample.ts";
 import { redacted, redactedBytes } from "./redact.ts";
@@ -37,9 +38,10 @@ class Recording {
   cache: LedgerEnd["cache"];
   error: BodyCopy | undefined;
   body: BodyCopy | undefined;
-  /** The stream that is recorded, and the attempt that gives it. */
+  /** The attempt whose reply the client is given. */
+  winner: Attempt | undefined;
+  /** Its stream. */
   sample: OutputSample | undefined;
-  sampled: Attempt | undefined;
 }
 const Recorded: Slot<Recording> = slot<Recording>("recorder.recording");
 
@@ -82,12 +84,12 @@ export class Recorder {
     const recording = recordingOf(exchange);
     recording.cache = cacheOf(reply.headers);
     const { dialect } = exchange;
+    recording.winner = reply.attempt;
     if (reply.origin === "provider" && reply.status >= 400) {
       recording.error = new BodyCopy(ERROR_BYTES);
       reply.observe({ data: recording.error.data });
     } else if (reply.attempt !== undefined && reply.streaming && dialect?.outputText !== undefined) {
       recording.sample = new OutputSample(dialect);
-      recording.sampled = reply.attempt;
       reply.observe({ data: recording.sample.data });
     }
     if (this.#bodyBytes > 0 && dialect !== undefined) {
@@ -131,8 +133,9 @@ export class Recorder {
     return recording;
   }
   #bill(exchange: Exchange, attempt: Attempt, recording: Recording): LedgerBill | Promise<LedgerBill> {
-    const output = recording.sampled === attempt ? recording.sample : undefined;
-    const bill = this.#biller.bill(exchange, attempt, output);
+    const { winner } = recording;
+    const output = winner === attempt ? recording.sample : undefined;
+    const bill = this.#biller.bill(exchange, attempt, output, winner);
     if (bill instanceof Promise) return bill.then((known) => keep(attempt, output, known));
     return keep(attempt, output, bill);
   }

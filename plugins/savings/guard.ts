@@ -1,20 +1,22 @@
 import {
   type Attempt,
   addSaving,
+  billedRates,
   type CompressionKind,
   type Exchange,
   type Logger,
   type Pricing,
-  priceFormat,
   providerCacheClaim,
   rewritesOf,
   type SavingsGuard,
   type Slot,
   slot,
   type Touch,
+  totalInput,
+  type Usage,
 } from "@tokenman/plugin-sdk";
 import { isHeldOut } from "./holdout.ts";
-import { type BilledInput, cacheEffect, inputCost, savedBy, totalInput } from "./price.ts";
+import { type BilledInput, cacheEffect, inputCost, savedBy } from "./price.ts";
 import { addEffect, type Session, type Sessions } from "./sessions.ts";
 import type { TrialSums } from "./trial-sums.ts";
 
@@ -79,7 +81,7 @@ export class Guard implements SavingsGuard {
     const usage = attempt.usage!;
     const total = totalInput(usage);
     if (total === 0) return;
-    const billed = this.#billed(exchange, attempt, total);
+    const billed = this.#billed(exchange, attempt, usage);
     const amounts = billed === undefined ? undefined : savedBy(rewrites, billed, session.last);
     let savedTokens = 0;
     rewrites.forEach(({ plugin, newTokens, knownTokens }, index) => {
@@ -107,24 +109,10 @@ export class Guard implements SavingsGuard {
     };
   }
 
-  #billed(
-    exchange: Exchange,
-    { usage, provider, candidate, startedAt }: Attempt,
-    total: number,
-  ): BilledInput | undefined {
-    const query = (model: string) => ({
-      model,
-      provider: provider.name,
-      format: priceFormat(exchange, provider),
-      at: startedAt,
-    });
-    const { serviceTier, speed, region, model } = usage!;
-    const conditions = { inputTokens: total, serviceTier, speed, region };
-    for (const name of [model, candidate.model ?? exchange.description?.model]) {
-      const rates = name === undefined ? undefined : this.#parts.pricing?.rates(query(name), conditions);
-      if (rates !== undefined) return { usage: usage!, rates, at: startedAt };
-    }
-    return undefined;
+  #billed(exchange: Exchange, attempt: Attempt, usage: Usage): BilledInput | undefined {
+    const { pricing } = this.#parts;
+    const rates = pricing && billedRates(pricing, exchange, attempt, usage);
+    return rates && { usage, rates, at: attempt.startedAt };
   }
 
   #judge(exchange: Exchange, session: Session, plugin: string, nanoUsd: number): void {

@@ -1,7 +1,5 @@
-import type { Pricing, Rewrite, Usage } from "@tokenman/plugin-sdk";
+import { type Rates, type Rewrite, totalInput, type Usage } from "@tokenman/plugin-sdk";
 import type { LastTurn } from "./sessions.ts";
-
-export type Rates = NonNullable<ReturnType<Pricing["rates"]>>;
 
 /** An attempt's usage as far as the input goes, with what its tokens cost. */
 export interface BilledInput {
@@ -9,15 +7,6 @@ export interface BilledInput {
   readonly rates: Rates;
   /** Milliseconds since the epoch. */
   readonly at: number;
-}
-
-export function totalInput({
-  inputTokens,
-  cacheReadTokens,
-  cacheWrite5mTokens,
-  cacheWrite1hTokens,
-}: Usage): number {
-  return inputTokens + cacheReadTokens + cacheWrite5mTokens + cacheWrite1hTokens;
 }
 
 /** What the input cost, in nano-dollars. */

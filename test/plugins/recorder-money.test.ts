@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { errorEvent, textEvents, wholeReply } from "@tokenman/plugin-sdk/testkit";
-import { ask, recordedWorld } from "../support/recorded-world.ts";
+import { errorEvent, sendRequest, textEvents, wholeReply } from "@tokenman/plugin-sdk/testkit";
+import { ask, KEY, recordedWorld } from "../support/recorded-world.ts";
 
 /** Amounts are nano-dollars, worked out by hand from the vendors' price lines: $1 a million tokens is 1,000 a token. */
 const MESSAGES = "/v1/messages";
@@ -123,11 +123,22 @@ describe("what no dialect reads", () => {
     ["/v1/responses/compact", true],
     ["/v1/responses/resp_1/cancel", false],
     ["/v1/files", false],
+    ["/v1/uploads/upload_1/complete", false],
+    ["/v1/batches/batch_1/cancel", false],
+    ["/v1/moderations", false],
+    ["/v1/messages/batches/msgbatch_1/cancel", false],
+    // The name of an upload's end; with Anthropic a completion.
+    ["/v1/complete", true],
   ] as const) {
     test(`${path}: its price is ${unpriced ? "unknown, which is not nothing" : "nothing"}`, async () => {
       await using it = await recordedWorld();
       it.upstream.next(json({ created: 1, usage: { input_tokens: 9, output_tokens: 9 } }));
-      await ask(it.tokenman.proxy, path, { prompt: "a cat" });
+      // The key tells whose path it is.
+      const isAnthropic = /messages|complete$/.test(path) && !path.includes("uploads");
+      await sendRequest(`${it.tokenman.proxy}${path}`, {
+        headers: ["authorization", `Bearer ${isAnthropic ? KEY : "sk-canary"}`],
+        body: JSON.stringify({ prompt: "a cat" }),
+      });
       const row = await it.ended();
       assert.equal(row.dialect, undefined);
       assert.equal(row.unpriced, unpriced);
