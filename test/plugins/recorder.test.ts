@@ -225,6 +225,12 @@ describe("recorder", () => {
     assert.match(bodies?.request?.toString() ?? "", /my key is \[key\]/);
     assert.equal(bodies?.response?.toString(), reply.body.subarray(0, 300).toString());
     assert.equal(bodies?.truncated, true);
+    // A key that looks like none is known by the header that it came in.
+    await sendRequest(`${it.tokenman.proxy}${MESSAGES}`, {
+      headers: ["content-type", "application/json", "x-api-key", "open-sesame"],
+      body: '{"model":"test-model","max_tokens":9,"messages":[{"role":"user","content":"it is open-sesame"}]}',
+    });
+    assert.match((await it.ended()).bodies?.request?.toString() ?? "", /"it is \[key\]"/);
   });
 
   test("a provider's prompt cache saves, or loses, what its tokens cost against plain input", async () => {

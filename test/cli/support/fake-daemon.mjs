@@ -2,7 +2,10 @@
 // its log.
 import { writeSync } from "node:fs";
 
-writeSync(1, `pid ${process.pid} flags ${JSON.stringify(process.execArgv)} arguments ${JSON.stringify(process.argv.slice(2))}\n`);
+writeSync(
+  1,
+  `pid ${process.pid} flags ${JSON.stringify(process.execArgv)} arguments ${JSON.stringify(process.argv.slice(2))}\n`,
+);
 switch (process.env.FAKE_DAEMON) {
   case "ready":
     process.send({ kind: "ready", proxy: "http://127.0.0.1:1", dashboard: "http://127.0.0.1:2" }, () =>
