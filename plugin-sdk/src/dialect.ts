@@ -18,6 +18,9 @@ export interface RequestDescription {
   readonly stream: boolean;
   /** The client's own cap on the output, in tokens. */
   readonly maxOutputTokens: number | undefined;
+  /** What the client asks to be served with, where it says so: prices depend on it. */
+  readonly serviceTier?: string | undefined;
+  readonly speed?: string | undefined;
   /** Whether the request offers tools, and whether the provider itself runs some of them. */
   readonly tools: "none" | "client" | "server";
   /**

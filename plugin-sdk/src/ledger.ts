@@ -133,7 +133,7 @@ export interface BudgetWindow {
 }
 
 export interface Reservation {
-  /** Unique; a second `reserve` with the same id answers as the first did. */
+  /** Unique; until it is settled, a second `reserve` with the same id answers as the first did. */
   readonly id: string;
   readonly exchangeId: string;
   readonly at: number;
@@ -363,11 +363,11 @@ export interface Ledger {
   /** Queues what a session's exchanges add to the comparison with held-out ones. */
   trial(row: LedgerTrial): void;
   /**
-   * Atomic over all windows; resolves after the commit. Rejects with TM_LEDGER_UNAVAILABLE where the store cannot
-   * commit: then a hard budget refuses. A window's first reservation also counts what the ledger has of its past.
+   * Atomic over all windows; resolves when it, and the row of its exchange, outlive the process. Rejects with
+   * TM_LEDGER_UNAVAILABLE where the store cannot write: then a hard budget refuses. A window's first reservation also counts what the ledger has of its past.
    */
   reserve(reservation: Reservation): Promise<ReserveResult>;
-  /** Replaces a reservation by what was spent. Idempotent, no effect on an unknown id; resolves after the commit. */
+  /** Replaces a reservation by what was spent. Idempotent, no effect on an unknown id; resolves when it outlives the process. */
   settle(id: string, spentNanoUsd: number, at: number): Promise<void>;
   /** Spent and reserved in each window. */
   used(windows: readonly BudgetWindow[]): Promise<readonly number[]>;

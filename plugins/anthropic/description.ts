@@ -17,6 +17,8 @@ const WANTED: ReadonlySet<string> = new Set([
   "temperature",
   "tools",
   "mcp_servers",
+  "service_tier",
+  "speed",
   "system",
   "messages",
 ]);
@@ -40,6 +42,8 @@ class MessagesDescription implements RequestDescription {
   readonly modelPointer: string | undefined;
   readonly stream: boolean;
   readonly maxOutputTokens: number | undefined;
+  readonly serviceTier: string | undefined;
+  readonly speed: string | undefined;
   readonly #body: Buffer;
   readonly #temperature: JsonNode | undefined;
   readonly #tools: JsonNode | undefined;
@@ -54,6 +58,8 @@ class MessagesDescription implements RequestDescription {
     this.modelPointer = this.model === undefined ? undefined : "/model";
     this.stream = top.get("stream")?.kind === "true";
     this.maxOutputTokens = countOf(parsedOf(top.get("max_tokens")));
+    this.serviceTier = textOf(top.get("service_tier"));
+    this.speed = textOf(top.get("speed"));
     this.#temperature = top.get("temperature");
     this.#tools = top.get("tools");
     this.#mcpServers = top.get("mcp_servers");

@@ -7,9 +7,11 @@ import {
   type LedgerOnly,
   type LedgerPoint,
   type Provider,
+  type Route,
   TokenmanError,
   z,
 } from "@tokenman/plugin-sdk";
+import { budget } from "./budget.ts";
 import { circuit, circuitOf } from "./circuit.ts";
 import { type Endpoint, endpoint } from "./endpoint.ts";
 import { figures, figuresOf } from "./figures.ts";
@@ -239,8 +241,33 @@ export function endpoints({ host, ledger, circuits }: World): Endpoint[] {
         config: host.config(),
       }),
     }),
+    {
+      method: "GET",
+      path: "/api/security/budget",
+      summary: "The budget's windows, in US dollars; none where no budget is on",
+      parameters: NOTHING,
+      answer: budget,
+      // The plugin that keeps budgets does; while it is off, `whereOff`.
+      handle: undefined,
+    },
   ];
 }
+
+/** Behind the routes of the plugins that guard: answers for those that are off. */
+export const whereOff: Route = {
+  port: "dashboard",
+  method: "GET",
+  path: "/api/security/*",
+  handle({ request, json }) {
+    const path = request.url?.replace(/\?.*/s, "");
+    if (path === "/api/security/budget") {
+      json(200, { enabled: false, windows: [] } satisfies z.input<typeof budget>);
+      return;
+    }
+    const { code, status, message } = new TokenmanError("TM_NOT_FOUND");
+    json(status, { error: { code, message } });
+  },
+};
 
 function onlyOf({ project, provider, model }: { [K in LedgerDimension]?: string | undefined }): LedgerOnly {
   return defined({ project, provider, model });

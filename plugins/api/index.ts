@@ -9,7 +9,7 @@ import {
 } from "@tokenman/plugin-sdk";
 import { apiCommands } from "./commands.ts";
 import type { Endpoint } from "./endpoint.ts";
-import { endpoints } from "./endpoints.ts";
+import { endpoints, whereOff } from "./endpoints.ts";
 import { Feed } from "./feed.ts";
 import { frontPage } from "./front-page.ts";
 import { openApi } from "./openapi.ts";
@@ -53,6 +53,8 @@ export default definePlugin({
     const own = endpoints({ host, ledger, circuits });
     for (const { method, path, handle } of own)
       if (handle !== undefined) ctx.contribute("route", { port: "dashboard", method, path, handle });
+
+    ctx.contribute("route", whereOff);
 
     const feed = await ctx.keep(
       `feed ${config.event_buffer}`,

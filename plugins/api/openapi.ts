@@ -1,5 +1,6 @@
 import { ERRORS, type HostInfo, type Route, z } from "@tokenman/plugin-sdk";
 import type { Endpoint } from "./endpoint.ts";
+import { whereOff } from "./endpoints.ts";
 import { others } from "./others.ts";
 
 const error = z
@@ -10,7 +11,9 @@ const error = z
 
 /** The OpenAPI 3.1 document of the dashboard port: this plugin's paths, and those of all others. */
 export function openApi(own: readonly Endpoint[], host: HostInfo): object {
-  const routes = host.registry.all("route").filter(({ port, path }) => port !== "proxy" && path !== "/");
+  const isTold = ({ port, path }: Route): boolean =>
+    port !== "proxy" && path !== "/" && path !== whereOff.path;
+  const routes = host.registry.all("route").filter(isTold);
   const isServed = ({ method, path }: Endpoint) =>
     routes.some((route) => route.method === method && route.path === path);
   const described = [...own, ...others.filter(isServed)];

@@ -1,4 +1,4 @@
-import type { Exchange, PriceQuery, Pricing, Tokenizer } from "@tokenman/plugin-sdk";
+import type { Exchange, PriceConditions, PriceQuery, Pricing, Tokenizer } from "@tokenman/plugin-sdk";
 import type { Outputs } from "./outputs.ts";
 import type { BudgetConfig } from "./schema.ts";
 
@@ -13,9 +13,18 @@ export interface TokenGuess {
   readonly input: number;
   readonly output: number;
   readonly maxOutput: number;
+  /** What the client asks to be served with, which prices depend on. */
+  readonly service: Service;
   /** `input` is not counted: it is more than there can be. */
   readonly isBound: boolean;
 }
+
+export type Service = Pick<PriceConditions, "serviceTier" | "speed">;
+type Rates = NonNullable<ReturnType<Pricing["rates"]>>;
+
+const ORDINARY: Service = Object.freeze({});
+/** What costs more than the ordinary at one provider or another. */
+const DEARER: readonly Service[] = [{ serviceTier: "priority" }, { speed: "fast" }];
 
 /** Nano-dollars, whole. */
 export interface CostEstimate {
@@ -62,8 +71,8 @@ export class Estimator {
 
   /** Undefined where the price is not known. */
   cost(exchange: Exchange, query: PriceQuery, guess: TokenGuess): CostEstimate | undefined {
-    const { pricing, config } = this.#parts;
-    const rates = pricing.rates(query, { inputTokens: guess.input });
+    const { config } = this.#parts;
+    const rates = this.#rates(query, guess);
     if (rates === undefined) return undefined;
     const likely = Math.ceil(guess.input * rates.input + guess.output * rates.output);
     const { isBound } = guess;
@@ -78,6 +87,19 @@ export class Estimator {
     return { held, isBound, expected };
   }
 
+  /** Those of the service that is asked for. Where they are not known, the dearest that are known of the model. */
+  #rates(query: PriceQuery, { input: inputTokens, service }: TokenGuess): Rates | undefined {
+    const { pricing, config } = this.#parts;
+    const usual = pricing.rates(query, { inputTokens });
+    if (service === ORDINARY || usual === undefined) return usual;
+    const asked = pricing.rates(query, { inputTokens, ...service });
+    // A provider that cannot serve it so serves it, and bills it, as usual.
+    if (asked !== undefined) return config.reserve === "max" ? dearestOf(usual, asked) : asked;
+    return DEARER.reduce((dearest, each) => {
+      const known = pricing.rates(query, { inputTokens, ...each }) ?? pricing.rates(query, each);
+      return known === undefined ? dearest : dearestOf(dearest, known);
+    }, usual);
+  }
   #guess(exchange: Exchange, model: string, input: number, isBound: boolean): TokenGuess {
     const { outputs, config } = this.#parts;
     const asked = exchange.description?.maxOutputTokens;
@@ -90,9 +112,26 @@ export class Estimator {
       input,
       output: Math.min(output, asked ?? output),
       maxOutput: config.reserve === "max" ? most * choices(exchange) : most,
+      service: serviceOf(exchange),
       isBound,
     };
   }
+}
+
+function serviceOf({ description }: Exchange): Service {
+  const serviceTier = description?.serviceTier;
+  const speed = description?.speed;
+  return serviceTier === undefined && speed === undefined ? ORDINARY : { serviceTier, speed };
+}
+
+function dearestOf(left: Rates, right: Rates): Rates {
+  return {
+    input: Math.max(left.input, right.input),
+    cacheRead: Math.max(left.cacheRead, right.cacheRead),
+    cacheWrite5m: Math.max(left.cacheWrite5m, right.cacheWrite5m),
+    cacheWrite1h: Math.max(left.cacheWrite1h, right.cacheWrite1h),
+    output: Math.max(left.output, right.output),
+  };
 }
 
 function bytesOf({ request }: Exchange): number {

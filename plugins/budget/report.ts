@@ -10,6 +10,8 @@ const MAX_READS = 5;
 
 /** What `GET /api/security/budget` answers. Money is in US dollars, times are in ISO 8601. */
 export interface BudgetReport {
+  /** A budget is kept, be it for one project only. */
+  readonly enabled: true;
   readonly reserve: BudgetConfig["reserve"];
   readonly unpriced: BudgetConfig["unpriced"];
   readonly time_zone: string;
@@ -62,6 +64,7 @@ export async function report(
     if (isSame || tries === MAX_READS) break;
   }
   return {
+    enabled: true,
     reserve: config.reserve,
     unpriced: config.unpriced,
     time_zone: config.time_zone,

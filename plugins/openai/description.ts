@@ -25,6 +25,7 @@ const WANTED: ReadonlySet<string> = new Set([
   "n",
   "conversation",
   "background",
+  "service_tier",
   "messages",
   "instructions",
   "input",
@@ -75,6 +76,10 @@ export class OpenAiDescription implements RequestDescription {
   get opening(): string {
     const turns = this.#top.get("messages") ?? this.#top.get("input");
     return openingOf(this.#top.get("instructions"), turns, this.#body);
+  }
+
+  get serviceTier(): string | undefined {
+    return textOf(this.#top.get("service_tier"));
   }
 
   get sampling(): RequestDescription["sampling"] {

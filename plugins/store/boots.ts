@@ -50,7 +50,7 @@ export class Boots {
       .prepare("SELECT DISTINCT boot AS id FROM request WHERE outcome = 0")
       .all()
       .map(({ id }) => Number(id))
-      .filter((id) => !this.#isAlive(id));
+      .filter((id) => !this.isAlive(id));
     let interrupted = 0;
     const close = this.#db.prepare(
       "UPDATE request SET outcome = ?, unpriced = 1 WHERE id = ? AND outcome = ?",
@@ -72,7 +72,7 @@ export class Boots {
     return interrupted;
   }
 
-  #isAlive(id: number): boolean {
+  isAlive(id: number): boolean {
     if (id === this.id) return true;
     const boot = this.#db.prepare("SELECT uuid, host, pid, seen_at, ended_at FROM boot WHERE id = ?").get(id);
     if (boot === undefined || boot["ended_at"] !== null || boot["uuid"] === this.#uuid) return false;

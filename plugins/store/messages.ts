@@ -1,5 +1,6 @@
-import type { BudgetWindow, LedgerTrial, Reservation } from "@tokenman/plugin-sdk";
+import type { BudgetWindow, LedgerTrial } from "@tokenman/plugin-sdk";
 import type { DecisionRow } from "./decision-rows.ts";
+import type { WindowKey } from "./journal-lines.ts";
 import type { Retention } from "./prune.ts";
 import type { RowBatch } from "./row-cells.ts";
 
@@ -17,7 +18,24 @@ export interface WriterSettings extends Tuning {
 
 /** One thing to write that is no exchange's row, or to be told. Those with a `call` are answered. */
 export type Operation =
-  | { readonly kind: "reserve"; readonly call: number; readonly reservation: Reservation }
+  /** Room in windows for a process to give away; answered by an {@link AllowanceAnswer} each. */
+  | {
+      readonly kind: "allow";
+      readonly call: number;
+      readonly holder: string;
+      readonly journal: number;
+      readonly asks: readonly AllowanceAsk[];
+    }
+  /** So much of it is spent, and a journal that begins with that file knows the rest. */
+  | {
+      readonly kind: "fold";
+      readonly call: number;
+      readonly holder: string;
+      readonly journal: number;
+      readonly spent: readonly WindowAmount[];
+    }
+  | { readonly kind: "leave"; readonly call: number; readonly holder: string }
+  /** Of a reservation that an earlier process left. */
   | {
       readonly kind: "settle";
       readonly call: number;
@@ -25,13 +43,35 @@ export type Operation =
       readonly spent: number;
       readonly at: number;
     }
-  | { readonly kind: "used"; readonly call: number; readonly windows: readonly BudgetWindow[] }
+  | {
+      readonly kind: "used";
+      readonly call: number;
+      readonly holder: string;
+      readonly windows: readonly BudgetWindow[];
+    }
   | { readonly kind: "trial"; readonly trial: LedgerTrial }
   | { readonly kind: "decide"; readonly decision: DecisionRow }
   /** The decisions that were last used. */
   | { readonly kind: "recall"; readonly call: number }
   | { readonly kind: "decided"; readonly call: number; readonly book: string; readonly key: string }
   | { readonly kind: "flush"; readonly call: number };
+
+export interface WindowAmount extends WindowKey {
+  readonly nanoUsd: number;
+}
+/** Nano-dollars. */
+export interface AllowanceAsk {
+  readonly window: BudgetWindow;
+  /** What the asker has of the window. */
+  readonly leased: number;
+  /** What it needs beyond that, at least. */
+  readonly want: number;
+}
+export interface AllowanceAnswer {
+  /** Of the window, by all, with what is granted. */
+  readonly used: number;
+  readonly granted: number;
+}
 
 export interface Batch {
   readonly rows: RowBatch | undefined;

@@ -43,6 +43,10 @@ export function pruneSome(db: DatabaseSync, { days, bodyDays }: Retention, now: 
     // A window's end is a day past before it goes: a late settlement still finds its reservation.
     db.prepare("DELETE FROM reservation WHERE until < ?").run(now - DAY_MS);
     db.prepare("DELETE FROM budget_window WHERE until < ?").run(now - DAY_MS);
+    db.exec(
+      `DELETE FROM lease WHERE NOT EXISTS (SELECT 1 FROM budget_window
+       WHERE scope = lease.scope AND period = lease.period AND start = lease.start)`,
+    );
     pruneTrialSessions(db, now);
     if (pruneDecisions(db, now)) more = true;
     db.exec("COMMIT");

@@ -71,6 +71,14 @@ export class RowPacker {
     const begun = this.#begun[mark - this.#firstMark];
     return typeof begun === "object" && begun.exchangeId === exchangeId ? begun : undefined;
   }
+  /** The beginning of an exchange that is open and has not been handed over; the newest are looked at first. */
+  beginning(exchangeId: string): LedgerBegin | undefined {
+    for (let index = this.#begun.length - 1; index >= 0; index--) {
+      const row = this.#begun[index]!;
+      if (typeof row === "object" && row.exchangeId === exchangeId) return row;
+    }
+    return undefined;
+  }
   /** `bodies` is their place in the batch; NaN for none. */
   end(row: LedgerEnd, bodies: number = NONE): void {
     const { outcome, attempts, savings, timings } = row;

@@ -267,6 +267,31 @@ DROP INDEX request_provider;
 DROP INDEX request_model;
 `;
 
+/** Version 7, which some databases have been through, had a table that version 8 does without. */
+const none: Migration = "";
+
+/**
+ * Version 8. Who has room in windows to give away (reserver.ts): `boot` is the process, `journal` the file from which on its
+ * journal counts (journal.ts). A window's `used` has all leases in it. `reservation` gets what a holder leaves open. What
+ * version 7 kept open in `hold` stays spent.
+ */
+const leases: Migration = `
+DROP TABLE IF EXISTS hold;
+CREATE TABLE holder (
+  id TEXT PRIMARY KEY,
+  boot INTEGER NOT NULL,
+  journal INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE TABLE lease (
+  holder TEXT NOT NULL,
+  scope TEXT NOT NULL,
+  period TEXT NOT NULL,
+  start INTEGER NOT NULL,
+  nano_usd INTEGER NOT NULL,
+  PRIMARY KEY (holder, scope, period, start)
+) WITHOUT ROWID, STRICT;
+`;
+
 /** In order; the schema's version is how many of them a database has been through. */
 export const MIGRATIONS: readonly Migration[] = [
   first,
@@ -275,4 +300,6 @@ export const MIGRATIONS: readonly Migration[] = [
   hourlyByName,
   details,
   fewerIndexes,
+  none,
+  leases,
 ];

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { existsSync, rmSync } from "node:fs";
 import type {
   BudgetWindow,
@@ -25,6 +26,7 @@ import type {
 import { storedDecisions } from "./decisions.ts";
 import type { Tuning, WriterSettings } from "./messages.ts";
 import { Readers } from "./readers.ts";
+import { Reserver } from "./reserver.ts";
 import { WriterThread } from "./writer-thread.ts";
 
 /** The ledger in SQLite: one thread that writes, a few that read. */
@@ -33,24 +35,27 @@ export class SqliteLedger implements Ledger {
   readonly #readers: Readers;
   /** The file, where there was none before. */
   readonly #made: string | undefined;
+  readonly #reserver: Reserver;
   /** In the same database, by the same writer. */
   readonly decisions: Decisions;
   readonly #watchers = new Set<(event: LedgerEvent) => void>();
 
-  private constructor(writer: WriterThread, readers: Readers, made: string | undefined) {
+  private constructor(writer: WriterThread, { file }: WriterSettings, made: string | undefined) {
     this.#writer = writer;
-    this.#readers = readers;
+    this.#readers = new Readers(file);
     this.#made = made;
+    this.#reserver = new Reserver(writer, file, randomUUID());
     this.decisions = storedDecisions(writer);
   }
 
   /** Opens or makes the database. Rejects with TM_LEDGER_SCHEMA; a disk that cannot be written is a state, not an error. */
   static async open(settings: WriterSettings, log: Logger): Promise<SqliteLedger> {
     const made = existsSync(settings.file) ? undefined : settings.file;
-    return new SqliteLedger(await WriterThread.start(settings, log), new Readers(settings.file), made);
+    return new SqliteLedger(await WriterThread.start(settings, log), settings, made);
   }
   /** `forget`: a database that was made here, and never used, is removed again. */
   async close({ forget = false }: { readonly forget?: boolean } = {}): Promise<void> {
+    await this.#reserver.close();
     await Promise.all([this.#writer.close(), this.#readers.close()]);
     if (!forget || this.#made === undefined) return;
     for (const suffix of ["-wal", "-shm", ""]) rmSync(this.#made + suffix, { force: true });
@@ -76,13 +81,13 @@ export class SqliteLedger implements Ledger {
     this.#writer.trial(row);
   }
   reserve(reservation: Reservation): Promise<ReserveResult> {
-    return this.#writer.reserve(reservation);
+    return this.#reserver.reserve(reservation);
   }
   settle(id: string, spentNanoUsd: number, at: number): Promise<void> {
-    return this.#writer.settle(id, spentNanoUsd, at);
+    return this.#reserver.settle(id, spentNanoUsd, at);
   }
   used(windows: readonly BudgetWindow[]): Promise<readonly number[]> {
-    return this.#writer.used(windows);
+    return this.#reserver.used(windows);
   }
   flush(): Promise<void> {
     return this.#writer.flush();

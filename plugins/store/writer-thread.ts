@@ -1,4 +1,3 @@
-import { setTimeout as setRealTimeout } from "node:timers";
 import { Worker } from "node:worker_threads";
 import {
   type BudgetWindow,
@@ -7,12 +6,21 @@ import {
   type LedgerState,
   type LedgerTrial,
   type Logger,
-  type Reservation,
-  type ReserveResult,
   TokenmanError,
 } from "@tokenman/plugin-sdk";
 import type { DecisionRow, Recalled } from "./decision-rows.ts";
-import type { Batch, FromWriter, Operation, ToWriter, Tuning, WriterSettings } from "./messages.ts";
+import type {
+  AllowanceAnswer,
+  AllowanceAsk,
+  Batch,
+  FromWriter,
+  Operation,
+  ToWriter,
+  Tuning,
+  WindowAmount,
+  WriterSettings,
+} from "./messages.ts";
+import type { Allowances } from "./reserver.ts";
 import { RowPacker } from "./row-packer.ts";
 import { asError } from "./wire-error.ts";
 
@@ -21,8 +29,6 @@ import { asError } from "./wire-error.ts";
  * them. They are promised to be on disk within 200.
  */
 const GATHER_MS = 80;
-/** How long a reservation waits at most for others to share its commit, where another one has just been handed over. */
-const SHARE_MS = 2;
 /** So many do not wait any longer: a reservation may have to wait while they are written. */
 const GATHER_ROWS = 1_000;
 /** Rows on their way to a writer that does not keep up; further ones are given up. */
@@ -43,7 +49,7 @@ interface Call {
 }
 
 /** The writer, seen from the thread that proxies: nothing here waits for a disk. */
-export class WriterThread {
+export class WriterThread implements Allowances {
   #settings: WriterSettings;
   #log: Logger;
   #worker: Worker | undefined;
@@ -53,7 +59,6 @@ export class WriterThread {
   #bodies: Batch["bodies"][number][] = [];
   #timer: NodeJS.Timeout | undefined;
   #soon: NodeJS.Immediate | undefined;
-  #sharing: NodeJS.Timeout | undefined;
   readonly #calls = new Map<number, Call>();
   #lastCall = 0;
   /** Rows handed over and not yet reported as written or lost. */
@@ -115,14 +120,32 @@ export class WriterThread {
     }
     this.#gathered();
   }
-  reserve(reservation: Reservation): Promise<ReserveResult> {
-    return this.#ask({ kind: "reserve", reservation }) as Promise<ReserveResult>;
+  get isFailing(): boolean {
+    return this.#failing !== undefined;
   }
-  async settle(id: string, spent: number, at: number): Promise<void> {
+  get isFlushed(): boolean {
+    return this.#settings.synchronous === "full";
+  }
+  beginning(exchangeId: string): LedgerBegin | undefined {
+    return this.#rows.beginning(exchangeId);
+  }
+  rowsWritten(): Promise<void> | undefined {
+    return this.#onTheWay === 0 ? undefined : this.flush();
+  }
+  allow(holder: string, journal: number, asks: readonly AllowanceAsk[]): Promise<readonly AllowanceAnswer[]> {
+    return this.#ask({ kind: "allow", holder, journal, asks }) as Promise<readonly AllowanceAnswer[]>;
+  }
+  async fold(holder: string, journal: number, spent: readonly WindowAmount[]): Promise<void> {
+    await this.#ask({ kind: "fold", holder, journal, spent });
+  }
+  async leave(holder: string): Promise<void> {
+    await this.#ask({ kind: "leave", holder });
+  }
+  async settleLeft(id: string, spent: number, at: number): Promise<void> {
     await this.#ask({ kind: "settle", id, spent, at });
   }
-  used(windows: readonly BudgetWindow[]): Promise<readonly number[]> {
-    return this.#ask({ kind: "used", windows }) as Promise<readonly number[]>;
+  used(holder: string, windows: readonly BudgetWindow[]): Promise<readonly number[]> {
+    return this.#ask({ kind: "used", holder, windows }) as Promise<readonly number[]>;
   }
   /** Writes a decision with the rows that come; it is not counted among them, since nobody's account lacks it. */
   decide(decision: DecisionRow): void {
@@ -195,21 +218,8 @@ export class WriterThread {
       this.#operations.push(JSON.stringify({ ...asked, call }));
       // Nobody's request waits for a settlement: it goes with the rows.
       if (asked.kind === "settle") this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
-      else this.#handOverSoon();
+      else this.#soon ??= setImmediate(this.#handOver);
     });
-  }
-  /**
-   * Somebody's request waits for it: at once, with what else is asked in this turn. What is asked soon after goes together
-   * and shares a commit, which costs more than all else about a reservation.
-   */
-  #handOverSoon(): void {
-    if (this.#sharing !== undefined) return;
-    // Not the global's, which a test's clock may hold: requests would wait for time that does not pass.
-    this.#sharing = setRealTimeout(() => {
-      this.#sharing = undefined;
-      if (this.#operations.length > 0) this.#handOver();
-    }, SHARE_MS);
-    this.#soon ??= setImmediate(this.#handOver);
   }
   readonly #handOver = (): void => {
     clearTimeout(this.#timer);

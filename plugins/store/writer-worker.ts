@@ -12,7 +12,9 @@ const PRUNE_MS = 10 * 60_000;
 const PRUNE_PAUSE_MS = 50;
 /** Somebody waits for those: they are tried, or refused, whatever the disk did before. */
 const PROMPT: ReadonlySet<Operation["kind"]> = new Set([
-  "reserve",
+  "allow",
+  "fold",
+  "leave",
   "settle",
   "used",
   "recall",

@@ -1,14 +1,15 @@
 import type { DatabaseSync } from "node:sqlite";
 import { TokenmanError } from "@tokenman/plugin-sdk";
 import { Boots } from "./boots.ts";
-import { Budget } from "./budget.ts";
+import { Budget, type Holder } from "./budget.ts";
 import { DecisionRows } from "./decision-rows.ts";
 import { Dictionary } from "./dictionary.ts";
 import type { FromWriter, Operation, Tuning, WriterSettings } from "./messages.ts";
 import { moveAside, openForWriting, synchronousPragma } from "./open.ts";
 import { pruneSome, shrinkSome } from "./prune.ts";
-import { eachRow, type RowOperation, type RowsOperation } from "./received-rows.ts";
+import { eachRow, type RowOperation, RowReceiver, type RowsOperation } from "./received-rows.ts";
 import { Rollup } from "./rollup.ts";
+import { RowPacker } from "./row-packer.ts";
 import { Rows } from "./rows.ts";
 import type { Migration } from "./schema.ts";
 import { messageOf, type Trouble, troubleOf } from "./sqlite-error.ts";
@@ -105,7 +106,10 @@ export class Writer {
     }
     try {
       tables.boots.heartbeat();
-      const interrupted = this.#transaction(tables, () => tables.boots.interruptDead(tables.rollup));
+      const interrupted = this.#transaction(tables, () => {
+        endDeadHolders(tables, undefined);
+        return tables.boots.interruptDead(tables.rollup);
+      });
       if (interrupted > 0)
         this.#log(
           "info",
@@ -174,7 +178,7 @@ export class Writer {
         texts,
         rollup,
         rows,
-        budget: new Budget(db, rollup),
+        budget: new Budget(db, file, rollup),
         boots,
         decisions: new DecisionRows(db),
         trials: new Trials(db),
@@ -194,6 +198,7 @@ export class Writer {
       const value = run();
       rollup.write();
       db.exec("COMMIT");
+      budget.committed();
       return value;
     } catch (cause) {
       // Some errors, a full disk among them, have rolled it back already.
@@ -241,8 +246,9 @@ export class Writer {
   #postpone(cause: unknown, trouble: Trouble): void {
     this.#fail(cause);
     const kept: Work[] = [];
+    const flushed: number[] = [];
     for (const each of this.#waiting.flatMap(oneByOne)) {
-      if (each.kind === "flush") this.#tell({ kind: "answer", call: each.call });
+      if (each.kind === "flush") flushed.push(each.call);
       // A settlement must not be lost: it is answered when it is written.
       else if (each.kind === "settle") kept.push(each);
       else if ("call" in each) this.#refuse(each.call, cause);
@@ -253,6 +259,8 @@ export class Writer {
     for (const each of kept.slice(0, over)) if ("call" in each) this.#refuse(each.call, cause);
     if (over > 0) this.#giveUp(kept.slice(0, over).filter(isRow).length);
     this.#waiting = kept.slice(over);
+    // Only now it is known what was given up.
+    for (const call of flushed) this.#tell({ kind: "answer", call });
     if (trouble !== "busy") this.#closeBroken();
   }
   /** Sets a database aside that turned out damaged, and goes on with a new one. */
@@ -331,7 +339,8 @@ function rowsOf(work: readonly Work[]): number {
   return count;
 }
 
-function apply({ rows, budget, decisions, trials }: Tables, work: Work): unknown {
+function apply(tables: Tables, work: Work): unknown {
+  const { rows, budget, boots, decisions, trials } = tables;
   switch (work.kind) {
     case "rows":
       rows.all(work);
@@ -342,12 +351,23 @@ function apply({ rows, budget, decisions, trials }: Tables, work: Work): unknown
     case "end":
       rows.end(work.rows, work.at, work.bodies);
       return undefined;
-    case "reserve":
-      return budget.reserve(work.reservation);
+    case "allow":
+      endDeadHolders(tables, work.holder);
+      return budget.allow(work.holder, boots.id, work.journal, work.asks);
+    case "fold":
+      budget.fold(work.holder, work.journal, work.spent);
+      return undefined;
+    case "leave":
+      endHolders(
+        tables,
+        budget.holders(undefined).filter(({ id }) => id === work.holder),
+      );
+      return undefined;
     case "settle":
       budget.settle(work.id, work.spent, work.at);
       return undefined;
     case "used":
+      endDeadHolders(tables, work.holder);
       return budget.used(work.windows);
     case "trial":
       trials.add(work.trial);
@@ -361,5 +381,28 @@ function apply({ rows, budget, decisions, trials }: Tables, work: Work): unknown
       return decisions.find(work.book, work.key);
     case "flush":
       return undefined;
+  }
+}
+
+/** What dead processes were allowed and have not spent is there again; their exchanges get the rows that they lack. */
+function endDeadHolders(tables: Tables, own: string | undefined): void {
+  const { budget, boots } = tables;
+  const others = budget.holders(own);
+  // Of this process, one that was closed without a word is over, too.
+  if (others.length > 0)
+    endHolders(
+      tables,
+      others.filter(({ boot }) => (own !== undefined && boot === boots.id) || !boots.isAlive(boot)),
+    );
+}
+function endHolders({ db, texts, rollup, rows, budget }: Tables, holders: readonly Holder[]): void {
+  for (const holder of holders) {
+    const begins = budget.leave(holder);
+    if (begins.length === 0) continue;
+    const packer = new RowPacker();
+    for (const begin of begins) packer.begin(begin);
+    new Rows(db, texts, rollup, holder.boot).all(new RowReceiver().receive(packer.take()!, []));
+    // Rows have come that it did not add.
+    rows.forget();
   }
 }

@@ -379,6 +379,7 @@ describe("the OpenAPI document", () => {
       "projects",
       "providers",
       "config",
+      "security/budget",
       "plugins",
       "status",
       "route",
@@ -386,6 +387,22 @@ describe("the OpenAPI document", () => {
       assert.ok(asked.has(`/api/${path}`), path);
     const bad = await get(tokenman, "/api/stats?range=x", 400);
     assert.ok(schemaAt(document, "get", "/api/stats", 400).safeParse(bad).success);
+  });
+
+  test("holds what the budget answers, be it on or off", async () => {
+    const path = "/api/security/budget";
+    const config = "[security.budget]\nenabled = true\nmonthly_limit = 5\n";
+    await using on = await startLedgered({ config });
+    await using off = await startLedgered();
+    for (const tokenman of [on, off]) {
+      const answer = await get(tokenman, path);
+      const schema = schemaAt(await get(tokenman, "/api/openapi.json"), "get", path, 200);
+      assert.ok(schema.safeParse(answer).success, JSON.stringify(answer));
+    }
+    assert.deepEqual(await get(off, path), { enabled: false, windows: [] });
+    const { enabled, windows } = await get(on, path);
+    assert.equal(enabled, true);
+    assert.deepEqual([windows.length, windows[0].period, windows[0].limit], [1, "monthly", 5]);
   });
 
   test("holds what the caches answer", async () => {

@@ -215,7 +215,12 @@ monthly_limit = 20
   await using kernel = await startTokenman({ config });
   const reply = await sendRequest(`${kernel.dashboard}/api/security/budget`);
   const { windows: shown, ...rest } = JSON.parse(reply.body.toString());
-  assert.deepEqual(rest, { reserve: "expected", unpriced: "allow", time_zone: "Europe/Berlin" });
+  assert.deepEqual(rest, {
+    enabled: true,
+    reserve: "expected",
+    unpriced: "allow",
+    time_zone: "Europe/Berlin",
+  });
   assert.deepEqual(
     shown.map(({ resets_at, ...window }: { resets_at: string }) => {
       assert.ok(Date.parse(resets_at) > Date.now());

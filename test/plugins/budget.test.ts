@@ -14,10 +14,10 @@ import { testHost } from "../../cli/test-host.ts";
 import { limitsOf } from "../../plugins/budget/limits.ts";
 import { Outputs } from "../../plugins/budget/outputs.ts";
 import { budgetSchema } from "../../plugins/budget/schema.ts";
+import { bill, running } from "../support/budget-world.ts";
+import { pricing } from "../support/pricing.ts";
 
 installHost(testHost);
-
-import { bill, running } from "../support/budget-world.ts";
 
 const BILLED = 100 * 1_000 + 10 * 10_000;
 
@@ -168,6 +168,26 @@ test("at the most that can be asked for: cache writes, several answers, the whol
   const { exchange } = await plugin.ask({ max_tokens: 8_000, n: 3 });
   const { nanoUsd } = plugin.ledger.reservations.get(exchange.id)!.reservation;
   assert.equal(nanoUsd, Math.ceil(exchange.request.body!.length / 4) * 1_000 + 3 * 8_000 * 10_000);
+});
+
+test("a service tier or speed that is asked for is reserved at its price, or at the dearest that is known", async () => {
+  // The vendors' own prices: USD for a million tokens of output.
+  const catalogue = await pricing();
+  await using plugin = await running({ daily_limit: 100, reserve: "max" }, {}, { pricing: catalogue });
+  const output = async (model: string, more: Record<string, unknown>, path = "/v1/messages") => {
+    const { exchange } = await plugin.ask({ model, max_tokens: 100_000, ...more }, bill(1, 1), { path });
+    const { nanoUsd } = plugin.ledger.reservations.get(exchange.id)!.reservation;
+    // The input is a few tokens.
+    return Math.floor(nanoUsd / 100_000 / 1_000);
+  };
+  const chat = "/v1/chat/completions";
+  assert.equal(await output("gpt-5.1", {}, chat), 10);
+  assert.equal(await output("gpt-5.1", { service_tier: "priority" }, chat), 20);
+  assert.equal(await output("gpt-5.1", { service_tier: "flex" }, chat), 10, "it may be served as usual");
+  assert.equal(await output("gpt-5.1", { service_tier: "unheard-of" }, chat), 20);
+  assert.equal(await output("claude-opus-4-6", {}), 25);
+  assert.equal(await output("claude-opus-4-6", { speed: "fast" }), 150);
+  assert.equal(await output("claude-opus-4-6", { service_tier: "priority" }), 150, "nobody knows its price");
 });
 
 for (const [path, dialect, hasCode] of [

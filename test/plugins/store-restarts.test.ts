@@ -91,6 +91,23 @@ describe("restarts", () => {
     db.close();
   });
 
+  test("a database of version 7, which was in use for an hour, is brought forward, and so is one of version 6", () => {
+    for (const version of [6, 7]) {
+      const db = new DatabaseSync(newFile());
+      migrate(db, MIGRATIONS.slice(0, 6));
+      db.exec("INSERT INTO budget_window VALUES ('total', 'daily', 0, 1, 500)");
+      if (version === 7) db.exec("CREATE TABLE hold (id INTEGER PRIMARY KEY); PRAGMA user_version = 7");
+      migrate(db);
+      assert.equal(schemaVersion(db), MIGRATIONS.length);
+      assert.equal(db.prepare("SELECT used FROM budget_window").get()?.["used"], 500);
+      const tables = db
+        .prepare("SELECT name FROM sqlite_schema WHERE name IN ('hold', 'lease', 'holder')")
+        .all();
+      assert.deepEqual(tables.map(({ name }) => name).sort(), ["holder", "lease"]);
+      db.close();
+    }
+  });
+
   test("fault 28: a file that is no database is set aside with what belongs to it, and said so", async () => {
     const file = newFile();
     writeFileSync(file, "this was a database once ".repeat(400));

@@ -37,7 +37,7 @@ interface Running extends AsyncDisposable {
 export async function running(
   config: Table,
   settings: Omit<PluginSettings, "config" | "services"> = {},
-  services: { readonly tokenizer?: Tokenizer } = {},
+  services: { readonly tokenizer?: Tokenizer; readonly pricing?: Pricing } = {},
 ): Promise<Running> {
   const ledger = new MemoryLedger();
   const run = await runPlugin(budget, {

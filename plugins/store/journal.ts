@@ -1,0 +1,69 @@
+import { fdatasync, ftruncate, write } from "node:fs";
+import { type FileHandle, open, unlink } from "node:fs/promises";
+
+/** A journal's files are beside the database; `number` counts them, from 1 on. */
+export function journalFile(database: string, holder: string, number: number): string {
+  return `${database}-holds-${holder}-${number}`;
+}
+
+/**
+ * A file that lines are appended to, by a thread of libuv's pool: the loop that proxies does not wait for it. What
+ * write(2) has taken outlives a `kill -9`; a power failure, where it is flushed too.
+ */
+export class Journal {
+  readonly #database: string;
+  readonly #holder: string;
+  #handle: FileHandle | undefined;
+  #first = 1;
+  /** Which file it is; 0 before the first is open. */
+  number = 0;
+  /** Bytes in the file. */
+  size = 0;
+  /** A part of a line may be at its end. */
+  #isTorn = false;
+
+  constructor(database: string, holder: string) {
+    this.#database = database;
+    this.#holder = holder;
+  }
+
+  /** Goes on with a new file. Not while something is being written. Rejects with what the file system says. */
+  async next(): Promise<void> {
+    const number = this.number + 1;
+    const handle = await open(journalFile(this.#database, this.#holder, number), "a", 0o600);
+    const last = this.#handle;
+    this.#handle = handle;
+    this.number = number;
+    this.size = 0;
+    this.#isTorn = false;
+    await last?.close();
+  }
+  /** Appends whole lines, all or none of them; `done` is told when they are taken, or why not. One call at a time. */
+  write(lines: string, isFlushed: boolean, done: (failed: Error | undefined) => void): void {
+    const { fd } = this.#handle!;
+    const bytes = Buffer.from(this.#isTorn ? `\n${lines}` : lines);
+    write(fd, bytes, 0, bytes.length, null, (cause, written = 0) => {
+      if (cause === null && written === bytes.length) {
+        this.size += written;
+        this.#isTorn = false;
+        if (isFlushed) fdatasync(fd, (failed) => done(failed ?? undefined));
+        else done(undefined);
+        return;
+      }
+      ftruncate(fd, this.size, (failed) => {
+        this.#isTorn ||= failed !== null;
+        done(cause ?? new Error(`${written} of ${bytes.length} bytes could be written`));
+      });
+    });
+  }
+  /** Removes the files before this one, which are of no use any more. */
+  async removeOlder(): Promise<void> {
+    for (; this.#first < this.number; this.#first++)
+      await unlink(journalFile(this.#database, this.#holder, this.#first)).catch(() => undefined);
+  }
+  async close(): Promise<void> {
+    const handle = this.#handle;
+    this.#handle = undefined;
+    await handle?.close();
+  }
+}
