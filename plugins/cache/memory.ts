@@ -251,6 +251,8 @@ export class MemoryTier {
     segment.live--;
   }
   #deleteWhere(matches: (segment: Segment, word: number) => boolean): void {
+    // What is purged or too old is to be gone, its request too.
+    this.#recent.clear();
     for (const segment of [...this.#order]) {
       if (segment.live > 0)
         for (const word of segment.replies()) if (matches(segment, word)) this.#drop(segment, word);
