@@ -2,6 +2,7 @@
  * What a request says, beside its body, that a store of replies has to know: what may change the answer, and what the
  * client asks of caches (RFC 9111 §5.2.1, and `X-Tokenman-Cache`).
  */
+import { HeaderShapes } from "./header-shapes.ts";
 import type { RawHeaders } from "./headers.ts";
 
 export interface CacheRequest {
@@ -40,35 +41,19 @@ const VENDORS = ["anthropic-", "openai-"];
 /** How the names of headers read that carry a credential, of whatever gateway; a retry's mark is none. */
 const SECRET = /auth|key|token|secret|passw|credential/;
 const MARKS: ReadonlySet<string> = new Set(["idempotency-key", "x-idempotency-key"]);
-/** A client sends the same names in the same order again and again; so many such lists are remembered. */
-const MAX_SHAPES = 32;
-
-/** The names of a request's headers, as they came, and which of them count. */
-interface Shape {
-  readonly names: readonly string[];
-  /** Where in the list of names and values those stand that count. */
-  readonly counted: readonly number[];
-}
-
 /** Which headers of a format's requests count, by their names as they came. */
 export class HeaderKinds {
-  readonly #credentials: readonly string[];
-  /** Roughly in the order of their use. */
-  readonly #shapes: Shape[] = [];
+  readonly #shapes: HeaderShapes;
 
   /** `credentials`: names, in lower case, of those that carry one. */
   constructor(credentials: readonly string[]) {
-    this.#credentials = credentials;
+    this.#shapes = new HeaderShapes(
+      (name) => varies(name) || CONTROL.has(name) || credentials.includes(name),
+    );
   }
   /** Puts what may change the answer, and what is asked of caches, into `into`: names and values, as they came. */
   collect(headers: RawHeaders, into: string[]): void {
-    const { names, counted } = this.#shapeOf(headers);
-    for (let index = 0; index < counted.length; index++) {
-      const at = counted[index]!;
-      into[2 * index] = names[at >> 1]!;
-      into[2 * index + 1] = headers[at + 1]!;
-    }
-    into.length = 2 * counted.length;
+    this.#shapes.collect(headers, into);
   }
   /** What of it may change the answer. Credentials are among it, so it is only ever to be hashed. */
   varyingIn(collected: RawHeaders): string {
@@ -79,34 +64,6 @@ export class HeaderKinds {
     }
     return text;
   }
-  /** To compare the names with known ones takes less than to look each of them up, for which it has to be hashed. */
-  #shapeOf(headers: RawHeaders): Shape {
-    const shapes = this.#shapes;
-    for (let index = 0; index < shapes.length; index++) {
-      const shape = shapes[index]!;
-      if (!hasNames(headers, shape.names)) continue;
-      if (index > 0) {
-        shapes[index] = shapes[index - 1]!;
-        shapes[index - 1] = shape;
-      }
-      return shape;
-    }
-    const names = headers.filter((_, index) => index % 2 === 0);
-    const counted = names.flatMap((name, index) => (this.#counts(name.toLowerCase()) ? [2 * index] : []));
-    const shape = { names, counted };
-    if (shapes.length === MAX_SHAPES) shapes.pop();
-    shapes.push(shape);
-    return shape;
-  }
-  #counts(name: string): boolean {
-    return varies(name) || CONTROL.has(name) || this.#credentials.includes(name);
-  }
-}
-
-function hasNames(headers: RawHeaders, names: readonly string[]): boolean {
-  if (headers.length !== 2 * names.length) return false;
-  for (let index = 0; index < names.length; index++) if (headers[2 * index] !== names[index]) return false;
-  return true;
 }
 
 /** What the client asks of caches, by the headers that {@link HeaderKinds} collects. */

@@ -3,6 +3,7 @@ import { tellsApart } from "./cache-request.ts";
 import type { Usage } from "./dialect.ts";
 import type { Attempt, Exchange } from "./exchange.ts";
 import { type Flight, isWhole, type Joined } from "./flights.ts";
+import { HeaderShapes } from "./header-shapes.ts";
 import { headerValue, headerValues, type RawHeaders } from "./headers.ts";
 import { AttemptBill, addSaving, type LedgerSaving } from "./ledger.ts";
 import { type Pricing, priceFormat } from "./pricing.ts";
@@ -54,24 +55,12 @@ const MOMENTARY: ReadonlySet<string> = new Set([
 /** `anthropic-ratelimit-…`, `x-ratelimit-…`, `ratelimit-…`: what is left of a limit. `x-tokenman-…`: TokenMan's own. */
 const MOMENTARY_START = /^(?:(?:anthropic-|x-)?ratelimit|x-tokenman-)/;
 
-/** Names seen, in any spelling, are few; what is known of them is remembered up to here. */
-const MAX_NAMES = 1_000;
-const isMomentary = new Map<string, boolean>();
+const shapes = new HeaderShapes((name) => !MOMENTARY.has(name) && !MOMENTARY_START.test(name));
 
 function lasting(headers: RawHeaders): RawHeaders {
   const kept: string[] = [];
-  for (let index = 0; index + 1 < headers.length; index += 2) {
-    const name = headers[index]!;
-    if (!(isMomentary.get(name) ?? learn(name))) kept.push(name, headers[index + 1]!);
-  }
+  shapes.collect(headers, kept);
   return kept;
-}
-function learn(name: string): boolean {
-  const lower = name.toLowerCase();
-  const momentary = MOMENTARY.has(lower) || MOMENTARY_START.test(lower);
-  if (isMomentary.size === MAX_NAMES) isMomentary.clear();
-  isMomentary.set(name, momentary);
-  return momentary;
 }
 
 /**
