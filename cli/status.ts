@@ -57,7 +57,7 @@ function describeDay({ requests, errors, cost, savings, ledger }: LastDay): stri
   const unpriced =
     cost.unpriced === 0 || cost.usd === null ? "" : `, and ${cost.unpriced} calls of unknown price`;
   const lines = [
-    `  last 24 h   ${requests} requests, ${errors} answered with an error`,
+    `  last 24 h   ${requests} ${requests === 1 ? "request" : "requests"}, ${errors} answered with an error`,
     `  cost        ${known}${unpriced}; ${usd(savings.netUsd)} saved`,
   ];
   if (ledger.failing !== null) lines.push(`  ledger      ${ledger.failing}`);
