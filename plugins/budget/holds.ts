@@ -4,6 +4,8 @@ import type { Tally } from "./books.ts";
 /** The windows of some limits, as they are now, with what is known of each. */
 export interface WindowSet {
   readonly windows: readonly BudgetWindow[];
+  /** The same, with limits out of reach: reservations without a price must not be refused. */
+  readonly unlimited: readonly BudgetWindow[];
   readonly tallies: readonly Tally[];
   /** While it is what the limits' windows are: milliseconds since the epoch, from inclusive, to exclusive. */
   readonly from: number;

@@ -14,7 +14,7 @@ import { Hold, Waiting, type WindowSet } from "./holds.ts";
 import { type Limit, windowOf } from "./limits.ts";
 import { exceeded, unavailable } from "./refusal.ts";
 
-/** Reservations without a price must not be refused: the limit that the ledger is told is out of reach. */
+/** Out of reach. */
 const NO_LIMIT = Number.MAX_SAFE_INTEGER;
 /** How long a request waits for the ledger. */
 const LEDGER_MS = 5_000;
@@ -61,6 +61,7 @@ export class Reservations {
     const windows = limits.map((limit) => windowOf(limit, project, calendar, now));
     const set: WindowSet = {
       windows,
+      unlimited: windows.map(withoutLimit),
       tallies: windows.map((window) => books.tally(window)),
       from: Math.max(...windows.map(({ from }) => from)),
       to: Math.min(...windows.map(({ to }) => to)),
@@ -74,7 +75,7 @@ export class Reservations {
   reserve(exchange: Exchange, id: string, nanoUsd: number, set: WindowSet, isBound: boolean): Hold {
     const hold = new Hold(exchange, id, nanoUsd, set, isBound, performance.now() + LEDGER_MS);
     const at = Date.now();
-    const windows = nanoUsd === 0 ? set.windows.map(withoutLimit) : set.windows;
+    const windows = nanoUsd === 0 ? set.unlimited : set.windows;
     for (const tally of set.tallies) tally.asks(nanoUsd, isBound);
     this.#waiting.add(hold);
     this.#parts.ledger.reserve({ id, exchangeId: exchange.id, at, nanoUsd, windows }).then(

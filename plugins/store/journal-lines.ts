@@ -22,7 +22,8 @@ type Line =
       at: number,
       exchangeId: string,
       windows: readonly (readonly [scope: string, period: string, from: number, to: number])[],
-      begin: LedgerBegin | null,
+      begin: Row | null,
+      beganAt?: number,
     ]
   | readonly ["settle", id: string, spentNanoUsd: number];
 
@@ -33,9 +34,43 @@ export function holdLine(
   windows: string,
   begin: LedgerBegin | undefined,
 ): string {
-  const row = begin === undefined ? "null" : JSON.stringify(begin);
+  const row = begin === undefined ? "null" : `${rowText(begin)},${begin.at}`;
   return `["hold",${JSON.stringify(id)},${nanoUsd},${at},${JSON.stringify(exchangeId)},${windows},${row}]\n`;
 }
+
+/** What tells one exchange's row from the next one's is apart, so that the rest need not be written anew. */
+type Row = Omit<LedgerBegin, "exchangeId" | "at">;
+let last: LedgerBegin | undefined;
+let lastText = "";
+
+function rowText(begin: LedgerBegin): string {
+  const { project, session, client, method, path, dialect, model, stream } = begin;
+  if (
+    last === undefined ||
+    session !== last.session ||
+    model !== last.model ||
+    stream !== last.stream ||
+    project !== last.project ||
+    client !== last.client ||
+    method !== last.method ||
+    path !== last.path ||
+    dialect !== last.dialect
+  ) {
+    last = begin;
+    lastText = JSON.stringify({
+      project,
+      session,
+      client,
+      method,
+      path,
+      dialect,
+      model,
+      stream,
+    } satisfies Row);
+  }
+  return lastText;
+}
+
 export function windowsText(windows: readonly BudgetWindow[]): string {
   return JSON.stringify(windows.map(({ scope, period, from, to }) => [scope, period, from, to]));
 }
@@ -84,8 +119,8 @@ export function readJournal(database: string, holder: string, first: number): Jo
         const hold = holds.get(line[1]);
         if (hold !== undefined) hold.spentNanoUsd ??= line[2];
       } else {
-        const [, id, nanoUsd, at, exchangeId, spans, begin] = line;
-        if (begin !== null) begins.push(begin);
+        const [, id, nanoUsd, at, exchangeId, spans, row, beganAt = at] = line;
+        if (row !== null) begins.push({ ...row, exchangeId, at: beganAt });
         if (holds.has(id)) continue;
         const windows = spans.map(([scope, period, from, to]) => ({ scope, period, from, to }));
         holds.set(id, { id, exchangeId, at, nanoUsd, windows, spentNanoUsd: undefined });
