@@ -42,7 +42,12 @@ function usageObserver(dialect: Dialect, attempt: AttemptState, reply: KernelRep
   return {
     data: (chunk) => void chunks.push(chunk),
     end: (end, truncated) => {
-      if (end === "complete" && !truncated) reader.body(Buffer.concat(chunks), reply.status);
+      if (end === "complete" && !truncated) reader.body(whole(chunks), reply.status);
     },
   };
+}
+
+/** Most replies come in one chunk, which need not be copied to be read. */
+function whole(chunks: readonly Buffer[]): Buffer {
+  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
 }
