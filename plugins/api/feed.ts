@@ -205,6 +205,7 @@ function endOf(row: LedgerEnd) {
     code: outcome.code ?? null,
     error: row.error === undefined ? null : cut(row.error),
     cache: row.cache ?? null,
+    promptCache: row.promptCache ?? null,
     durationMs: outcome.durationMs,
     firstByteMs: outcome.firstByteMs ?? null,
     bytesSent: outcome.bytesSent,

@@ -57,6 +57,7 @@ const COLUMNS = [
   "estimated",
   "unpriced",
   "error",
+  "promptCache",
 ] as const satisfies readonly (keyof LedgerSummary)[];
 
 /** One line an exchange, oldest first, below a line of names (RFC 4180, less its CR). Times are ISO 8601. */
