@@ -13,7 +13,7 @@ import { fits, type Purse, type PurseSet, Purses, refusal, settle, take } from "
 
 /** How long a settlement waits for others, or for a reservation, to share their way to the disk. */
 const GATHER_MS = 80;
-/** How long a reservation waits at most for others to share its write, where another one has just been written. */
+/** How long a reservation waits at most for others to share its write, where several have just been written together. */
 const SHARE_MS = 1;
 /** A journal's file that is longer is followed by a new one: so much is read after a crash. */
 const MAX_BYTES = 2_000_000;
@@ -214,7 +214,8 @@ export class Reserver {
     this.#granting = [];
     this.#settling = undefined;
     this.#isWriting = true;
-    if (granting.length > 0) this.#sharing ??= setRealTimeout(this.#shared, SHARE_MS);
+    // Where one comes after another, nobody would share with it.
+    if (granting.length > 1) this.#sharing ??= setRealTimeout(this.#shared, SHARE_MS);
     this.#journal.write(lines, this.#allowances.isFlushed, (failed) => {
       this.#isWriting = false;
       for (const tell of tellers) tell();
