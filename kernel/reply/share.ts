@@ -1,4 +1,4 @@
-import { GatheredBytes, TokenmanError } from "@tokenman/plugin-sdk";
+import { TokenmanError } from "@tokenman/plugin-sdk";
 import type { BodySink, BodySource, Finish } from "./source.ts";
 
 /**
@@ -8,7 +8,7 @@ import type { BodySink, BodySource, Finish } from "./source.ts";
  */
 export class ShareBuffer {
   readonly #maxBytes: number;
-  readonly #kept = new GatheredBytes();
+  #chunks: Buffer[] = [];
   /** Number of the first kept chunk, and how many bytes are kept. */
   #firstChunk = 0;
   #bytes = 0;
@@ -41,27 +41,22 @@ export class ShareBuffer {
     const finish = this.#finish;
     if (finish === undefined || "error" in finish || (finish.trailers?.length ?? 0) > 0) return undefined;
     if (this.spoiled || !this.joinable) return undefined;
-    const { pieces } = this.#kept;
-    return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces, this.#bytes);
+    return this.#chunks.length === 1 ? this.#chunks[0] : Buffer.concat(this.#chunks, this.#bytes);
   }
   get nextChunk(): number {
-    return this.#firstChunk + this.#kept.pieces.length;
+    return this.#firstChunk + this.#chunks.length;
   }
   chunk(index: number): Buffer | undefined {
-    return this.#kept.pieces[index - this.#firstChunk];
+    return this.#chunks[index - this.#firstChunk];
   }
   get finish(): Finish | undefined {
     return this.#finish;
   }
 
   push(chunk: Buffer): void {
+    this.#chunks.push(chunk);
     this.#bytes += chunk.length;
-    if (!this.wanted) this.#kept.push(chunk);
-    else {
-      // Those who follow get it at once, and know it by its number.
-      this.#kept.add(chunk);
-      for (const follower of this.#followers!) follower.catchUp();
-    }
+    if (this.#followers !== undefined) for (const follower of this.#followers) follower.catchUp();
     if (this.#bytes > this.#maxBytes) this.#trim();
   }
   end(trailers: readonly string[] | undefined): void {
@@ -93,7 +88,7 @@ export class ShareBuffer {
     let slowest = this.nextChunk;
     for (const follower of followers) slowest = Math.min(slowest, follower.position);
     while (this.#firstChunk < slowest) {
-      this.#bytes -= this.#kept.shift()!.length;
+      this.#bytes -= this.#chunks.shift()!.length;
       this.#firstChunk++;
     }
     if (this.#bytes <= this.#maxBytes) return;

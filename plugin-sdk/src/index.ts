@@ -16,7 +16,6 @@ export * from "./errors.ts";
 export * from "./exchange.ts";
 export * from "./flights.ts";
 export * from "./format.ts";
-export * from "./gathered-bytes.ts";
 export * from "./glob.ts";
 export * from "./headers.ts";
 export * from "./hedging.ts";

@@ -1,4 +1,4 @@
-import { type Dialect, GatheredBytes, type SseEvent, SseSplitter } from "@tokenman/plugin-sdk";
+import { type Dialect, type SseEvent, SseSplitter } from "@tokenman/plugin-sdk";
 
 /** How much of a stream is kept for an estimate; beyond it the rest is taken to be like the first part. */
 const MAX_BYTES = 256 * 1024;
@@ -9,7 +9,7 @@ const MAX_BYTES = 256 * 1024;
  */
 export class OutputSample {
   readonly #dialect: Dialect;
-  #bytes = new GatheredBytes();
+  #chunks: Buffer[] = [];
   #kept = 0;
   #seen = 0;
 
@@ -22,7 +22,7 @@ export class OutputSample {
     this.#seen += length;
     const room = MAX_BYTES - this.#kept;
     if (room === 0) return;
-    this.#bytes.push(length > room ? chunk.subarray(0, room) : chunk);
+    this.#chunks.push(length > room ? chunk.subarray(0, room) : chunk);
     this.#kept += Math.min(length, room);
   };
 
@@ -40,7 +40,7 @@ export class OutputSample {
     const add = (event: SseEvent): void => {
       text += read(event);
     };
-    for (const chunk of this.#bytes.pieces) splitter.push(chunk, add);
+    for (const chunk of this.#chunks) splitter.push(chunk, add);
     // The last event may have been cut off, by the stream's end or by the bound.
     splitter.flush(add);
     return text;
@@ -50,6 +50,6 @@ export class OutputSample {
     return this.#kept === 0 ? 1 : this.#seen / this.#kept;
   }
   drop(): void {
-    this.#bytes = new GatheredBytes();
+    this.#chunks = [];
   }
 }
