@@ -58,11 +58,12 @@ export class Summaries {
   }
 
   #endOf({ attempts, ...detail }: Detail): Ended {
+    const promptCache = nameOf(PROMPT_CACHE, detail.promptCache);
     return {
+      ...(promptCache === undefined ? {} : { promptCache }),
       origin: nameOf(ORIGINS, detail.origin),
       code: this.texts.of(detail.code),
       cache: nameOf(CACHE, detail.cache),
-      promptCache: nameOf(PROMPT_CACHE, detail.promptCache),
       durationMs: msFromUs(detail.durationUs),
       firstByteMs: msFromUs(detail.firstByteUs),
       bytesSent: numberOf(detail.bytesSent),

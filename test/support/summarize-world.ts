@@ -46,7 +46,7 @@ class World {
       await call.received;
       const dialect = dialectOf(call.request.target)!;
       if (isOwn(call.request)) return call.reply(billed(textReply(dialect, SUMMARY)));
-      if (this.usage === undefined) return call.reply(replyTo(call.request));
+      if (this.usage === undefined) return call.reply(billed(replyTo(call.request)));
       const content = [{ type: "text", text: "ok" }];
       const reply = { type: "message", role: "assistant", content };
       const usage = { output_tokens: 2, ...this.usage };
