@@ -107,12 +107,12 @@ class Figures {
 /**
  * What was generated beside the output that the reply counts. Some servers leave their models' reasoning out of it, and bill
  * it as output all the same: xAI and Gemini's OpenAI endpoint, where only the total has it (docs.x.ai, "Reasoning";
- * ai.google.dev/gemini-api/docs/openai). More reasoning than output says the same.
+ * ai.google.dev/gemini-api/docs/openai). More reasoning than output says the same. A total that is no count says nothing: the
+ * counts that it should be the sum of are there without it.
  */
 function hiddenOutput(total: unknown, prompt: number, output: number, reasoning: number): number {
   const told = usageCountOf(total);
-  // No count: then that of the output is not known, either.
-  if (told !== undefined && !(told <= prompt + output)) return told - prompt - output;
+  if (told !== undefined && told > prompt + output) return told - prompt - output;
   return reasoning > output ? reasoning : 0;
 }
 

@@ -69,11 +69,6 @@ describe("a usage that cannot be true is none", () => {
       "/v1/chat/completions",
       chat({ prompt_tokens: 100, completion_tokens: 1, prompt_tokens_details: { cached_tokens: 9e15 } }),
     ],
-    [
-      "a total of 9e15",
-      "/v1/chat/completions",
-      chat({ prompt_tokens: 1, completion_tokens: 1, total_tokens: 9e15 }),
-    ],
     ["9e15", "/v1/responses", response({ input_tokens: 1, output_tokens: 9e15 })],
     ["9e15", "/v1/embeddings", json({ data: [], model: "test-model", usage: { prompt_tokens: 9e15 } })],
   ] as const) {
@@ -102,6 +97,19 @@ describe("a usage that cannot be true is none", () => {
       assert.ok(spent[0]! < 0.1, String(spent[0]));
     });
   }
+
+  for (const [about, path, reply] of [
+    ['"12"', "/v1/chat/completions", chat({ prompt_tokens: 7, completion_tokens: 3, total_tokens: "12" })],
+    ["9e15", "/v1/chat/completions", chat({ prompt_tokens: 7, completion_tokens: 3, total_tokens: 9e15 })],
+    ["-1", "/v1/responses", response({ input_tokens: 7, output_tokens: 3, total_tokens: -1 })],
+  ] as const)
+    test(`a total of ${about} on ${path} takes nothing from the counts beside it`, async () => {
+      await using it = await recordedWorld();
+      it.upstream.next(reply);
+      await ask(it.tokenman.proxy, path, { model: "test-model", input: "a" });
+      const { costNanoUsd, estimated, unpriced } = await it.ended();
+      assert.deepEqual([costNanoUsd, estimated, unpriced], [7 * 1_000 + 3 * 10_000, false, false]);
+    });
 
   test("a billion tokens are believed, and billed", async () => {
     await using it = await recordedWorld();
