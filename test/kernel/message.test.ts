@@ -7,10 +7,14 @@ import { Message } from "../../kernel/message.ts";
 
 const TIMEOUT = { timeout: 20_000 };
 
+function take(message: Message): void {
+  message.taken = true;
+}
+
 /** What a server of such messages answers to these bytes; its replies are the headers that it was asked with. */
-async function answerTo(bytes: string): Promise<string> {
+async function answerTo(bytes: string, prepare = take): Promise<string> {
   const server = http.createServer({ IncomingMessage: Message }, (message, response) => {
-    message.taken = true;
+    prepare(message);
     response.write(JSON.stringify(message.headers));
     response.end();
   });
@@ -55,6 +59,28 @@ test("what a message expects is seen, in any spelling and in more than one heade
   assert.match(
     await answerTo(post("Expect: wonders\r\nexpect: 100-continue\r\n")),
     /^HTTP\/1\.1 100 Continue\r\n\r\nHTTP\/1\.1 200 /,
+  );
+});
+
+test("headers that are put in the place of a message's are what is read from then on", TIMEOUT, async () => {
+  const request = "GET / HTTP/1.1\r\nHost: here\r\nX-One: 1\r\n\r\n";
+  const told = async (prepare: (message: Message) => void): Promise<unknown> => {
+    const text = await answerTo(request, prepare);
+    return JSON.parse(text.split("\r\n\r\n")[1]!.split("\r\n")[1]!);
+  };
+  assert.deepEqual(
+    await told((message) => {
+      message.taken = true;
+      message.headers = { ...message.headers, "x-two": "2" };
+    }),
+    { host: "here", "x-one": "1", "x-two": "2" },
+  );
+  assert.deepEqual(
+    await told((message) => {
+      message.headers = { "x-two": "2" };
+    }),
+    { "x-two": "2" },
+    "nor does the glance come back",
   );
 });
 
