@@ -40,7 +40,7 @@ class Driver implements AttemptView, LaunchEvents, Judge {
   #live: readonly AttemptState[] = NONE;
   /** The last reply that was not accepted: the client's, if nothing better comes. */
   #kept: KernelReply | undefined;
-  /** Those that wait for their first event. */
+  /** Those that wait for their first event, or an error's body. */
   #held: readonly HeldReply[] = NONE;
   #lastError: TokenmanError | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -200,11 +200,14 @@ class Driver implements AttemptView, LaunchEvents, Judge {
       return;
     }
     const held = new HeldReply(attempt, reply, this);
-    if (reply.status >= 400) held.awaitBody(source);
-    else if (reply.streaming && this.#holdsFirstEvent()) {
-      this.#held = [...this.#held, held];
-      held.awaitEvent(this.#exchange, source);
-    } else held.judge();
+    const isError = reply.status >= 400;
+    if (!isError && !(reply.streaming && this.#holdsFirstEvent())) {
+      held.judge();
+      return;
+    }
+    this.#held = [...this.#held, held];
+    if (isError) held.awaitBody(source);
+    else held.awaitEvent(this.#exchange, source);
   }
   judge(held: HeldReply, head: AttemptHead): void {
     const { attempt, reply } = held;
@@ -273,16 +276,17 @@ class Driver implements AttemptView, LaunchEvents, Judge {
     }
     this.#done = true;
     this.#unset();
-    for (const held of this.#held) held.forget();
     const kept = this.#kept;
     this.#kept = undefined;
     if (kept !== reply) kept?.discard();
     // Those that have not got as far as being sent are called off, too: `settled` comes after every `attemptEnd`.
     for (const attempt of this.#exchange.attempts) {
       if (reply?.attempt === attempt || attempt.result !== undefined) continue;
+      this.#held.find((held) => held.attempt === attempt)?.drop();
       attempt.cancel();
       attempt.end({ kind: "cancelled" });
     }
+    this.#held = NONE;
     this.#live = NONE;
     if (reply === undefined) this.#reject(error);
     else this.#resolve(reply);

@@ -26,7 +26,9 @@ export class HeldReply {
   /** It may go on to the client unjudged. */
   isLate = false;
   readonly #judge: Judge;
-  #giveUp: (() => void) | undefined;
+  /** Ends the wait for a first event with a verdict by the head; that for a body, without one. */
+  #judgeNow: (() => void) | undefined;
+  #leaveBody: (() => void) | undefined;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(attempt: AttemptState, reply: KernelReply, judge: Judge) {
@@ -37,12 +39,14 @@ export class HeldReply {
 
   /** Waits for an error's body. */
   awaitBody(source: PushSource | undefined): void {
-    peekErrorBody(this.reply, source ?? this.reply.hold(), (body) => this.judge(undefined, body));
+    this.#leaveBody = peekErrorBody(this.reply, source ?? this.reply.hold(), (body) =>
+      this.judge(undefined, body),
+    );
   }
   /** Waits for a stream's first event. */
   awaitEvent(exchange: ExchangeState, source: PushSource | undefined): void {
     let isThere = false;
-    this.#giveUp = peekFirstEvent(exchange, this.reply, source ?? this.reply.hold(), (event) => {
+    this.#judgeNow = peekFirstEvent(exchange, this.reply, source ?? this.reply.hold(), (event) => {
       isThere = true;
       this.judge(event);
     });
@@ -54,11 +58,17 @@ export class HeldReply {
   }
   /** It is judged by its head alone, whatever it waits for. */
   release(): void {
-    this.#giveUp?.();
+    this.#judgeNow?.();
   }
   /** It is waited for no longer. */
   forget(): void {
     clearTimeout(this.#timer);
+    this.#leaveBody?.();
+  }
+  /** Nobody wants it: another one is the client's. */
+  drop(): void {
+    this.forget();
+    this.reply.discard();
   }
 
   judge(firstEvent?: EventVerdict, errorBody?: Buffer): void {

@@ -20,22 +20,26 @@ const ERROR_BODY_MS = 1_000;
 
 /**
  * Up to 64 KiB of a body, or as much as comes within a second, decoded; undefined where it does not decode. The bytes stay
- * where they are.
+ * where they are. What is returned gives up: then `look` is called no more.
  */
 export function peekErrorBody(
   reply: KernelReply,
   source: PushSource,
   look: (body: Buffer | undefined) => void,
-): void {
+): () => void {
   let chunks: readonly Buffer[] = [];
   let isDone = false;
+  let isGivenUp = false;
   const done = (): void => {
     isDone = true;
     clearTimeout(late);
     const raw = Buffer.concat(chunks as Buffer[]);
     const coding = contentCoding(headerValue(reply.headers, "content-encoding"));
     if (coding === undefined) look(raw.subarray(0, ERROR_BODY_BYTES));
-    else void decodeBody(raw, coding, ERROR_BODY_BYTES).then(look);
+    else
+      void decodeBody(raw, coding, ERROR_BODY_BYTES).then((body) => {
+        if (!isGivenUp) look(body);
+      });
   };
   let late: NodeJS.Timeout | undefined;
   source.peek((held: HeldBody) => {
@@ -47,6 +51,11 @@ export function peekErrorBody(
     return true;
   });
   if (!isDone) late = setTimeout(done, ERROR_BODY_MS);
+  return () => {
+    isDone = true;
+    isGivenUp = true;
+    clearTimeout(late);
+  };
 }
 
 /**

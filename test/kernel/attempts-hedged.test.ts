@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import type { IncomingMessage } from "node:http";
 import { describe, it } from "node:test";
-import type { AttemptPolicy } from "@tokenman/plugin-sdk";
+import type { AttemptPolicy, Provider } from "@tokenman/plugin-sdk";
 import { chunkBytes, gate, headBytes, type Script, steps } from "../support/upstream.ts";
 import { closed, requestsOf, reset, SSE, status, stream, world } from "./support/attempt-world.ts";
 import { tapping, walking } from "./support/routing.ts";
@@ -127,6 +127,27 @@ describe("hedging", () => {
     });
     assert.equal((await it.ask()).provider, "b");
     assert.deepEqual(it.events, ["1 a error TM_UPSTREAM_RESET", "2 b reply 200 complete", "answered 200"]);
+  });
+
+  it("calls an error off whose body is still waited for", async () => {
+    let isCalledOff = false;
+    const stuck: AsyncIterableIterator<Buffer> = {
+      [Symbol.asyncIterator]: () => stuck,
+      next: () => new Promise(() => {}),
+      async return() {
+        isCalledOff = true;
+        return { done: true, value: undefined };
+      },
+    };
+    const failing: NonNullable<Provider["answer"]> = (_request, _exchange, _attempt) => ({
+      status: 503,
+      body: stuck,
+    });
+    await using it = await world([failing, stream("b")], { next: both });
+    const { provider, text } = await it.ask();
+    assert.deepEqual([provider, text], ["b", "data: b\n\n"]);
+    assert.ok(isCalledOff, "and not when the time for an error's body is over");
+    assert.deepEqual(it.events, ["1 a reply 503 aborted", "2 b reply 200 complete", "answered 200"]);
   });
 
   it("that is answered before an attempt calls the live ones off", async () => {
