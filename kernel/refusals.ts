@@ -17,9 +17,10 @@ export interface Refused {
 export class Refusals {
   readonly #log: Logger;
   readonly #counts: Partial<Record<ErrorCode, number>> = {};
-  /** While one line's time runs: how many came since, and the last of them. */
+  /** While one line's time runs: how many came since, in all and by code, and the last of them. */
   #quiet: NodeJS.Timeout | undefined;
   #unsaid = 0;
+  #unsaidCounts: Partial<Record<ErrorCode, number>> = {};
   #last: Refused | undefined;
 
   constructor(log: Logger) {
@@ -31,6 +32,7 @@ export class Refusals {
   add(refused: Refused): void {
     this.#counts[refused.code] = (this.#counts[refused.code] ?? 0) + 1;
     this.#unsaid++;
+    this.#unsaidCounts[refused.code] = (this.#unsaidCounts[refused.code] ?? 0) + 1;
     this.#last = refused;
     if (this.#quiet === undefined) this.#say();
   }
@@ -42,8 +44,10 @@ export class Refusals {
   }
 
   #say(): void {
-    this.#log.warn({ ...this.#last, requests: this.#unsaid }, "refused at the door");
+    const facts = { ...this.#last, requests: this.#unsaid, codes: this.#unsaidCounts };
+    this.#log.warn(facts, "refused at the door");
     this.#unsaid = 0;
+    this.#unsaidCounts = {};
     this.#quiet = setTimeout(() => {
       this.#quiet = undefined;
       if (this.#unsaid > 0) this.#say();
