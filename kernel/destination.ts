@@ -11,6 +11,7 @@ export interface Destination {
 
 /** Reads `/p/NAME` off a target. Throws TM_BAD_REQUEST for a name that cannot be one, and for what is no target. */
 export function destination(url: string, header: string | undefined): Destination {
+  refuseFragment(url);
   const place = placeOf(url, header);
   if (!place.path.startsWith("/"))
     throw new TokenmanError("TM_BAD_REQUEST", "The request target is neither a path nor a URL.");
@@ -27,15 +28,16 @@ export function destination(url: string, header: string | undefined): Destinatio
 export function placeOf(url: string, header?: string): Destination {
   const target = originForm(url);
   if (!target.startsWith("/p/")) return { project: header, target, path: pathOf(target) };
-  const end = target.slice(3).search(/[/?]/);
+  const end = target.slice(3).search(/[/?#]/);
   const name = end < 0 ? target.slice(3) : target.slice(3, 3 + end);
   const rest = end < 0 ? "" : target.slice(3 + end);
   const own = rest.startsWith("/") ? rest : `/${rest}`;
   return { project: header ?? name, target: own, path: pathOf(own) };
 }
 
-/** A place on a port that knows no projects. */
+/** A place on a port that knows no projects. Throws TM_BAD_REQUEST for what is no target. */
 export function plainPlace(url: string): Destination {
+  refuseFragment(url);
   const target = originForm(url);
   return { project: undefined, target, path: pathOf(target) };
 }
@@ -48,9 +50,19 @@ function originForm(url: string): string {
   return rest.startsWith("/") ? rest : `/${rest}`;
 }
 
+/**
+ * A target has no fragment (RFC 9112 §3.2). Servers that cut one off all the same would read a path that nobody here has
+ * recognised.
+ */
+function refuseFragment(url: string): void {
+  if (url.includes("#"))
+    throw new TokenmanError("TM_BAD_REQUEST", "The request target has a fragment: a # is written %23 there.");
+}
+
+/** A fragment is none of it, so that the refusal of one has the shape of the path's vendor. */
 function pathOf(target: string): string {
-  const query = target.indexOf("?");
-  return query < 0 ? target : target.slice(0, query);
+  const end = target.search(/[?#]/);
+  return end < 0 ? target : target.slice(0, end);
 }
 
 /** A header of a request that the kernel itself reads. */

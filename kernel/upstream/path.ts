@@ -15,5 +15,5 @@ export function joinPath(prefix: string, target: string, sentPath: string): stri
     );
   return prefix.endsWith("/v1") && path.startsWith("/v1/") ? prefix + path.slice(3) : prefix + path;
 }
-/** A "." or ".." between slashes, in any of the spellings that servers read as one. */
-const DOTS = /[/\\](?:\.|%2e){1,2}(?:[/\\]|%2f|%5c|$)|%(?:2f|5c)(?:\.|%2e){1,2}(?:[/\\]|%2f|%5c|$)/i;
+/** A "." or ".." between slashes, in any of the spellings that servers read as one; parameters may follow it. */
+const DOTS = /(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\;]|%2f|%5c|%3b|$)/i;

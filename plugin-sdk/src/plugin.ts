@@ -176,8 +176,8 @@ export interface HostInfo {
   ask(provider: Provider, question: Question): Promise<Answer>;
   /**
    * Begins an exchange as if a client had sent this request: with all hooks, limits, attempts and its row in the ledger, on
-   * the generation that serves. Not before `ready`. Throws TM_BAD_REQUEST for a project that has no proper name, and
-   * TM_INTERNAL where it would nest too deep.
+   * the generation that serves. Not before `ready`. Throws TM_BAD_REQUEST for a project that has no proper name or a
+   * path with a `#`, and TM_INTERNAL where it would nest too deep.
    */
   exchange(request: InnerRequest): InnerExchange;
   /** The whole config of this generation, with its defaults, without the secrets in it. A fresh object each time. */

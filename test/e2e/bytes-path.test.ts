@@ -28,6 +28,12 @@ const SPELLINGS: readonly (readonly [
     "/v1%2fmessages",
     "/v1%5Cmessages",
     "/v1\\messages",
+    "/v1/messages;a",
+    "/v1;a=1/messages;x=1?beta=true",
+    "/v1/messages/;a",
+    "/;a/v1/messages",
+    "/v1/x/..;a/messages",
+    "/v1/messages%3Ba",
   ] as const
 )
   .map((target) => [target, target, "anthropic-messages", "/v1/messages"] as const)
@@ -38,7 +44,7 @@ const SPELLINGS: readonly (readonly [
 const OPAQUE = [
   "/v1/mess%2561ges",
   "/v1/messages%00",
-  "/v1/messages;a",
+  "/v1/messagesa;",
   "/v1/messages%3Fa",
   "/v1/x/messages",
 ];
@@ -76,9 +82,35 @@ test("a path is known in every spelling that a provider may read as it, and goes
 test("a body limit, a refusal's shape and a count hold for every spelling of a path", async () => {
   await using relay = await startRelay({ config: "[server]\nmax_body_size = 32\n" });
   using client = await relay.client();
-  for (const target of ["/v1/messages", "//v1/messages", "/v1/mess%61ges/"]) {
+  for (const target of ["/v1/messages", "//v1/messages", "/v1/mess%61ges/", "/v1/messages;x=1"]) {
     const reply = await client.ask(requestBytes({ target, lines: ANTHROPIC, body: BODY }));
     assert.equal(reply.status, 413, target);
     assert.equal(JSON.parse(reply.body.toString()).type, "error", "in Anthropic's shape");
   }
+});
+
+test("a target with a fragment is refused in its vendor's shape, and goes nowhere", async () => {
+  await using relay = await startRelay();
+  for (const target of [
+    "/v1/messages#a",
+    "/v1/messages?beta=true#a",
+    "/v1/messages#",
+    "/p/web#a",
+    "/p/web/v1/messages#a",
+    "http://127.0.0.1/v1/messages#a",
+    "/v1/x#/../messages",
+  ]) {
+    using client = await relay.client();
+    const reply = await client.ask(requestBytes({ target, lines: ANTHROPIC, body: BODY }));
+    assert.equal(reply.status, 400, target);
+    const said = JSON.parse(reply.body.toString());
+    assert.equal(said.type, "error", "in Anthropic's shape");
+    assert.match(JSON.stringify(said), /fragment/);
+  }
+  assert.equal(relay.upstream.requests.length, 0);
+  using client = await relay.client();
+  const { status } = await client.ask(
+    requestBytes({ target: "/v1/messages%23a", lines: ANTHROPIC, body: BODY }),
+  );
+  assert.deepEqual([status, relay.upstream.last().target], [200, "/v1/messages%23a"]);
 });

@@ -41,6 +41,9 @@ test("what is refused at either door is counted by code, and told in the log", l
     [it.dashboard, 401, ["GET /here/a HTTP/1.1", `Host: ${host}`]],
     [it.dashboard, 401, ["GET /here/a HTTP/1.1", `Host: ${host}`, "Authorization: Bearer wrong"]],
     [it.proxy, 400, ["GET /p/a%20b/v1/messages HTTP/1.1", `Host: ${host}`]],
+    [it.proxy, 400, ["GET /here/a#b HTTP/1.1", `Host: ${host}`]],
+    [it.dashboard, 400, ["GET /here/a?q=1#b HTTP/1.1", `Host: ${host}`]],
+    [it.dashboard, 400, [`GET http://${host}/here/a# HTTP/1.1`, `Host: ${host}`]],
     // These keep nobody out.
     [it.dashboard, 404, ["GET /nowhere HTTP/1.1", `Host: ${host}`, "Authorization: Bearer right"]],
     [it.dashboard, 405, ["POST /here/a HTTP/1.1", `Host: ${host}`, "Authorization: Bearer right"]],
@@ -52,7 +55,7 @@ test("what is refused at either door is counted by code, and told in the log", l
     TM_HOST_REFUSED: 2,
     TM_ORIGIN_REFUSED: 1,
     TM_UNAUTHORIZED: 2,
-    TM_BAD_REQUEST: 1,
+    TM_BAD_REQUEST: 4,
   });
   const said = it.logged.filter(({ message }) => message === "refused at the door");
   assert.deepEqual(said[0], {
@@ -64,6 +67,7 @@ test("what is refused at either door is counted by code, and told in the log", l
       remoteAddress: "127.0.0.1",
       host: "evil.example",
       requests: 1,
+      codes: { TM_HOST_REFUSED: 1 },
     },
   });
   assert.doesNotMatch(JSON.stringify(it.logged), /wrong/, "what was sent as a token is nobody's business");
@@ -80,17 +84,20 @@ test("a flood of refusals is one line a second in the log, and none of it is los
   assert.deepEqual(requests(), [1]);
   t.mock.timers.tick(1_000);
   assert.deepEqual(requests(), [1, 99]);
-  assert.deepEqual(lines[1], { ...refused, requests: 99 });
+  assert.deepEqual(lines[1], { ...refused, requests: 99, codes: { TM_UNAUTHORIZED: 99 } });
   refusals.add(refused);
   t.mock.timers.tick(1_000);
   assert.deepEqual(requests(), [1, 99, 1]);
   t.mock.timers.tick(5_000);
   refusals.add(refused);
   assert.deepEqual(requests(), [1, 99, 1, 1], "after a quiet time the next one is told at once");
+  for (let count = 0; count < 3; count++) refusals.add({ ...refused, code: "TM_HOST_REFUSED" });
   refusals.add(refused);
   refusals.close();
-  assert.deepEqual(requests(), [1, 99, 1, 1, 1]);
-  assert.deepEqual(refusals.counts, { TM_UNAUTHORIZED: 103 });
+  assert.deepEqual(requests(), [1, 99, 1, 1, 4]);
+  const codes = { TM_HOST_REFUSED: 3, TM_UNAUTHORIZED: 1 };
+  assert.deepEqual(lines[4], { ...refused, requests: 4, codes }, "the last one does not speak for all");
+  assert.deepEqual(refusals.counts, { TM_UNAUTHORIZED: 103, TM_HOST_REFUSED: 3 });
 });
 
 test("a target in absolute form is served on both ports, by its path and query", limits, async () => {
