@@ -239,6 +239,9 @@ test("fault 37: a path does not lead out of the folder of a provider's base", li
     "/v1/%2E./%2e%2e/tenant-b",
     "/v1/x/..",
     "/p/x/../tenant-b",
+    "/..;/tenant-b",
+    "/v1/messages/..;x=1/..%3B/../tenant-b",
+    "/%2e%2e%3ba/tenant-b",
   ];
   for (const target of ways) {
     const text = await say(tenant.proxy, ["Host: localhost", "anthropic-version: 1"], {
