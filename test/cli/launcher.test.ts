@@ -71,8 +71,8 @@ describe("bin/tokenman", () => {
 
   test("gives a heap for large bodies to a Node that is known to take the flag, and nothing to a later one", () => {
     for (const [version, flags] of [
-      ["v24.16.0", ["--initial-old-space-size=96"]],
-      ["v26.9.0", ["--initial-old-space-size=96"]],
+      ["v24.16.0", ["--initial-old-space-size=192"]],
+      ["v26.9.0", ["--initial-old-space-size=192"]],
       ["v27.0.0", []],
     ] as const) {
       const { stdout, status } = run([fakeNode(join(root, version), version)]);
