@@ -2,9 +2,10 @@ import { readFileSync } from "node:fs";
 import { request as httpRequest } from "node:http";
 import { request as httpsRequest, type RequestOptions } from "node:https";
 import { Readable } from "node:stream";
-import { TokenmanError } from "@tokenman/plugin-sdk";
+import { type Asked, TokenmanError, z } from "@tokenman/plugin-sdk";
 import { runningInstance } from "./pid-file.ts";
 import { type CliSettings, dashboardUrl } from "./settings.ts";
+import { VERSION } from "./version.ts";
 
 /** Asks the dashboard port of an instance on this machine. */
 export type Ask = (
@@ -14,15 +15,62 @@ export type Ask = (
 
 const TIMEOUT_MS = 60_000;
 
+export interface Client extends Asked {
+  readonly ask: Ask;
+}
+
+/** How a reload ended, as `/api/reload` and `/api/status` tell it. */
+export const reloadShape = z.object({
+  ok: z.boolean(),
+  generation: z.number(),
+  error: z.string().optional(),
+});
+export type Reloaded = z.output<typeof reloadShape>;
+
+/** What commands use of `/api/status`. */
+export const statusShape = z.object({
+  generation: z.number(),
+  activeExchanges: z.number(),
+  proxyAddress: z.string(),
+  dashboardAddress: z.string(),
+  lastReload: z.object({ ...reloadShape.shape, at: z.number() }).optional(),
+  draining: z.boolean(),
+  plugins: z.array(z.object({ name: z.string(), state: z.string(), reason: z.string().optional() })),
+});
+
+export type Status = z.output<typeof statusShape>;
+
 /**
  * How to ask the instance that runs with the configured data folder, else whatever listens on the configured port. Adds
- * the `[auth]` token. Rejects with TM_NOT_RUNNING where nothing listens.
+ * the `[auth]` token. Rejects with TM_NOT_RUNNING where nothing listens, and where no instance is known and the file is
+ * broken: its port may be another one than what could be read of it says, and a stranger is not to get the token.
  */
-export function createClient(settings: CliSettings): { readonly url: string; readonly ask: Ask } {
-  const url = runningInstance(settings.server.data_dir)?.dashboard ?? dashboardUrl(settings);
+export function createClient(settings: CliSettings): Client {
+  const { broken, server } = settings;
+  const host = { version: VERSION };
+  const running = runningInstance(server.data_dir)?.dashboard;
+  if (running === undefined && broken !== undefined) {
+    const unknown = new TokenmanError(
+      "TM_NOT_RUNNING",
+      `no TokenMan runs with ${server.data_dir}, and the config file is too broken to say where one listens: ${broken.message}`,
+      { cause: broken },
+    );
+    return {
+      host,
+      get dashboardUrl(): string {
+        throw unknown;
+      },
+      ask: () => Promise.reject(unknown),
+    };
+  }
+  const url = running ?? dashboardUrl(settings);
   const headers: Record<string, string> = { accept: "application/json" };
   if (settings.auth.token !== "") headers["authorization"] = `Bearer ${settings.auth.token}`;
-  return { url, ask: (path, init = {}) => send(new URL(path, url), init, headers, settings) };
+  return {
+    host,
+    dashboardUrl: url,
+    ask: (path, init = {}) => send(new URL(path, url), init, headers, settings),
+  };
 }
 
 function send(
@@ -44,7 +92,8 @@ function send(
     // A stream has no end to wait for.
     if (/^text\/event-stream\b/.test(reply.headers["content-type"] ?? "")) {
       const body = Readable.toWeb(reply) as ReadableStream<Uint8Array>;
-      resolve(new Response(body, { status: reply.statusCode ?? 500 }));
+      const type = reply.headers["content-type"]!;
+      resolve(new Response(body, { status: reply.statusCode ?? 500, headers: { "content-type": type } }));
       return;
     }
     const chunks: Buffer[] = [];

@@ -73,7 +73,7 @@ async function contextOf(
   // What remains of a file that does not parse may stand under another header than its own.
   if (settings.broken === undefined && vital.length > 0) throw new TokenmanErrors(vital);
   const broken = settings.broken ?? (problems.length > 0 ? new TokenmanErrors(problems) : undefined);
-  const { url, ask } = createClient(settings);
+  const client = createClient(settings);
   return {
     args,
     options,
@@ -82,8 +82,10 @@ async function contextOf(
       return config.section(plugin.section ?? `plugins.configs.${plugin.name}`);
     },
     host: { version: VERSION, dataDir: server.data_dir, configFile: raw.file },
-    dashboardUrl: url,
-    fetch: ask,
+    get dashboardUrl() {
+      return client.dashboardUrl;
+    },
+    fetch: client.ask,
     print,
     color,
     log,

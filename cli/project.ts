@@ -1,16 +1,10 @@
 import { chmodSync, mkdirSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import {
-  type HostStatus,
-  nearest,
-  type ReloadEvent,
-  TokenmanError,
-  TokenmanErrors,
-} from "@tokenman/plugin-sdk";
+import { nearest, readAnswer, TokenmanError, TokenmanErrors } from "@tokenman/plugin-sdk";
 import { defaultFile, setProjectPlugin, validateConfig } from "../kernel/config/index.ts";
 import { sectionSpecs } from "../kernel/load/index.ts";
-import { createClient } from "./client.ts";
+import { createClient, type Reloaded, type Status, statusShape } from "./client.ts";
 import type { Invocation } from "./command.ts";
 import { createLog } from "./log.ts";
 import { runningInstance } from "./pid-file.ts";
@@ -87,17 +81,18 @@ const OWN_RELOAD_MS = 5_000;
 const POLL_MS = 50;
 
 /** Undefined where it does not answer: then it cannot be asked to reload either, which will say why. */
-async function hostStatus(settings: CliSettings): Promise<HostStatus | undefined> {
+async function hostStatus(settings: CliSettings): Promise<Status | undefined> {
   try {
-    const reply = await createClient(settings).ask("/api/status");
-    return reply.ok ? ((await reply.json()) as HostStatus) : undefined;
+    const client = createClient(settings);
+    const reply = await client.ask("/api/status");
+    return reply.ok ? await readAnswer(client, reply, statusShape) : undefined;
   } catch {
     return undefined;
   }
 }
 
 /** The reload that the instance made after it was as `before`; undefined where it makes none. */
-async function ownReload(settings: CliSettings, before: HostStatus): Promise<ReloadEvent | undefined> {
+async function ownReload(settings: CliSettings, before: Status): Promise<Reloaded | undefined> {
   const watches = before.plugins.some(({ name, state }) => name === "watch" && state === "on");
   const until = performance.now() + (watches ? OWN_RELOAD_MS : 0);
   while (performance.now() < until) {

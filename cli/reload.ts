@@ -1,5 +1,5 @@
-import { ERRORS, type ReloadEvent, TokenmanError } from "@tokenman/plugin-sdk";
-import { createClient } from "./client.ts";
+import { ERRORS, readAnswer, TokenmanError } from "@tokenman/plugin-sdk";
+import { createClient, type Reloaded, reloadShape } from "./client.ts";
 import type { Invocation } from "./command.ts";
 import { runningInstance } from "./pid-file.ts";
 import { type CliSettings, readSettings } from "./settings.ts";
@@ -17,17 +17,18 @@ export async function reload({ options, print }: Invocation): Promise<number> {
 }
 
 /** Asks the running instance to reload, and resolves when it has. Rejects with TM_NOT_RUNNING. */
-export async function askToReload(settings: CliSettings): Promise<ReloadEvent> {
-  const reply = await createClient(settings).ask("/api/reload", { method: "POST", body: "{}" });
+export async function askToReload(settings: CliSettings): Promise<Reloaded> {
+  const client = createClient(settings);
+  const reply = await client.ask("/api/reload", { method: "POST", body: "{}" });
   // 422 says that it was refused; it comes with the same body.
   if (!reply.ok && reply.status !== 422) {
     const said = await reply.text();
     throw new TokenmanError("TM_NOT_RUNNING", `the instance answers ${reply.status}: ${said.slice(0, 500)}`);
   }
-  return (await reply.json()) as ReloadEvent;
+  return readAnswer(client, reply, reloadShape);
 }
 
-export function outcome({ ok, generation, error }: ReloadEvent): string {
+export function outcome({ ok, generation, error }: Reloaded): string {
   if (ok) return `reloaded: generation ${generation} serves`;
   return `not reloaded: generation ${generation} still serves\n${error ?? ""}`.trimEnd();
 }

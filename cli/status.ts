@@ -1,5 +1,5 @@
-import { formatUsd, type HostStatus, TokenmanError } from "@tokenman/plugin-sdk";
-import { type Ask, createClient } from "./client.ts";
+import { formatUsd, readAnswer, TokenmanError, z } from "@tokenman/plugin-sdk";
+import { type Client, createClient, type Status, statusShape } from "./client.ts";
 import type { Invocation } from "./command.ts";
 import { isAlive, type PidRecord, runningInstance } from "./pid-file.ts";
 import { settingsInSpite } from "./settings.ts";
@@ -16,8 +16,8 @@ export async function status({ options, print, color }: Invocation): Promise<num
     print(JSON.stringify({ running: false, dataDir: settings.server.data_dir }));
     return error.exit;
   }
-  const { ask } = createClient(settings);
-  const reply = await ask("/api/status");
+  const client = createClient(settings);
+  const reply = await client.ask("/api/status");
   if (!reply.ok) {
     const said = await reply.text();
     throw new TokenmanError(
@@ -25,27 +25,28 @@ export async function status({ options, print, color }: Invocation): Promise<num
       `process ${instance.pid} answers ${reply.status}: ${said.slice(0, 500)}`,
     );
   }
-  const host = (await reply.json()) as HostStatus;
-  const today = await lastDay(ask);
+  const host = await readAnswer(client, reply, statusShape);
+  const today = await lastDay(client);
   if (json) print(JSON.stringify({ running: true, ...instance, ...host, lastDay: today }, undefined, 2));
   else for (const line of describe(instance, host, today, color)) print(line);
   return 0;
 }
 
 /** What is shown of the last 24 hours, as `/api/stats` has it. */
-interface LastDay {
-  readonly requests: number;
-  readonly errors: number;
-  readonly cost: { readonly usd: number | null; readonly estimatedUsd: number; readonly unpriced: number };
-  readonly savings: { readonly netUsd: number };
-  readonly ledger: { readonly failing: string | null };
-}
+const dayShape = z.object({
+  requests: z.number(),
+  errors: z.number(),
+  cost: z.object({ usd: z.number().nullable(), estimatedUsd: z.number(), unpriced: z.number() }),
+  savings: z.object({ netUsd: z.number() }),
+  ledger: z.object({ failing: z.string().nullable() }),
+});
+type LastDay = z.output<typeof dayShape>;
 
 /** Undefined where the API or the ledger is off, or cannot answer: the status is told all the same. */
-async function lastDay(ask: Ask): Promise<LastDay | undefined> {
+async function lastDay(client: Client): Promise<LastDay | undefined> {
   try {
-    const reply = await ask("/api/stats?range=24h");
-    return reply.ok ? ((await reply.json()) as LastDay) : undefined;
+    const reply = await client.ask("/api/stats?range=24h");
+    return reply.ok ? await readAnswer(client, reply, dayShape) : undefined;
   } catch {
     return undefined;
   }
@@ -68,12 +69,7 @@ const INDENT = " ".repeat(14);
 /** Where nobody says how wide the terminal is. */
 const COLUMNS = 100;
 
-function describe(
-  instance: PidRecord,
-  host: HostStatus,
-  today: LastDay | undefined,
-  color: boolean,
-): string[] {
+function describe(instance: PidRecord, host: Status, today: LastDay | undefined, color: boolean): string[] {
   const { lastReload, plugins } = host;
   const columns = process.stdout.columns ?? COLUMNS;
   const state = host.draining

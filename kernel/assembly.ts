@@ -1,7 +1,7 @@
-import { existsSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { homedir } from "node:os";
 import path from "node:path";
-import { type Logger, TokenmanErrors } from "@tokenman/plugin-sdk";
+import { isThere, type Logger, TokenmanErrors } from "@tokenman/plugin-sdk";
 import { certificateFaults } from "./certificate.ts";
 import {
   type Config,
@@ -97,7 +97,7 @@ export class Assembly {
     this.#dataDir = dataDir;
     if (this.#loader === undefined) {
       const cache = path.join(dataDir, "cache");
-      this.#made = [cache, instanceKeyFile(dataDir)].filter((each) => !existsSync(each));
+      this.#made = [cache, instanceKeyFile(dataDir)].filter((each) => !isThere(each));
       this.#loader = new PluginLoader({ registry, cacheFolder: path.join(cache, "plugins"), version, log });
     }
     const wanted: PluginListOptions = {
@@ -151,10 +151,19 @@ export class Assembly {
   served(): void {
     this.#keep.started();
   }
-  /** Removes what was made for a start that failed. The plugins have given theirs back before. */
+  /**
+   * Removes what was made for a start that failed. The plugins have given theirs back before. Never throws: why the start
+   * failed is what is to be told.
+   */
   unmake(): void {
     if (this.#options.opensPorts !== true) return;
-    for (const each of this.#made) rmSync(each, { recursive: true, force: true });
+    for (const each of this.#made) {
+      try {
+        rmSync(each, { recursive: true, force: true });
+      } catch (err) {
+        this.#options.log.warn({ err }, `${each} was made for a start that failed, and cannot be removed`);
+      }
+    }
   }
   /** Addresses, ports and the data folder stay as they were at the start. */
   #fixed(config: Config): Config {

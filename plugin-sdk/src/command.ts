@@ -26,9 +26,15 @@ export interface CommandContext {
   /** The plugin's section of the config file, validated. */
   readonly config: unknown;
   readonly host: Pick<HostInfo, "version" | "dataDir" | "configFile">;
-  /** Base URL of the dashboard port of the configured instance, running or not. */
+  /**
+   * Base URL of the dashboard port of the configured instance, running or not. Throws TM_NOT_RUNNING where the config file
+   * is broken and does not say which that is.
+   */
   readonly dashboardUrl: string;
-  /** Asks the running instance; adds the `[auth]` token. Rejects with TM_NOT_RUNNING. */
+  /**
+   * Asks the running instance; adds the `[auth]` token. Rejects with TM_NOT_RUNNING. Whether it is a TokenMan that answered,
+   * `readAnswer` sees.
+   */
   fetch(path: string, init?: { readonly method?: string; readonly body?: string }): Promise<Response>;
   print(line: string): void;
   /** Whether to colour: a terminal and no NO_COLOR. */

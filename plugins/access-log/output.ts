@@ -1,5 +1,6 @@
-import { existsSync, mkdirSync, openSync, rmSync } from "node:fs";
+import { mkdirSync, openSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
+import { isThere } from "@tokenman/plugin-sdk";
 import pino from "pino";
 
 /** An open access log. Writing never waits and never throws. */
@@ -20,7 +21,7 @@ const GATHER_CHARACTERS = 128 * 1024;
 
 /** Opens a file to append to, made with mode 0600, or the standard output for "". Throws where that cannot be. */
 export function openOutput(file: string): Output {
-  const made = file !== "" && !existsSync(file);
+  const made = file !== "" && !isThere(file);
   const destination = pino.destination({
     dest: file === "" ? 1 : openFile(file),
     sync: false,

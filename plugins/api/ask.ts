@@ -1,13 +1,17 @@
-import { type CommandContext, formatUsd, TokenmanError } from "@tokenman/plugin-sdk";
+import { type CommandContext, formatUsd, readAnswer, TokenmanError, type z } from "@tokenman/plugin-sdk";
 
-/** The answer of the instance that runs. Rejects with TM_USAGE where it does not understand the question. */
-export async function ask(
-  { fetch }: CommandContext,
+/**
+ * The answer of the instance that runs. Rejects with TM_USAGE where it does not understand the question, and with
+ * TM_NOT_RUNNING for one that has not what `shape` names.
+ */
+export async function ask<S extends z.ZodType>(
+  context: CommandContext,
   path: string,
   query: Record<string, string>,
-): Promise<unknown> {
-  const reply = await fetch(`${path}?${new URLSearchParams(query)}`);
-  if (reply.ok) return reply.json();
+  shape: S,
+): Promise<z.output<S>> {
+  const reply = await context.fetch(`${path}?${new URLSearchParams(query)}`);
+  if (reply.ok) return readAnswer(context, reply, shape);
   throw new TokenmanError(reply.status === 400 ? "TM_USAGE" : "TM_NOT_RUNNING", await said(reply));
 }
 

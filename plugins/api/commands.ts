@@ -1,14 +1,15 @@
 import {
   type Command,
   type CommandContext,
+  notTokenman,
   type SseEvent,
   SseSplitter,
   TokenmanError,
-  type z,
+  z,
 } from "@tokenman/plugin-sdk";
 import { amount, ask, dollars, said, textOf, width } from "./ask.ts";
-import type { figures } from "./figures.ts";
-import type { summary } from "./request.ts";
+import { figures } from "./figures.ts";
+import { summary } from "./request.ts";
 import { showSavings } from "./savings-command.ts";
 import { type Column, harmless, table } from "./table.ts";
 
@@ -83,37 +84,38 @@ async function stats(context: CommandContext): Promise<void> {
   const span = since === "all" ? { range: "all" } : { since };
   if (by === "day") await statsByDay(context, since);
   else if (by === undefined) {
-    const found = (await ask(context, "/api/stats", span)) as Figures;
+    const found = await ask(context, "/api/stats", span, figures);
     if (options["json"] === true) print(JSON.stringify(found, undefined, 2));
     else for (const line of overview(found)) print(line);
   } else {
-    const found = (await ask(context, `/api/${by}s`, span)) as Record<string, (Figures & { name: string })[]>;
+    const groups = z.array(figures.extend({ name: z.string() }));
+    const key = `${by}s`;
+    const found = await ask(context, `/api/${key}`, span, z.object({ [key]: groups }));
     if (options["json"] === true) print(JSON.stringify(found, undefined, 2));
     else
       printFigures(
         context,
         by.toUpperCase(),
-        (found[`${by}s`] ?? []).map(({ name, ...sums }) => [name || "(none)", sums]),
+        (found[key] ?? []).map(({ name, ...sums }) => [name || "(none)", sums]),
       );
   }
 }
 
+const spanShape = z.object({ from: z.number(), to: z.number() });
+const pointsShape = z.object({ points: z.array(figures.extend({ at: z.number() })) });
+
 /** Days of this machine's time zone; where the ledger has no hours any more, days of UTC. */
 async function statsByDay(context: CommandContext, since: string): Promise<void> {
   const { options, print } = context;
-  const asked = (await ask(context, "/api/stats", since === "all" ? { range: "all" } : { since })) as {
-    from: number;
-    to: number;
-  };
+  const span = since === "all" ? { range: "all" } : { since };
+  const asked = await ask(context, "/api/stats", span, spanShape);
   const isRecent = asked.to - asked.from <= 60 * DAY_MS;
   const from = Math.max(asked.from, asked.to - 4_000 * DAY_MS);
   const zone = isRecent ? Intl.DateTimeFormat().resolvedOptions().timeZone : "UTC";
   const query = isRecent
     ? { since: new Date(from).toISOString(), step: "day", zone }
     : { since: new Date(Math.floor(from / DAY_MS) * DAY_MS).toISOString(), step: "1d" };
-  const { points } = (await ask(context, "/api/stats/history", query)) as {
-    points: (Figures & { at: number })[];
-  };
+  const { points } = await ask(context, "/api/stats/history", query, pointsShape);
   const days = points.map(
     ({ at, ...sums }) => [isRecent ? localDay(at) : new Date(at).toISOString().slice(0, 10), sums] as const,
   );
@@ -235,16 +237,16 @@ async function requests(context: CommandContext): Promise<void> {
   }
 }
 
+const pageShape = z.object({ rows: z.array(summary), next: z.string().nullable() });
+
 /** Pages may be short, or empty, while there is more. */
 async function newest(context: CommandContext, query: Record<string, string>): Promise<Summary[]> {
   const wanted = Number(query["limit"] ?? 20);
   const rows: Summary[] = [];
   let cursor: string | null = null;
   do {
-    const page = (await ask(context, "/api/requests", { ...query, ...(cursor !== null && { cursor }) })) as {
-      rows: Summary[];
-      next: string | null;
-    };
+    const asked = { ...query, ...(cursor !== null && { cursor }) };
+    const page: z.output<typeof pageShape> = await ask(context, "/api/requests", asked, pageShape);
     rows.push(...page.rows);
     cursor = page.next;
   } while (cursor !== null && rows.length < wanted);
@@ -253,10 +255,13 @@ async function newest(context: CommandContext, query: Record<string, string>): P
 
 type Stream = AsyncIterable<Uint8Array>;
 
-async function openStream({ fetch }: CommandContext, lastEventId: string | undefined): Promise<Stream> {
+async function openStream(context: CommandContext, lastEventId: string | undefined): Promise<Stream> {
   const query = lastEventId === undefined ? "" : `?${new URLSearchParams({ lastEventId })}`;
-  const reply = await fetch(`/api/events${query}`);
+  const reply = await context.fetch(`/api/events${query}`);
   if (!reply.ok || reply.body === null) throw new TokenmanError("TM_NOT_RUNNING", await said(reply));
+  // Anything else would end, and be asked for again, for ever.
+  if (!/^text\/event-stream\b/.test(reply.headers.get("content-type") ?? ""))
+    throw notTokenman(context, "its answer is no stream of events");
   return reply.body;
 }
 

@@ -1,12 +1,10 @@
-import type { CommandContext, z } from "@tokenman/plugin-sdk";
+import { type CommandContext, readAnswer, z } from "@tokenman/plugin-sdk";
 import { amount, ask, dollars, textOf, width } from "./ask.ts";
-import type { holdout, pluginSaving } from "./savings.ts";
+import { holdout, pluginSaving } from "./savings.ts";
 import { type Column, table } from "./table.ts";
 
-interface Savings {
-  readonly plugins: readonly z.output<typeof pluginSaving>[];
-  readonly holdout: z.output<typeof holdout>;
-}
+const savingsShape = z.object({ plugins: z.array(pluginSaving), holdout });
+type Savings = z.output<typeof savingsShape>;
 
 const COLUMNS: readonly Column[] = [
   { title: "PLUGIN", align: "left", shrinks: true },
@@ -23,10 +21,11 @@ export async function showSavings(context: CommandContext): Promise<void> {
   const { options, print } = context;
   const since = textOf(options["since"]) ?? "7d";
   const project = textOf(options["project"]);
-  const found = (await ask(context, "/api/savings", {
+  const query = {
     ...(since === "all" ? { range: "all" } : { since }),
     ...(project !== undefined && { project }),
-  })) as Savings;
+  };
+  const found = await ask(context, "/api/savings", query, savingsShape);
   const cache = await promptCacheOf(context);
   if (options["json"] === true) {
     print(JSON.stringify({ ...found, promptCache: cache ?? null }, undefined, 2));
@@ -47,16 +46,17 @@ export async function showSavings(context: CommandContext): Promise<void> {
 }
 
 /** What the provider's prompt cache had of the turns since the start. */
-interface PromptCache {
-  readonly hit_rate: number | null;
-  readonly turns_by_result: Readonly<Record<string, number>>;
-}
+const promptCacheShape = z.object({
+  hit_rate: z.number().nullable(),
+  turns_by_result: z.record(z.string(), z.number()),
+});
+type PromptCache = z.output<typeof promptCacheShape>;
 
 /** Undefined where no plugin measures it. */
-async function promptCacheOf({ fetch }: CommandContext): Promise<PromptCache | undefined> {
-  const reply = await fetch("/api/prompt-cache");
+async function promptCacheOf(context: CommandContext): Promise<PromptCache | undefined> {
+  const reply = await context.fetch("/api/prompt-cache");
   if (!reply.ok) return undefined;
-  const { hit_rate, turns_by_result } = (await reply.json()) as PromptCache;
+  const { hit_rate, turns_by_result } = await readAnswer(context, reply, promptCacheShape);
   return { hit_rate, turns_by_result };
 }
 

@@ -1,5 +1,11 @@
-import { type Command, type CommandContext, formatSize, TokenmanError } from "@tokenman/plugin-sdk";
-import type { CacheStats } from "./cache.ts";
+import {
+  type Command,
+  type CommandContext,
+  formatSize,
+  readAnswer,
+  TokenmanError,
+  z,
+} from "@tokenman/plugin-sdk";
 
 export const cacheCommands: readonly Command[] = [
   {
@@ -18,8 +24,20 @@ export const cacheCommands: readonly Command[] = [
   },
 ];
 
-async function stats({ fetch, options, print }: CommandContext): Promise<void> {
-  const found = (await answer(await fetch("/api/cache"))) as CacheStats;
+const tier = { entries: z.number(), bytes: z.number(), evicted: z.number() };
+const statsShape = z.object({
+  hits: z.number(),
+  misses: z.number(),
+  coalesced: z.number(),
+  bypassed: z.number(),
+  memory: z.object(tier),
+  disk: z.object({ ...tier, failing: z.string().nullable() }),
+});
+const purgeShape = z.object({ purged: z.number() });
+
+async function stats(context: CommandContext): Promise<void> {
+  const { fetch, options, print } = context;
+  const found = await answer(context, await fetch("/api/cache"), statsShape);
   if (options["json"] === true) {
     print(JSON.stringify(found));
     return;
@@ -34,17 +52,21 @@ async function stats({ fetch, options, print }: CommandContext): Promise<void> {
   if (disk.failing !== null) print(`           cannot be written: ${disk.failing}`);
 }
 
-async function purge({ fetch, options, print }: CommandContext): Promise<void> {
+async function purge(context: CommandContext): Promise<void> {
+  const { fetch, options, print } = context;
   const project = options["project"];
   const body = JSON.stringify(project === undefined ? {} : { project: String(project) });
-  const { purged } = (await answer(await fetch("/api/cache/purge", { method: "POST", body }))) as {
-    readonly purged: number;
-  };
+  const reply = await fetch("/api/cache/purge", { method: "POST", body });
+  const { purged } = await answer(context, reply, purgeShape);
   print(`${purged} ${purged === 1 ? "answer" : "answers"} dropped`);
 }
 
-async function answer(response: Response): Promise<unknown> {
-  if (response.ok) return response.json();
+async function answer<S extends z.ZodType>(
+  context: CommandContext,
+  response: Response,
+  shape: S,
+): Promise<z.output<S>> {
+  if (response.ok) return readAnswer(context, response, shape);
   const said = (await response.json().catch(() => undefined)) as
     | { error?: { message?: unknown } }
     | undefined;

@@ -1,4 +1,4 @@
-import { type Command, type CommandContext, TokenmanError } from "@tokenman/plugin-sdk";
+import { type Command, type CommandContext, readAnswer, TokenmanError, z } from "@tokenman/plugin-sdk";
 import type { ShownCandidate, ShownRoute } from "./shown-route.ts";
 
 export const routeCommand: Command = {
@@ -13,13 +13,36 @@ export const routeCommand: Command = {
   run,
 };
 
-async function run({ args, options, fetch, print }: CommandContext): Promise<void> {
+const routesShape = z.object({
+  routes: z.array(
+    z.object({
+      format: z.string(),
+      candidates: z.array(
+        z.object({
+          provider: z.string(),
+          model: z.string().optional(),
+          credential: z.enum(["the client's", "its own key", "none"]),
+          account: z.string().optional(),
+          reason: z.string(),
+          circuit: z.string().optional(),
+          coolDownMs: z.number().optional(),
+        }),
+      ),
+      ruledOut: z.array(z.object({ provider: z.string(), reason: z.string() })),
+      spread: z.boolean(),
+    }),
+  ),
+});
+
+async function run(context: CommandContext): Promise<void> {
+  const { args, options, fetch, print } = context;
   const query = new URLSearchParams({ model: String(args["model"]) });
   if (options["format"] !== undefined) query.set("format", String(options["format"]));
   if (options["key"] === false) query.set("key", "false");
   const response = await fetch(`/api/route?${query}`);
   if (!response.ok) throw new TokenmanError("TM_USAGE", await problem(response));
-  const { routes } = (await response.json()) as { readonly routes: readonly ShownRoute[] };
+  const found = await readAnswer(context, response, routesShape);
+  const routes = found.routes as readonly ShownRoute[];
   if (options["json"] === true) print(JSON.stringify(routes));
   else for (const line of routes.flatMap(lines)) print(line);
 }

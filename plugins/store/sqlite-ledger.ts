@@ -1,27 +1,28 @@
 import { randomUUID } from "node:crypto";
-import { existsSync, rmSync } from "node:fs";
-import type {
-  BudgetWindow,
-  Decisions,
-  Ledger,
-  LedgerBegin,
-  LedgerDimension,
-  LedgerEnd,
-  LedgerEvent,
-  LedgerFigures,
-  LedgerFilter,
-  LedgerGroup,
-  LedgerOnly,
-  LedgerPage,
-  LedgerPoint,
-  LedgerRange,
-  LedgerRecord,
-  LedgerSavings,
-  LedgerState,
-  LedgerTrial,
-  Logger,
-  Reservation,
-  ReserveResult,
+import { rmSync } from "node:fs";
+import {
+  type BudgetWindow,
+  type Decisions,
+  isThere,
+  type Ledger,
+  type LedgerBegin,
+  type LedgerDimension,
+  type LedgerEnd,
+  type LedgerEvent,
+  type LedgerFigures,
+  type LedgerFilter,
+  type LedgerGroup,
+  type LedgerOnly,
+  type LedgerPage,
+  type LedgerPoint,
+  type LedgerRange,
+  type LedgerRecord,
+  type LedgerSavings,
+  type LedgerState,
+  type LedgerTrial,
+  type Logger,
+  type Reservation,
+  type ReserveResult,
 } from "@tokenman/plugin-sdk";
 import { storedDecisions } from "./decisions.ts";
 import type { Tuning, WriterSettings } from "./messages.ts";
@@ -50,14 +51,14 @@ export class SqliteLedger implements Ledger {
 
   /** Opens or makes the database. Rejects with TM_LEDGER_SCHEMA; a disk that cannot be written is a state, not an error. */
   static async open(settings: WriterSettings, log: Logger): Promise<SqliteLedger> {
-    const made = existsSync(settings.file) ? undefined : settings.file;
+    const made = isThere(settings.file) ? undefined : settings.file;
     return new SqliteLedger(await WriterThread.start(settings, log), settings, made);
   }
   /** `forget`: a database that was made here, and never used, is removed again. */
   async close({ forget = false }: { readonly forget?: boolean } = {}): Promise<void> {
     await this.#reserver.close();
     await Promise.all([this.#writer.close(), this.#readers.close()]);
-    if (!forget || this.#made === undefined) return;
+    if (!forget || this.#made === undefined || this.#writer.isUsed) return;
     for (const suffix of ["-wal", "-shm", ""]) rmSync(this.#made + suffix, { force: true });
   }
 

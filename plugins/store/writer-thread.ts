@@ -38,6 +38,9 @@ const ANSWER_MS = 15_000;
 const RESTART_MS = 1_000;
 const CLOSE_MS = 10_000;
 
+/** Questions that leave the database as it is. */
+const QUESTIONS = new Set<Operation["kind"]>(["recall", "decided", "used", "flush"]);
+
 type CallOperation = Extract<Operation, { readonly call: number }>;
 /** Distributes over the union, which `Omit` does not. */
 type Asked = CallOperation extends infer O ? (O extends CallOperation ? Omit<O, "call"> : never) : never;
@@ -64,6 +67,7 @@ export class WriterThread implements Allowances {
   /** Rows handed over and not yet reported as written or lost. */
   #onTheWay = 0;
   #lost = 0;
+  #isUsed = false;
   #failing: string | undefined;
   #closed: (() => void) | undefined;
   #isClosing = false;
@@ -93,6 +97,10 @@ export class WriterThread implements Allowances {
 
   get state(): LedgerState {
     return { lost: this.#lost, waiting: this.#onTheWay + this.#rows.count, failing: this.#failing };
+  }
+  /** Whether anything was ever given to it to be kept. */
+  get isUsed(): boolean {
+    return this.#isUsed || this.#rows.count > 0;
   }
   tune(tuning: Tuning): void {
     this.#settings = { ...this.#settings, ...tuning };
@@ -150,12 +158,14 @@ export class WriterThread implements Allowances {
   /** Writes a decision with the rows that come; it is not counted among them, since nobody's account lacks it. */
   decide(decision: DecisionRow): void {
     if (this.#operations.length >= MAX_ON_THE_WAY || this.#isClosing) return;
+    this.#isUsed = true;
     this.#operations.push(JSON.stringify({ kind: "decide", decision } satisfies Operation));
     this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
   }
   /** As {@link decide}: an estimate that lacks a request is an estimate. */
   trial(trial: LedgerTrial): void {
     if (this.#operations.length >= MAX_ON_THE_WAY || this.#isClosing) return;
+    this.#isUsed = true;
     this.#operations.push(JSON.stringify({ kind: "trial", trial } satisfies Operation));
     this.#timer ??= setTimeout(this.#handOver, GATHER_MS);
   }
@@ -206,6 +216,7 @@ export class WriterThread implements Allowances {
   #ask(asked: Asked): Promise<unknown> {
     if (this.#worker === undefined || this.#isClosing)
       return Promise.reject(new TokenmanError("TM_LEDGER_UNAVAILABLE", "the ledger's writer does not run"));
+    if (!QUESTIONS.has(asked.kind)) this.#isUsed = true;
     return new Promise((resolve, reject) => {
       const call = ++this.#lastCall;
       const timer = setTimeout(() => {
@@ -232,6 +243,7 @@ export class WriterThread implements Allowances {
       if (!this.#isClosing) this.#timer = setTimeout(this.#handOver, RESTART_MS);
       return;
     }
+    if (this.#rows.count > 0) this.#isUsed = true;
     this.#onTheWay += this.#rows.count;
     const batch: Batch = { rows: this.#rows.take(), operations: this.#operations, bodies: this.#bodies };
     this.#operations = [];

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, lstatSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { describe, test } from "node:test";
 import { APPLICATION_ID, migrate, schemaVersion } from "../../plugins/store/migrate.ts";
 import { pruneSome } from "../../plugins/store/prune.ts";
 import { MIGRATIONS } from "../../plugins/store/schema.ts";
+import type { SqliteLedger } from "../../plugins/store/sqlite-ledger.ts";
 import { verify } from "../../plugins/store/verify.ts";
 import { beginRow, endRow } from "../support/ledger-rows.ts";
 import { newFile, openLedger, reservation, window } from "../support/open-ledger.ts";
@@ -233,5 +234,49 @@ describe("retention", () => {
       (await open.ledger.page({ text: "error" })).rows.map(({ id }) => id),
       [fresh.exchangeId],
     );
+  });
+});
+
+describe("a ledger whose start failed", { timeout: 60_000 }, () => {
+  test("goes with what was made for it where it was only asked", async () => {
+    const { ledger, file } = await openLedger();
+    await ledger.used([window(1_000)]);
+    await ledger.flush();
+    assert.equal(existsSync(file), true);
+    await ledger.close({ forget: true });
+    assert.deepEqual(readdirSync(dirname(file)), []);
+  });
+
+  const uses: Record<string, (ledger: SqliteLedger) => unknown> = {
+    "a row": (ledger) => ledger.begin(beginRow()),
+    "a reservation": (ledger) => ledger.reserve(reservation(10, [window(1_000)])),
+    "a decision": (ledger) => ledger.decisions.book("history").set("session-1", "cut at 5"),
+    "a trial": (ledger) =>
+      ledger.trial({
+        at: Date.now(),
+        session: "s",
+        held: false,
+        requests: 1,
+        originalTokens: 1,
+        paidTokens: 1,
+      }),
+  };
+  for (const [what, use] of Object.entries(uses)) {
+    test(`stays with ${what} in it`, async () => {
+      const { ledger, file } = await openLedger();
+      await use(ledger);
+      await ledger.close({ forget: true });
+      assert.equal(existsSync(file), true);
+      using db = new DatabaseSync(file, { readOnly: true });
+      assert.deepEqual(verify(db), []);
+    });
+  }
+
+  test("leaves a link alone that led nowhere before", async () => {
+    const file = newFile();
+    symlinkSync(`${file}.elsewhere`, file);
+    const { ledger } = await openLedger(file);
+    await ledger.close({ forget: true });
+    assert.equal(lstatSync(file).isSymbolicLink(), true);
   });
 });
