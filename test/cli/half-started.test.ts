@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { generateKeyPairSync } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, test } from "node:test";
@@ -44,35 +44,23 @@ describe("a start that fails", { concurrency: 2, timeout: 120_000 }, () => {
     assert.deepEqual(left(box), before);
   });
 
-  test("is told even where what it made cannot be removed, and a link that led nowhere stays", async () => {
+  test("leaves a link alone that led nowhere before", async () => {
     await using box = new Sandbox('[plugins]\ndir = "plugins"\n');
     mkdirSync(box.dataDir);
     symlinkSync("nowhere", join(box.dataDir, "cache"));
     mkdirSync(join(box.folder, "plugins"));
     writeFileSync(join(box.folder, "plugins", "faulty.ts"), FAULTY);
-    const start = () =>
-      createKernel({
-        version: "0.0.0",
-        configFile: box.configFile,
-        env: {},
-        registry: firstParty,
-        planned: plannedSections,
-        log: createLog("silent"),
-        opensPorts: true,
-      });
-    await assert.rejects(start(), TokenmanErrors);
+    const start = createKernel({
+      version: "0.0.0",
+      configFile: box.configFile,
+      env: {},
+      registry: firstParty,
+      planned: plannedSections,
+      log: createLog("silent"),
+      opensPorts: true,
+    });
+    await assert.rejects(start, TokenmanErrors);
     assert.ok(left(box).includes("cache"), left(box).join());
-
-    // Below a file nothing can be removed.
-    const body = `rmSync(${JSON.stringify(box.dataDir)}, { recursive: true }); writeFileSync(${JSON.stringify(box.dataDir)}, "");`;
-    rmSync(join(box.dataDir, "cache"));
-    const source = FAULTY.replace("throw", `${body} throw`);
-    writeFileSync(
-      join(box.folder, "plugins", "faulty.ts"),
-      `import { rmSync, writeFileSync } from "node:fs";\n${source}`,
-    );
-    await assert.rejects(start(), /not today/);
-    assert.ok(statSync(box.dataDir).isFile());
   });
 
   test("because a port was taken since it was found free gives all back", async () => {
