@@ -58,7 +58,11 @@ describe("a background start", () => {
       );
       assert.ok(processIdentity(pid) !== undefined, "it lives");
       assert.match(log, /arguments \["start","--foreground","--config=.*tokenman\.toml","--plugins=none"\]/);
-      assert.match(log, /flags \["--initial-old-space-size=192"\] /, "the launcher's heap, and no other flag");
+      assert.match(
+        log,
+        /flags \["--initial-old-space-size=192"\] /,
+        "the launcher's heap, and no other flag",
+      );
       assert.equal(statSync(logFile()).mode & 0o777, 0o600);
       assert.equal(statSync(join(folder, "data")).mode & 0o777, 0o700);
     } finally {
