@@ -44,10 +44,23 @@ export function frontPage(
 }
 
 function entriesOf(routes: readonly Route[], summaries: ReadonlyMap<string, string>): Entry[] {
-  return routes
+  const served = routes
     .filter(({ port, method, path }) => port !== "proxy" && method !== "HEAD" && path !== "/")
-    .map(({ method, path }) => ({ method, path, summary: brief(summaries.get(`${method} ${path}`)) }))
+    .flatMap(({ method, path }) =>
+      path.endsWith("*") ? under(method, path, summaries) : `${method} ${path}`,
+    );
+  return [...new Set(served)]
+    .map((name) => {
+      const [method, path] = name.split(" ", 2) as [string, string];
+      return { method, path, summary: brief(summaries.get(name)) };
+    })
     .sort((left, right) => compare(left.path, right.path) || compare(left.method, right.method));
+}
+
+/** What is described of the paths that a route with a `*` at its end stands for. */
+function under(method: string, path: string, summaries: ReadonlyMap<string, string>): string[] {
+  const prefix = `${method} ${path.slice(0, -1)}`;
+  return [...summaries.keys()].filter((name) => name.startsWith(prefix));
 }
 
 /** What comes first of a summary: the description of the API has the rest. */
@@ -67,7 +80,7 @@ function page(entries: readonly Entry[], version: string): string {
   const rows = entries.map(({ method, path, summary }) => {
     const shown = escaped(path);
     // What has a parameter, or changes something, is nothing to click on.
-    const isLink = method === "GET" && !/[:*]/.test(path);
+    const isLink = method === "GET" && !path.includes(":");
     return `<tr><td>${escaped(method)}<td>${isLink ? `<a href="${shown}">${shown}</a>` : shown}<td>${escaped(summary)}`;
   });
   return `<!doctype html>
