@@ -196,7 +196,11 @@ test("the port's front page tells what is served, to people and to curl, and can
   assert.match(page.headers.get("content-security-policy")!, /^default-src 'none';.*frame-ancestors 'none'$/);
   const html = await page.text();
   assert.match(html, /<a href="\/api\/stats">/);
-  assert.match(html, /<a href="\/api\/security\/budget">.*<td>The budget&#39;s windows/, "of what is off, too");
+  assert.match(
+    html,
+    /<a href="\/api\/security\/budget">.*<td>The budget&#39;s windows/,
+    "of what is off, too",
+  );
   assert.doesNotMatch(html, /\*/);
   assert.doesNotMatch(html, /<(script|style|img|link|form)|href="\/api\/requests\/:id"/);
   for (const [, path] of html.matchAll(/href="([^"]+)"/g)) {
