@@ -1,6 +1,9 @@
 import type { RawHeaders } from "./headers.ts";
 
-/** Lists of names that are remembered: a sender sends the same ones in the same order again and again. */
+/**
+ * Lists of names that are remembered: a sender sends the same ones in the same order again and again. How long they may be
+ * is bounded by who reads heads.
+ */
 const MAX_SHAPES = 32;
 
 /** The names of a message's headers, as they came, and which of them count. */
@@ -38,7 +41,7 @@ export class HeaderShapes {
     const counted = names.flatMap((name, index) => (this.#counts(name.toLowerCase()) ? [2 * index] : []));
     const shape = { names, counted };
     if (shapes.length === MAX_SHAPES) shapes.pop();
-    shapes.push(shape);
+    shapes.unshift(shape);
     return shape;
   }
   /** Puts the names and values that count into `into`, in the place of what was there. */
