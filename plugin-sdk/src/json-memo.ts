@@ -20,14 +20,48 @@ export interface DocumentMemoBounds {
 
 const BOUNDS: DocumentMemoBounds = { documents: 8, bytes: 16_777_216, minBytes: 8_192 };
 
+/** From the first byte to behind the last one. */
+interface Range {
+  readonly start: number;
+  readonly end: number;
+}
+
 /** What somebody worked out for a known document, and how much of it still stands in the document's latest turn. */
-export interface Note<T> {
+export class Note<T> {
   readonly value: T;
   /** Of the document that it was worked out for. */
-  readonly length: number;
+  readonly #length: number;
   /** As many bytes at its beginning, and at its end, are those of the latest turn. */
-  prefix: number;
-  suffix: number;
+  #prefix: number;
+  #suffix: number;
+  #shift = 0;
+
+  constructor(value: T, length: number) {
+    this.value = value;
+    this.#length = length;
+    this.#prefix = length;
+    this.#suffix = length;
+  }
+
+  get prefix(): number {
+    return this.#prefix;
+  }
+  /** By how much the latest turn is longer. */
+  get shift(): number {
+    return this.#shift;
+  }
+  turn(length: number, prefix: number, suffix: number): void {
+    this.#shift = length - this.#length;
+    this.#prefix = Math.min(this.#prefix, prefix);
+    this.#suffix = Math.min(this.#suffix, suffix);
+  }
+  /** Whether the bytes that stood at `before` are those at `now` in the latest turn, as far from its beginning or its end. */
+  stands(before: Range, now: Range): boolean {
+    const shift = now.start - before.start;
+    if (now.end - before.end !== shift) return false;
+    if (shift === 0 && before.end <= this.#prefix) return true;
+    return shift === this.#shift && before.start >= this.#length - this.#suffix;
+  }
 }
 
 /** One of the documents that are remembered, as its latest turn left it. `bytes` is a copy. */
@@ -55,7 +89,7 @@ export class KnownDocument implements Outlined {
   /** Notes `value` for the latest turn. */
   keep<T>(key: symbol, value: T): void {
     this.#noteOf = key;
-    this.#note = { value, length: this.length, prefix: this.length, suffix: this.length };
+    this.#note = new Note(value, this.length);
   }
   /** Makes `buf` the latest turn; its first `prefix` and last `suffix` bytes are those of the one before. */
   turn(buf: Buffer, outline: Outline, prefix: number, suffix: number): void {
@@ -69,9 +103,7 @@ export class KnownDocument implements Outlined {
     this.outline = outline;
     if (this.#without !== undefined)
       for (const [text, bytes] of this.#without) if (bytes > prefix) this.#without.set(text, prefix);
-    if (this.#note === undefined) return;
-    this.#note.prefix = Math.min(this.#note.prefix, prefix);
-    this.#note.suffix = Math.min(this.#note.suffix, suffix);
+    this.#note?.turn(buf.length, prefix, suffix);
   }
   /** See {@link DocumentMemo.includes}. */
   includes(text: string): boolean {

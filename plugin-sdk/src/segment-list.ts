@@ -152,10 +152,7 @@ export class BodyReader {
   #partBefore(key: string, start: number): Part | undefined {
     const part = this.#before?.value.get(key);
     if (part === undefined) return undefined;
-    return part.start === start || part.start + this.#shift === start ? part : undefined;
-  }
-  get #shift(): number {
-    return this.#before === undefined ? 0 : this.#body.length - this.#before.length;
+    return part.start === start || part.start + this.#before!.shift === start ? part : undefined;
   }
 
   #take(
@@ -177,11 +174,9 @@ export class BodyReader {
   /** What was listed, where its bytes are still there. */
   #again(listed: Listed | undefined, start: number, end: number): Listed | undefined {
     const before = this.#before;
-    if (listed === undefined || before === undefined) return undefined;
-    if (listed.start === start && listed.end === end && end <= before.prefix) return listed;
-    const shift = this.#shift;
-    if (listed.start + shift !== start || listed.end + shift !== end) return undefined;
-    if (listed.start < before.length - before.suffix) return undefined;
+    if (listed === undefined || before?.stands(listed, { start, end }) !== true) return undefined;
+    const shift = start - listed.start;
+    if (shift === 0) return listed;
     const spans = listed.spans.map((span) => ({
       ...span,
       start: span.start + shift,

@@ -30,14 +30,10 @@ export class Bodies {
       .map(({ key, value }): [string, unknown] => {
         if (value.kind !== "array") return [key, value.value()];
         const before = note?.value.get(key) ?? [];
-        const longer = body.length - (note?.length ?? 0);
         const list = value.items().map((item, index): Element => {
           const { start, end } = item;
           const known = before[index];
-          if (known === undefined) return { start, end, value: item.value() };
-          if (known.start === start && known.end === end && end <= note!.prefix) return known;
-          const isBehind = start >= body.length - note!.suffix;
-          const stands = isBehind && known.start + longer === start && known.end + longer === end;
+          const stands = known !== undefined && note!.stands(known, item);
           return { start, end, value: stands ? known.value : item.value() };
         });
         lists.set(key, list);
