@@ -37,14 +37,11 @@ export function withMember(
   key: string,
   pieces: readonly Buffer[],
 ): Buffer[] {
-  const members = Object.entries(object).map(
-    ([name, value]) => [name, `${JSON.stringify(name)}:`, value] as const,
-  );
-  const found: Buffer[] = [Buffer.from("{")];
-  for (const [index, [name, head, value]] of members.entries()) {
-    const start = `${index > 0 ? "," : ""}${head}`;
-    if (name === key) found.push(Buffer.from(start), ...pieces);
-    else found.push(Buffer.from(start + JSON.stringify(value)));
+  const found: Buffer[] = [];
+  for (const [name, value] of Object.entries(object)) {
+    const head = `${found.length > 0 ? "," : "{"}${JSON.stringify(name)}:`;
+    if (name === key) found.push(Buffer.from(head), ...pieces);
+    else found.push(Buffer.from(head + JSON.stringify(value)));
   }
   found.push(Buffer.from("}"));
   return found;
