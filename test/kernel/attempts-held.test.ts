@@ -3,6 +3,7 @@ import { once } from "node:events";
 import type { IncomingMessage } from "node:http";
 import { describe, it } from "node:test";
 import type { AttemptPolicy } from "@tokenman/plugin-sdk";
+import { FakeClock } from "@tokenman/plugin-sdk/testkit";
 import { chunkBytes, gate, headBytes, type Script, steps } from "../support/upstream.ts";
 import { closed, requestsOf, SSE, stream, world } from "./support/attempt-world.ts";
 import { walking } from "./support/routing.ts";
@@ -12,15 +13,30 @@ describe("a stream's head whose first event is waited for", () => {
     const coded = coding === undefined ? [] : ["Content-Encoding", coding];
     return steps(headBytes(200, [...SSE, ...coded]), (call) => call.closed);
   };
-  const holding = { next: walking, holdFirstEvent: () => true };
+  /** How long a head waits by itself. */
+  const HELD_MS = 1_000;
+  /** A policy that lets heads wait, and when the first of them does. */
+  function holding(next: AttemptPolicy["next"] = walking) {
+    const held = gate();
+    const holdFirstEvent = (): boolean => {
+      held.open();
+      return true;
+    };
+    return { held: held.opened, policy: { next, holdFirstEvent } };
+  }
 
   for (const coding of [undefined, "gzip"]) {
     it(`goes out after a while where none comes${coding ? ", coded" : ""}, and is committed`, {
       timeout: 10_000,
     }, async () => {
-      await using it = await world([mute(coding), stream("other")], holding);
+      const { held, policy } = holding();
+      await using it = await world([mute(coding), stream("other")], policy);
+      using clock = new FakeClock();
       const asked = it.request();
-      const [reply] = (await once(asked, "response")) as [IncomingMessage];
+      const responded = once(asked, "response");
+      await held;
+      await clock.advance(HELD_MS);
+      const [reply] = (await responded) as [IncomingMessage];
       assert.deepEqual([reply.statusCode, reply.headers["x-tokenman-provider"]], [200, "a"]);
       assert.deepEqual(requestsOf(it), [1, 0]);
       asked.destroy();
@@ -39,8 +55,13 @@ describe("a stream's head whose first event is waited for", () => {
       chunkBytes("data: end\n\n"),
       chunkBytes(""),
     );
-    await using it = await world([tardy, stream("other")], holding);
-    const [reply] = (await once(it.request(), "response")) as [IncomingMessage];
+    const { held, policy } = holding();
+    await using it = await world([tardy, stream("other")], policy);
+    using clock = new FakeClock();
+    const responded = once(it.request(), "response");
+    await held;
+    await clock.advance(HELD_MS);
+    const [reply] = (await responded) as [IncomingMessage];
     late.open();
     let text = "";
     for await (const chunk of reply) text += chunk;
@@ -54,11 +75,15 @@ describe("a stream's head whose first event is waited for", () => {
     const hedging: AttemptPolicy["next"] = ({ attempts, live, untried }) => {
       if (attempts.length === 0) return { kind: "try", candidate: untried[0]! };
       if (attempts.length > 1) return live.length > 0 ? { kind: "wait" } : { kind: "stop" };
-      // Longer than a head waits by itself.
-      return asked++ === 0 ? { kind: "wait", forMs: 1_500 } : { kind: "try", candidate: untried[0]! };
+      return asked++ === 0 ? { kind: "wait", forMs: 2 * HELD_MS } : { kind: "try", candidate: untried[0]! };
     };
-    await using it = await world([mute(), stream("fine", "[DONE]")], { ...holding, next: hedging });
-    const { text, provider } = await it.ask();
+    const { held, policy } = holding(hedging);
+    await using it = await world([mute(), stream("fine", "[DONE]")], policy);
+    using clock = new FakeClock();
+    const asking = it.ask();
+    await held;
+    await clock.advance(2 * HELD_MS);
+    const { text, provider } = await asking;
     assert.deepEqual([provider, text], ["b", "data: fine\n\ndata: [DONE]\n\n"]);
     assert.deepEqual(it.events, ["1 a reply 200 aborted", "2 b reply 200 complete", "answered 200"]);
   });
@@ -74,11 +99,15 @@ describe("a stream's head whose first event is waited for", () => {
       if (attempts.length < 2) return { kind: "try", candidate: untried[0]! };
       return live.length > 0 ? { kind: "wait" } : { kind: "stop" };
     };
-    await using it = await world([mute(), failing], { ...holding, next: both });
+    const { held, policy } = holding(both);
+    await using it = await world([mute(), failing], policy);
+    using clock = new FakeClock();
     const asked = it.request();
     const responded = once(asked, "response");
-    // By then the first head is late, and waits for the second attempt alone.
-    setTimeout(() => fails.open(), 1_300);
+    await held;
+    // From then on the first head waits for the second attempt alone.
+    await clock.advance(HELD_MS);
+    fails.open();
     const [reply] = (await responded) as [IncomingMessage];
     assert.equal(reply.headers["x-tokenman-provider"], "a");
     asked.destroy();

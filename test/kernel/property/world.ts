@@ -299,7 +299,7 @@ async function idle(
       generations: generations.made.size - 1 - generations.gone.size,
     };
     if (isNothing(left) || performance.now() > until) return left;
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await nextTurns();
   }
 }
 
@@ -328,7 +328,7 @@ async function shutDown(
   const all = [hanging, ...under];
   const replies = all.map((run) => ask(proxy, run));
   while (under.some(({ arrivals }) => arrivals.length < 2) || !hanging.calls.includes("request c"))
-    await new Promise((resolve) => setTimeout(resolve, 1));
+    await nextTurns();
   await kernel.shutdown({ drainMs: 0, reason: "planned" });
   for (const [index, run] of all.entries())
     await judged(run, async () => {
@@ -352,7 +352,7 @@ async function within(ms: number, run: Run): Promise<void> {
   }
 }
 
-/** What comes a turn after `settled`, and should not, is seen by then. */
+/** Lets the event loop go round: what comes a turn after `settled`, and should not, is seen by then. */
 async function nextTurns(): Promise<void> {
   for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
