@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import type { Dialect } from "@tokenman/plugin-sdk";
 import anthropic from "../../plugins/anthropic/index.ts";
 import { setUp } from "../support/fake-setup.ts";
-import { HOSTILE_BODIES, HOSTILE_EVENTS } from "../support/hostile.ts";
+import { survivesHostileInput } from "../support/hostile.ts";
 
 const setup = await setUp(anthropic);
 const dialect = (name: string) => setup.contributed("dialect").find((one) => one.name === name) as Dialect;
@@ -163,29 +163,4 @@ describe("anthropic segments", () => {
   });
 });
 
-describe("anthropic and hostile input", () => {
-  for (const [name, bytes] of HOSTILE_BODIES) {
-    it(`survives ${name}`, () => {
-      for (const one of setup.contributed("dialect")) {
-        const found = one.describe(bytes);
-        assert.ok(found === undefined || ["none", "client", "server"].includes(found.tools));
-        assert.ok(Array.isArray(one.segments(bytes)));
-        one.judgeError(500, ["x"], bytes);
-        const reader = one.usageReader();
-        reader.body(bytes, 200);
-        reader.usage();
-      }
-    });
-  }
-
-  it("survives events of any content", () => {
-    for (const one of setup.contributed("dialect")) {
-      const reader = one.usageReader();
-      for (const event of HOSTILE_EVENTS) {
-        reader.event(event);
-        assert.ok(["content", "idle", "error", "terminal"].includes(one.judgeEvent(event).kind));
-      }
-      reader.usage();
-    }
-  });
-});
+describe("anthropic and hostile input", () => survivesHostileInput(setup.contributed("dialect")));

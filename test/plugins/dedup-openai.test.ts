@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { conversation, type PluginRun, recordingUpstream } from "@tokenman/plugin-sdk/testkit";
 import { dedupPlugin } from "../../plugins/dedup/index.ts";
-import { long, NAMED, OPENAI_KEY, start } from "../support/dedup-world.ts";
+import { OPENAI_KEY } from "../support/client-heads.ts";
+import { long, NAMED, start } from "../support/dedup-world.ts";
 import { startTokenman } from "../support/kernel.ts";
 
 describe("OpenAI's cache key", () => {

@@ -8,6 +8,14 @@ import { minimumOf } from "../../plugins/dedup/minimums.ts";
 import { long, MINUTE, NAMED, plain } from "../support/dedup-world.ts";
 import { startTokenman } from "../support/kernel.ts";
 
+/** Asks for the usage of every exchange. */
+const track = definePlugin({
+  name: "track",
+  version: "1.0.0",
+  apiVersion: 1,
+  setup: (ctx) => ctx.pipeline((_config, hooks) => hooks.request.tap((exchange) => exchange.trackUsage())),
+});
+
 function usage(input: number, read: number): ReplyInit {
   const body = {
     type: "message",
@@ -20,13 +28,6 @@ function usage(input: number, read: number): ReplyInit {
 
 describe("what comes of it", () => {
   it("is measured from the usage, with the cause where the cache had nothing", async () => {
-    const track = definePlugin({
-      name: "track",
-      version: "1.0.0",
-      apiVersion: 1,
-      setup: (ctx) =>
-        ctx.pipeline((_config, hooks) => hooks.request.tap((exchange) => exchange.trackUsage())),
-    });
     await using upstream = await recordingUpstream();
     await using tokenman = await startTokenman({
       plugins: [track, ...(NAMED.has("dedup") ? [] : [dedupPlugin()])],
@@ -84,13 +85,6 @@ describe("what comes of it", () => {
 
 describe("what comes of a client's own hints", () => {
   it("is measured from the usage, with the cause, wherever its marks move, and nothing is changed", async () => {
-    const track = definePlugin({
-      name: "track",
-      version: "1.0.0",
-      apiVersion: 1,
-      setup: (ctx) =>
-        ctx.pipeline((_config, hooks) => hooks.request.tap((exchange) => exchange.trackUsage())),
-    });
     const clock = { ms: Date.UTC(2026, 10, 24) };
     await using upstream = await recordingUpstream();
     await using tokenman = await startTokenman({

@@ -17,7 +17,8 @@ import { dedupPlugin } from "../../plugins/dedup/index.ts";
 import { planAnthropic } from "../../plugins/mock/anthropic-cache.ts";
 import { readAnthropic } from "../../plugins/mock/anthropic-prompt.ts";
 import { PromptCache } from "../../plugins/mock/prompt-cache.ts";
-import { long, MINUTE, NAMED, OPENAI_KEY, plain, start } from "../support/dedup-world.ts";
+import { ANTHROPIC_KEY, OPENAI_KEY } from "../support/client-heads.ts";
+import { long, MINUTE, NAMED, plain, start } from "../support/dedup-world.ts";
 import { startTokenman } from "../support/kernel.ts";
 
 const KEY = [
@@ -28,7 +29,6 @@ const KEY = [
   "Authorization",
   "Bearer sk-test",
 ];
-const ANTHROPIC_KEY = ["Content-Type", "application/json", "x-api-key", "sk-ant-api03-test"];
 async function sent(
   run: PluginRun,
   body: unknown,

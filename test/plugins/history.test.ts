@@ -12,9 +12,9 @@ import {
 } from "@tokenman/plugin-sdk/testkit";
 import { historyPlugin } from "../../plugins/history/index.ts";
 import { MARKER } from "../../plugins/history/windower.ts";
+import { ANTHROPIC, OPENAI } from "../support/client-heads.ts";
 import "../support/kernel.ts";
 import {
-  ANTHROPIC,
   assistant,
   body,
   called,
@@ -22,7 +22,6 @@ import {
   chat,
   LONG,
   MINUTE_MS,
-  OPENAI,
   send,
   start,
   user,

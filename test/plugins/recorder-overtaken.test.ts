@@ -13,7 +13,7 @@ import {
   wholeReply,
 } from "@tokenman/plugin-sdk/testkit";
 import { type Ledgered, startLedgered } from "../support/ledgered.ts";
-import { ask } from "../support/recorded-world.ts";
+import { ask, leaveAfter } from "../support/recorded-world.ts";
 
 /** $1 and $10 a million tokens, 1,000 and 10,000 nano-dollars each, times the vendor reply's 12 and 5 tokens. */
 const BILL = 12 * 1_000 + 5 * 10_000;
@@ -163,23 +163,7 @@ describe("attempts beside each other are billed each by what became of it", () =
           ({ closed }) => closed,
         ),
       );
-      const abort = new AbortController();
-      const reply = await fetch(`${it.tokenman.proxy}${MESSAGES}`, {
-        method: "POST",
-        headers: { "x-api-key": "sk-ant-api03-some-key", "content-type": "application/json" },
-        body: JSON.stringify({
-          model: "test-model",
-          max_tokens: 64,
-          stream: true,
-          messages: [{ role: "user", content: "hi" }],
-        }),
-        signal: abort.signal,
-      });
-      const reader = reply.body!.getReader();
-      let seen = "";
-      while (!seen.includes("seven")) seen += Buffer.from((await reader.read()).value!).toString();
-      abort.abort();
-      await reader.read().catch(() => undefined);
+      await leaveAfter("seven", it.tokenman.proxy, MESSAGES);
       const [overtaken, winner] = await it.attempts();
       assert.equal(overtaken![1], "cancelled");
       estimated(overtaken);

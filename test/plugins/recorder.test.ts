@@ -15,7 +15,7 @@ import {
 } from "@tokenman/plugin-sdk/testkit";
 import { WITHOUT_USAGE } from "../../plugins/openai/include-usage.ts";
 import { splitEvents } from "../support/events.ts";
-import { ask, KEY, type RecordedWorld, recordedWorld } from "../support/recorded-world.ts";
+import { ask, KEY, leaveAfter, type RecordedWorld, recordedWorld } from "../support/recorded-world.ts";
 
 // test-model's prices, times the vendor reply's tokens.
 const BILL = 12 * 1_000 + 5 * 10_000;
@@ -83,33 +83,14 @@ describe("recorder", () => {
   test("a client that leaves: 499, the input that was told, the output counted from what came, marked", async () => {
     await using it = await recordedWorld();
     const events = textEvents("anthropic-messages", ["one two three four five six seven", " eight"]);
-    const sent = gate();
     it.upstream.next(
       steps(
         headBytes(200, ["content-type", "text/event-stream", "transfer-encoding", "chunked"]),
         chunkBytes(Buffer.concat(events.slice(0, 3))),
-        sent.opened,
         ({ closed }) => closed,
       ),
     );
-    const abort = new AbortController();
-    const reply = await fetch(`${it.tokenman.proxy}${MESSAGES}`, {
-      method: "POST",
-      headers: { "x-api-key": KEY },
-      body: JSON.stringify({
-        model: "test-model",
-        max_tokens: 64,
-        stream: true,
-        messages: [{ role: "user", content: "hi" }],
-      }),
-      signal: abort.signal,
-    });
-    const reader = reply.body!.getReader();
-    let seen = "";
-    while (!seen.includes("seven")) seen += Buffer.from((await reader.read()).value!).toString();
-    abort.abort();
-    sent.open();
-    await reader.read().catch(() => undefined);
+    await leaveAfter("seven", it.tokenman.proxy, MESSAGES);
     const row = await it.ended();
     assert.equal(row.outcome, "aborted");
     assert.equal(row.code, "TM_CLIENT_GONE");

@@ -8,16 +8,15 @@ import {
   Random,
   rewriteProblems,
 } from "@tokenman/plugin-sdk/testkit";
+import { ANTHROPIC, OPENAI } from "../support/client-heads.ts";
 import "../support/kernel.ts";
 import {
   ALL,
-  ANTHROPIC,
   anthropic,
   assistant,
   CountingTokenizer,
   called,
   DENSE,
-  OPENAI,
   SPACED,
   sent,
   start,
@@ -153,12 +152,7 @@ describe("the prefix", () => {
             await run.stop();
             run = await start(ALL, { decisions });
           }
-          const out = await sent(
-            run,
-            body,
-            dialect === "anthropic-messages" ? ANTHROPIC : [...OPENAI, "session_id", "s"],
-            path,
-          );
+          const out = await sent(run, body, dialect === "anthropic-messages" ? ANTHROPIC : OPENAI, path);
           assert.deepEqual(rewriteProblems(dialect, body, out), []);
           if (!out.equals(body)) changed++;
           return out;

@@ -6,6 +6,7 @@ import { looksLikeCode, looksLikeFile, quotesFile } from "../../plugins/rules/lo
 import { collapseWhitespace, referToInstructions, stripMarkdown } from "../../plugins/rules/prose.ts";
 import { withoutAnsi, withoutProgress, withRunsCounted } from "../../plugins/rules/terminal.ts";
 import { minifyXml } from "../../plugins/rules/xml-text.ts";
+import { OPENAI_KEY } from "../support/client-heads.ts";
 import "../support/kernel.ts";
 import {
   ALL,
@@ -13,7 +14,6 @@ import {
   assistant,
   called,
   DENSE,
-  OPENAI,
   SPACED,
   sent,
   start,
@@ -64,7 +64,7 @@ describe("minify_json", () => {
       ],
     };
     assert.equal(
-      String(await sent(run, chat, OPENAI, "/v1/chat/completions")),
+      String(await sent(run, chat, OPENAI_KEY, "/v1/chat/completions")),
       JSON.stringify(chat).replaceAll(JSON.stringify(SPACED), JSON.stringify(DENSE)),
     );
     const responses = {
@@ -73,7 +73,7 @@ describe("minify_json", () => {
       input: [{ role: "user", content: [{ type: "input_text", text: SPACED }] }],
     };
     assert.equal(
-      String(await sent(run, responses, OPENAI, "/v1/responses")),
+      String(await sent(run, responses, OPENAI_KEY, "/v1/responses")),
       JSON.stringify(responses).replaceAll(JSON.stringify(SPACED), JSON.stringify(DENSE)),
     );
   });
@@ -91,7 +91,7 @@ describe("minify_json", () => {
         { role: "tool", tool_call_id: "c", content: SPACED },
       ],
     };
-    assertBytesEqual(await sent(run, chat, OPENAI, "/v1/chat/completions"), JSON.stringify(chat));
+    assertBytesEqual(await sent(run, chat, OPENAI_KEY, "/v1/chat/completions"), JSON.stringify(chat));
   });
 
   it("keeps the value, whatever JSON it is", () => {

@@ -5,6 +5,15 @@ import { CHAT, SessionClient } from "../support/stream-session.ts";
 import { ids, json, limits, names, turn, world } from "../support/stream-world.ts";
 
 describe("a stream session's events", () => {
+  /** A reply of 20 MB in 400 events: more than fits into what is on the way to a reader. */
+  const flood = () =>
+    wholeReply(
+      streamReply(
+        "openai-chat",
+        Array.from({ length: 400 }, () => "x".repeat(50_000)),
+      ),
+    );
+
   it("resume behind any of them, and go to each reader", limits, async () => {
     await world(async ({ proxy }) => {
       const session = await SessionClient.create(proxy, CHAT, { model: "m" });
@@ -50,16 +59,7 @@ describe("a stream session's events", () => {
 
   it("wait for a slow reader, who misses none", limits, async () => {
     await world(async ({ proxy }, upstream) => {
-      const count = 400;
-      const text = "x".repeat(50_000);
-      upstream.next(
-        wholeReply(
-          streamReply(
-            "openai-chat",
-            Array.from({ length: count }, () => text),
-          ),
-        ),
-      );
+      upstream.next(flood());
       const session = await SessionClient.create(proxy, CHAT, { model: "m" });
       await using slow = session.events();
       await slow.status();
@@ -81,14 +81,7 @@ describe("a stream session's events", () => {
   it("give a reader up that takes nothing for server.write_timeout, and go on", limits, async () => {
     using clock = new FakeClock();
     await world(async ({ proxy }, upstream) => {
-      upstream.next(
-        wholeReply(
-          streamReply(
-            "openai-chat",
-            Array.from({ length: 400 }, () => "x".repeat(50_000)),
-          ),
-        ),
-      );
+      upstream.next(flood());
       const session = await SessionClient.create(proxy, CHAT, { model: "m" });
       await using stuck = session.events();
       await stuck.status();
@@ -127,14 +120,7 @@ describe("a stream session's events", () => {
 
   it("are not held up by one of several readers who does not read", limits, async () => {
     await world(async ({ proxy }, upstream) => {
-      upstream.next(
-        wholeReply(
-          streamReply(
-            "openai-chat",
-            Array.from({ length: 400 }, () => "x".repeat(50_000)),
-          ),
-        ),
-      );
+      upstream.next(flood());
       const session = await SessionClient.create(proxy, CHAT, { model: "m" });
       await using stuck = session.events();
       await stuck.status();

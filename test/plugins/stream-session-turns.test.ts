@@ -5,6 +5,7 @@ import {
   errorEvent,
   errorReply,
   gate,
+  type RecordingUpstream,
   steps,
   textEvents,
   type VendorDialect,
@@ -270,15 +271,20 @@ describe("a turn of a stream session", () => {
     );
     return { closed, go, script };
   }
+  /** A turn that a provider has begun to answer, and a reader who has seen as much. */
+  async function begun(proxy: string, upstream: RecordingUpstream) {
+    const { closed, go, script } = hanging();
+    upstream.next(script);
+    const session = await SessionClient.create(proxy, CHAT, { model: "m" });
+    await session.send({ content: "hi" });
+    const reader = session.events();
+    await reader.until("message");
+    return { closed, go, session, reader };
+  }
 
   it("goes on when its reader leaves, and refuses another meanwhile", limits, async () => {
     await world(async ({ proxy }, upstream) => {
-      const { go, script } = hanging();
-      upstream.next(script);
-      const session = await SessionClient.create(proxy, CHAT, { model: "m" });
-      await session.send({ content: "hi" });
-      const reader = session.events();
-      await reader.until("message");
+      const { go, session, reader } = await begun(proxy, upstream);
       reader.close();
       const busy = await session.send({ content: "more" });
       assert.equal(busy.status, 409);
@@ -291,12 +297,7 @@ describe("a turn of a stream session", () => {
 
   it("ends with its last reader where the config says so", limits, async () => {
     await world(async ({ proxy }, upstream) => {
-      const { closed, script } = hanging();
-      upstream.next(script);
-      const session = await SessionClient.create(proxy, CHAT, { model: "m" });
-      await session.send({ content: "hi" });
-      const reader = session.events();
-      await reader.until("message");
+      const { closed, session, reader } = await begun(proxy, upstream);
       reader.close();
       await closed.opened;
       await using again = session.events();
@@ -325,12 +326,8 @@ describe("a turn of a stream session", () => {
 
   it("is called off at once when its session is deleted", limits, async () => {
     await world(async ({ proxy }, upstream) => {
-      const { closed, script } = hanging();
-      upstream.next(script);
-      const session = await SessionClient.create(proxy, CHAT, { model: "m" });
-      await session.send({ content: "hi" });
-      await using reader = session.events();
-      await reader.until("message");
+      const { closed, session, ...begins } = await begun(proxy, upstream);
+      await using reader = begins.reader;
       assert.equal((await session.delete()).status, 200);
       await closed.opened;
       const rest = await reader.rest();

@@ -14,15 +14,14 @@ import {
   textReply,
   wholeReply,
 } from "@tokenman/plugin-sdk/testkit";
+import { ANTHROPIC, OPENAI } from "../support/client-heads.ts";
 import {
   AGENT,
   body,
-  HEADERS,
   inWorld,
   LONG,
   limits,
   MINUTE_MS,
-  OPENAI,
   SUMMARY,
   summary,
 } from "../support/summarize-world.ts";
@@ -220,7 +219,7 @@ describe("a summary", () => {
         ])
           for (const turns of [4, 5, 6]) {
             const sent = body(chat(turns));
-            assertBytesEqual((await world.send(sent, { headers: [...HEADERS, ...more] })).out, sent);
+            assertBytesEqual((await world.send(sent, { headers: [...ANTHROPIC, ...more] })).out, sent);
           }
         assert.equal(world.own.length, 0);
       });
@@ -320,7 +319,7 @@ describe("the prefix of random conversations", () => {
               }
               world.at += random.pick([MINUTE_MS / 2, MINUTE_MS, 90 * MINUTE_MS]);
               const headers = [
-                ...(dialect === "anthropic-messages" ? HEADERS : OPENAI).slice(0, -1),
+                ...(dialect === "anthropic-messages" ? ANTHROPIC : OPENAI).slice(0, -1),
                 session,
               ];
               const { out, rewrites } = await world.send(sent, { path, headers });

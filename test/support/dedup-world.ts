@@ -6,8 +6,6 @@ import { dedupPlugin } from "../../plugins/dedup/index.ts";
 /** The plugins that a TokenMan loads without being asked for. */
 export const NAMED = new Set(firstParty.names());
 
-/** The head of a client with a key for OpenAI. */
-export const OPENAI_KEY = ["Content-Type", "application/json", "Authorization", "Bearer sk-test"];
 /** In milliseconds. */
 export const MINUTE = 60_000;
 

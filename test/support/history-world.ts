@@ -2,25 +2,9 @@ import assert from "node:assert/strict";
 import { DecisionMemory, type Rewrite, rewritesOf, type Tokenizer } from "@tokenman/plugin-sdk";
 import { type Answer, type PluginRun, runPlugin } from "@tokenman/plugin-sdk/testkit";
 import { historyPlugin } from "../../plugins/history/index.ts";
+import { ANTHROPIC } from "./client-heads.ts";
 import "./kernel.ts";
 
-/** The head of a client of each vendor, in a session. */
-export const ANTHROPIC = [
-  "Content-Type",
-  "application/json",
-  "x-api-key",
-  "sk-ant-api03-test",
-  "x-claude-code-session-id",
-  "s",
-];
-export const OPENAI = [
-  "Content-Type",
-  "application/json",
-  "Authorization",
-  "Bearer sk-test",
-  "session_id",
-  "s",
-];
 export const MINUTE_MS = 60_000;
 /** A text that is worth cutting. */
 export const LONG = "some words that were said long ago, and of which nobody thinks any more. ".repeat(20);

@@ -1,4 +1,6 @@
-import type { SseEvent } from "@tokenman/plugin-sdk";
+import assert from "node:assert/strict";
+import { it } from "node:test";
+import type { Dialect, SseEvent } from "@tokenman/plugin-sdk";
 import { splitEvents } from "./events.ts";
 
 const WRONG_VALUES = [
@@ -105,3 +107,31 @@ export const HOSTILE_EVENTS: readonly SseEvent[] = (() => {
   const oversize = `event: message_start\ndata: ${"x".repeat(500)}\n\n`;
   return [...splitEvents(stream), ...splitEvents(oversize, { maxEventBytes: 64 })];
 })();
+
+/** Tests that none of it makes one of the dialects throw, or say what it may not. */
+export function survivesHostileInput(dialects: readonly Dialect[]): void {
+  for (const [name, bytes] of HOSTILE_BODIES) {
+    it(`survives ${name}`, () => {
+      for (const one of dialects) {
+        const found = one.describe(bytes);
+        assert.ok(found === undefined || ["none", "client", "server"].includes(found.tools));
+        assert.ok(Array.isArray(one.segments(bytes)));
+        one.judgeError(500, ["x"], bytes);
+        const reader = one.usageReader();
+        reader.body(bytes, 200);
+        reader.usage();
+      }
+    });
+  }
+
+  it("survives events of any content", () => {
+    for (const one of dialects) {
+      const reader = one.usageReader();
+      for (const event of HOSTILE_EVENTS) {
+        reader.event(event);
+        assert.ok(["content", "idle", "error", "terminal"].includes(one.judgeEvent(event).kind));
+      }
+      reader.usage();
+    }
+  });
+}

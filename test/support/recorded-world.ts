@@ -79,3 +79,24 @@ export function ask(
     ...(signal !== undefined && { signal }),
   });
 }
+
+/** A client that reads a stream until this word has come, and leaves in its midst. */
+export async function leaveAfter(word: string, base: string, path: string): Promise<void> {
+  const abort = new AbortController();
+  const reply = await fetch(`${base}${path}`, {
+    method: "POST",
+    headers: { "x-api-key": KEY, "content-type": "application/json" },
+    body: JSON.stringify({
+      model: "test-model",
+      max_tokens: 64,
+      stream: true,
+      messages: [{ role: "user", content: "hi" }],
+    }),
+    signal: abort.signal,
+  });
+  const reader = reply.body!.getReader();
+  let seen = "";
+  while (!seen.includes(word)) seen += Buffer.from((await reader.read()).value!).toString();
+  abort.abort();
+  await reader.read().catch(() => undefined);
+}

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { DecisionMemory, type Tokenizer } from "@tokenman/plugin-sdk";
 import { type PluginRun, type PluginSettings, runPlugin } from "@tokenman/plugin-sdk/testkit";
 import rules from "../../plugins/rules/index.ts";
+import { ANTHROPIC } from "./client-heads.ts";
 import "./kernel.ts";
 
 /** Every rule on. */
@@ -13,16 +14,6 @@ export const ALL = {
   dedup_instructions: true,
   tool_output: true,
 };
-/** Clients with a key, one of them in a session. */
-export const ANTHROPIC = [
-  "Content-Type",
-  "application/json",
-  "x-api-key",
-  "sk-ant-api03-test",
-  "x-claude-code-session-id",
-  "s",
-];
-export const OPENAI = ["Content-Type", "application/json", "Authorization", "Bearer sk-test"];
 
 /** A character is a token; `asked` has every text that was ever counted. */
 export class CountingTokenizer implements Tokenizer {

@@ -15,6 +15,7 @@ import {
 } from "@tokenman/plugin-sdk/testkit";
 import { summarizePlugin } from "../../plugins/summarize/index.ts";
 import { INTRODUCTION } from "../../plugins/summarize/maker.ts";
+import { ANTHROPIC } from "./client-heads.ts";
 import { startTokenman, type Tokenman } from "./kernel.ts";
 
 export const limits = { timeout: 30_000 };
@@ -80,7 +81,7 @@ class World {
   /** Sends a request, and waits for its exchange's end. Gives what reached the provider, and what was noted. */
   async send(
     body: string | Buffer,
-    { path = "/v1/messages", headers = HEADERS }: { path?: string; headers?: readonly string[] } = {},
+    { path = "/v1/messages", headers = ANTHROPIC }: { path?: string; headers?: readonly string[] } = {},
   ): Promise<{ out: Buffer; rewrites: readonly Rewrite[]; exchange: Exchange }> {
     const before = this.ended.length;
     const reply = await sendRequest(`${this.tokenman.proxy}${path}`, { headers, body });
@@ -116,23 +117,6 @@ const billed = (reply: ReplyInit): ReplyInit => ({
   body: String(reply.body).replace(/"model":"[^"]*"/, '"model":"claude-opus-4-5"'),
 });
 const isOwn = (request: RecordedRequest): boolean => request.header("user-agent") === AGENT;
-/** The head of a client of each vendor, in a session. */
-export const HEADERS = [
-  "Content-Type",
-  "application/json",
-  "x-api-key",
-  "sk-ant-api03-test",
-  "x-claude-code-session-id",
-  "s",
-];
-export const OPENAI = [
-  "Content-Type",
-  "application/json",
-  "Authorization",
-  "Bearer sk-test",
-  "session_id",
-  "s",
-];
 
 /** Runs `use` in a world of its own, with the plugin's `config`. */
 export async function inWorld(
