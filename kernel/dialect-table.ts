@@ -18,6 +18,8 @@ interface Entry {
   readonly path: string | undefined;
   readonly matches: RegExp | undefined;
   readonly dialect: Dialect;
+  /** Its vendor's. */
+  readonly format: Format | undefined;
 }
 
 /**
@@ -33,14 +35,15 @@ export class DialectTable {
   constructor(registry: RegistryView) {
     this.#formats = registry.all("format");
     for (const dialect of registry.all("dialect")) {
+      const format = this.#formats.find(({ name }) => name === dialect.format);
       for (const { method, path } of dialect.routes) {
         if (path.includes("/:"))
-          this.#patterns.push({ method, path: undefined, matches: pattern(path), dialect });
+          this.#patterns.push({ method, path: undefined, matches: pattern(path), dialect, format });
         else {
           const key = path.toLowerCase();
           const list = this.#fixed.get(key) ?? [];
           this.#fixed.set(key, list);
-          list.push({ method, path, matches: undefined, dialect });
+          list.push({ method, path, matches: undefined, dialect, format });
         }
       }
     }
@@ -74,8 +77,7 @@ export class DialectTable {
       first(this.#fixed.get(path.toLowerCase()), method, path, headers) ??
       first(this.#patterns, method, path, headers);
     if (entry === undefined) return undefined;
-    const { dialect } = entry;
-    const format = this.#formats.find(({ name }) => name === dialect.format);
+    const { dialect, format } = entry;
     return { dialect, format, path: entry.path ?? path, sent };
   }
 }
