@@ -27,9 +27,6 @@ import type { Serving } from "./serving.ts";
 import type { Connections } from "./upstream/connections.ts";
 import { type Launch, makeLaunch } from "./upstream/launch.ts";
 
-/** The bound of a decoded copy where `max_body_size` sets none. */
-const MAX_DECODED_BYTES = 256 * 1024 * 1024;
-
 export interface IntakeHost {
   readonly connections: Connections;
   readonly door: Door;
@@ -147,7 +144,7 @@ export class Intake {
       const body = end.body(exchange.dialect !== undefined, limits);
       if (body !== undefined) {
         const bytes = body instanceof Promise ? await body : body;
-        const decoding = exchange.request.take(bytes, limits.body.maxBytes || MAX_DECODED_BYTES);
+        const decoding = exchange.request.take(bytes, limits.decodedBytes);
         if (decoding !== undefined) await decoding;
       }
     } catch (cause) {
@@ -171,7 +168,8 @@ export class Intake {
   }
 }
 
-function begin(
+/** Begins an exchange of a generation that it keeps until it is settled. */
+export function begin(
   serving: Serving,
   sender: Sender,
   place: Destination,

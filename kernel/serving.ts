@@ -10,6 +10,9 @@ import type { KeyedHash } from "./keyed-hash.ts";
 import type { BodyLimits } from "./request.ts";
 import { RouteTable } from "./route-table.ts";
 
+/** The bound of a decoded copy where `max_body_size` sets none. */
+const MAX_DECODED_BYTES = 256 * 1024 * 1024;
+
 /** One of the two ports, as a generation has it. */
 export interface Port {
   readonly name: "proxy" | "dashboard";
@@ -22,6 +25,8 @@ export interface Port {
 /** Sizes in bytes, times in milliseconds; 0 is no limit. */
 export interface Limits {
   readonly body: BodyLimits;
+  /** Of a request's decoded copy: this one is a limit always. */
+  readonly decodedBytes: number;
   readonly writeMs: number;
 }
 
@@ -34,10 +39,7 @@ export class Serving {
   readonly access: AccessRules;
   readonly limits: Limits;
   readonly #homes = new Map<Pipeline, ExchangeHome>();
-  readonly #shared: Pick<
-    ExchangeHome,
-    "maxResponseBytes" | "streamIdleMs" | "formats" | "hash" | "release" | "dialectFailed"
-  >;
+  readonly #shared: Omit<ExchangeHome, "pipeline" | "policy">;
 
   constructor(generation: Generation, config: Config, hash: KeyedHash, log: Logger) {
     const { server, auth } = config;
@@ -64,6 +66,7 @@ export class Serving {
     };
     this.limits = {
       body: { maxBytes: server.max_body_size, stallMs: server.read_timeout * 1000 },
+      decodedBytes: server.max_body_size || MAX_DECODED_BYTES,
       writeMs: server.write_timeout * 1000,
     };
     this.#shared = {
