@@ -17,10 +17,10 @@ export interface Refused {
 export class Refusals {
   readonly #log: Logger;
   readonly #counts: Partial<Record<ErrorCode, number>> = {};
-  /** While one line's time runs: how many came since, in all and by code, and the last of them. */
+  /** Runs for one line's time. */
   #quiet: NodeJS.Timeout | undefined;
-  #unsaid = 0;
-  #unsaidCounts: Partial<Record<ErrorCode, number>> = {};
+  /** What no line has told yet, and the last of it. */
+  #unsaid: Partial<Record<ErrorCode, number>> = {};
   #last: Refused | undefined;
 
   constructor(log: Logger) {
@@ -30,27 +30,25 @@ export class Refusals {
     return { ...this.#counts };
   }
   add(refused: Refused): void {
-    this.#counts[refused.code] = (this.#counts[refused.code] ?? 0) + 1;
-    this.#unsaid++;
-    this.#unsaidCounts[refused.code] = (this.#unsaidCounts[refused.code] ?? 0) + 1;
+    for (const counts of [this.#counts, this.#unsaid]) counts[refused.code] = (counts[refused.code] ?? 0) + 1;
     this.#last = refused;
     if (this.#quiet === undefined) this.#say();
   }
   /** Says what is not said yet. */
   close(): void {
     clearTimeout(this.#quiet);
-    if (this.#unsaid > 0) this.#say();
+    this.#say();
     clearTimeout(this.#quiet);
   }
 
   #say(): void {
-    const facts = { ...this.#last, requests: this.#unsaid, codes: this.#unsaidCounts };
-    this.#log.warn(facts, "refused at the door");
-    this.#unsaid = 0;
-    this.#unsaidCounts = {};
-    this.#quiet = setTimeout(() => {
-      this.#quiet = undefined;
-      if (this.#unsaid > 0) this.#say();
-    }, QUIET_MS).unref();
+    this.#quiet = undefined;
+    if (this.#last === undefined) return;
+    const codes = this.#unsaid;
+    const requests = Object.values(codes).reduce((sum, count) => sum + count, 0);
+    this.#log.warn({ ...this.#last, requests, codes }, "refused at the door");
+    this.#unsaid = {};
+    this.#last = undefined;
+    this.#quiet = setTimeout(() => this.#say(), QUIET_MS).unref();
   }
 }
