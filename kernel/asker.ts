@@ -70,7 +70,7 @@ export class Asker implements ExchangeEnd, BodySink, AsyncIterableIterator<Buffe
         });
       });
       flow.start(this);
-      if (this.#left) this.#release(flow);
+      if (this.#left) flow.leave(this.#exchange.cancellation);
     });
   }
 
@@ -130,18 +130,12 @@ export class Asker implements ExchangeEnd, BodySink, AsyncIterableIterator<Buffe
     this.#heldBytes = 0;
     this.#exchange.clientLeft();
     this.#reply.reject(error ?? calledOff());
-    if (this.#flow !== undefined) this.#release(this.#flow);
+    this.#flow?.leave(this.#exchange.cancellation);
     this.#wake?.();
   }
   breakOff(error: TokenmanError): void {
     this.#reply.reject(error);
     this.leave(error);
-  }
-  /** The body goes on as long as somebody retains the exchange, or shares the reply. */
-  #release(flow: Flow): void {
-    const { cancellation } = this.#exchange;
-    if (!cancellation.cancelled) flow.resume();
-    cancellation.onCancel(() => flow.abort());
   }
 }
 

@@ -83,7 +83,7 @@ class Sender implements BodySink {
       // Those who share the reply still want it.
       this.#closed = true;
       this.#flow.start(this);
-      this.#leave();
+      this.#flow.leave(this.#exchange.cancellation);
       return;
     }
     this.#client.sender = this;
@@ -213,14 +213,8 @@ class Sender implements BodySink {
     if (this.#closed) return;
     this.#closed = true;
     this.#client.sender = undefined;
-    if (!this.#client.response.writableFinished) this.#leave();
+    if (!this.#client.response.writableFinished) this.#flow.leave(this.#exchange.cancellation);
     this.#finish();
-  }
-  /** The client is gone. The body goes on as long as somebody retains the exchange, or shares the reply. */
-  #leave(): void {
-    const { cancellation } = this.#exchange;
-    if (!cancellation.cancelled) this.#flow.resume();
-    cancellation.onCancel(() => this.#flow.abort());
   }
   #finish(): void {
     if (!this.#closed || this.#body === undefined) return;

@@ -1,4 +1,5 @@
 import { type BodyEnd, TokenmanError } from "@tokenman/plugin-sdk";
+import type { Cancellation } from "../cancellation.ts";
 import { StreamDecoder } from "./codec.ts";
 import { Copy, tellEnd } from "./copy.ts";
 import type { ShareBuffer } from "./share.ts";
@@ -79,6 +80,11 @@ export class Flow implements BodySource, BodySink {
     this.#sinkPaused = false;
     if (this.#shared()) this.#regulate();
     else this.#stop("aborted");
+  }
+  /** The consumer has gone, and nobody takes its place: the body goes on until `unwanted` tells that it need not. */
+  leave(unwanted: Cancellation): void {
+    if (!unwanted.cancelled) this.resume();
+    unwanted.onCancel(() => this.abort());
   }
   /** Calls back once the source has ended and every observer was told. */
   whenDone(callback: (end: BodyEnd) => void): void {
