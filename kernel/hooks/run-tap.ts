@@ -1,4 +1,4 @@
-import type { HookObserver, Hooks } from "@tokenman/plugin-sdk";
+import type { ErrorCode, HookObserver, Hooks } from "@tokenman/plugin-sdk";
 import type { AttemptState } from "../attempt.ts";
 import type { ExchangeState } from "../exchange.ts";
 import { KernelReply } from "../reply/reply.ts";
@@ -80,7 +80,7 @@ export function tapRequest(
         if (plugin.onError === "open") done(null);
         else {
           exchange.answeredAt = index;
-          done(null, KernelReply.refusal(exchange, { code: failure.code, message: PUBLIC_FAILURE }));
+          done(null, failedReply(exchange, failure.code));
         }
       } else if (value === undefined) done(null);
       else {
@@ -126,10 +126,7 @@ export function tapBeforeUpstream(
       }
       attempt.rollback(mark);
       if (plugin.onError === "open") done(null);
-      else {
-        const error = { code: failure.code, message: PUBLIC_FAILURE };
-        done(null, { by: plugin, answer: KernelReply.refusal(exchange, error) });
-      }
+      else done(null, { by: plugin, answer: failedReply(exchange, failure.code) });
     },
   );
 }
@@ -179,13 +176,14 @@ export function tapResponse(
         done(null, reply);
       } else {
         reply.discard();
-        done(null, KernelReply.refusal(exchange, { code: failure.code, message: PUBLIC_FAILURE }));
+        done(null, failedReply(exchange, failure.code));
       }
     },
   );
 }
 
 export type LifecycleTap = (subject: unknown, detail: unknown) => unknown;
+
 export function tapLifecycle(
   tap: Tapped<LifecycleTap>,
   exchange: ExchangeState,
@@ -205,12 +203,15 @@ export function tapLifecycle(
   );
 }
 
-const PUBLIC_FAILURE = "A plugin that must not fail did; the request was not sent on.";
-
+/** What a client hears of a plugin that failed, and whose policy is "closed". */
+function failedReply(exchange: ExchangeState, code: ErrorCode): KernelReply {
+  const message = "A plugin that must not fail did; the request was not sent on.";
+  return KernelReply.refusal(exchange, { code, message });
+}
 function quarantinedReply(plugin: PluginHandle, exchange: ExchangeState): KernelReply {
   plugin.log.debug(
     { plugin: plugin.name, exchange: exchange.id },
     "refused: the plugin is quarantined and fails closed",
   );
-  return KernelReply.refusal(exchange, { code: "TM_PLUGIN_FAILED", message: PUBLIC_FAILURE });
+  return failedReply(exchange, "TM_PLUGIN_FAILED");
 }
