@@ -1,7 +1,7 @@
 import { nearest, TokenmanError } from "@tokenman/plugin-sdk";
 import { type CAC, type Command, cac } from "cac";
 import { type CliCommand, commandName, type Invocation } from "./command.ts";
-import { wrapped } from "./terminal.ts";
+import { labelled } from "./terminal.ts";
 
 type Parsed = Pick<Invocation, "args" | "options">;
 
@@ -74,9 +74,8 @@ const LEAST_COLUMNS = 20;
 /** A line whose second column is broken at spaces. */
 function fit(line: string, columns: number): string[] {
   const [, first = "", second = ""] = /^( +\S.*? {2,})(\S.*)$/.exec(line) ?? [];
-  const width = columns - first.length;
-  if (line.length <= columns || second === "" || width < LEAST_COLUMNS) return [line];
-  return wrapped(second, width).map((each, index) => (index === 0 ? first : " ".repeat(first.length)) + each);
+  if (line.length <= columns || second === "" || columns - first.length < LEAST_COLUMNS) return [line];
+  return labelled(first, second, columns);
 }
 
 /** cac writes help to the console, after the callback had its sections: an empty line. */

@@ -3,7 +3,7 @@ import { type Client, createClient, type Status, statusShape } from "./client.ts
 import type { Invocation } from "./command.ts";
 import { isAlive, type PidRecord, runningInstance } from "./pid-file.ts";
 import { settingsInSpite } from "./settings.ts";
-import { duration, paint, wrapped } from "./terminal.ts";
+import { duration, labelled, paint } from "./terminal.ts";
 
 /** `tokenman status`: 0 where an instance runs and answers, else TM_NOT_RUNNING's exit code. */
 export async function status({ options, print, color }: Invocation): Promise<number> {
@@ -65,7 +65,6 @@ function describeDay({ requests, errors, cost, savings, ledger }: LastDay): stri
   return lines;
 }
 
-const INDENT = " ".repeat(14);
 /** Where nobody says how wide the terminal is. */
 const COLUMNS = 100;
 
@@ -93,8 +92,7 @@ function describe(instance: PidRecord, host: Status, today: LastDay | undefined,
     for (const line of lastReload.error?.split("\n") ?? []) lines.push(`              ${line}`);
   }
   const on = plugins.filter((plugin) => plugin.state === "on").map(({ name }) => name);
-  for (const [index, line] of wrapped(on.join(", "), columns - INDENT.length).entries())
-    lines.push(`${index === 0 ? "  plugins     " : INDENT}${line}`);
+  lines.push(...labelled("  plugins     ", on.join(", "), columns));
   for (const { name, state: why, reason } of plugins.filter((plugin) => plugin.state !== "on")) {
     lines.push(`              ${name} is ${why}${reason === undefined ? "" : `: ${reason}`}`);
   }

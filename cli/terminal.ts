@@ -11,8 +11,15 @@ export function paint(color: boolean, style: Parameters<typeof styleText>[0], te
   return color ? styleText(style, text, { validateStream: false }) : text;
 }
 
-/** The lines of a text that is broken at spaces; a word that is wider than `width` stays whole. */
-export function wrapped(text: string, width: number): string[] {
+/** A text behind its label, broken at spaces to be no wider than `columns`; the later lines begin where the text does. */
+export function labelled(label: string, text: string, columns: number): string[] {
+  return wrapped(text, columns - label.length).map(
+    (line, index) => (index === 0 ? label : " ".repeat(label.length)) + line,
+  );
+}
+
+/** A word that is wider than `width` stays whole. */
+function wrapped(text: string, width: number): string[] {
   const lines: string[] = [];
   for (const word of text.split(" ")) {
     const last = lines.at(-1);
