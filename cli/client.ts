@@ -90,9 +90,9 @@ function send(
   const { promise, resolve, reject } = Promise.withResolvers<Response>();
   const request = (secure ? httpsRequest : httpRequest)(target, options, (reply) => {
     // A stream has no end to wait for.
-    if (/^text\/event-stream\b/.test(reply.headers["content-type"] ?? "")) {
+    const type = reply.headers["content-type"] ?? "";
+    if (/^text\/event-stream\b/.test(type)) {
       const body = Readable.toWeb(reply) as ReadableStream<Uint8Array>;
-      const type = reply.headers["content-type"]!;
       resolve(new Response(body, { status: reply.statusCode ?? 500, headers: { "content-type": type } }));
       return;
     }

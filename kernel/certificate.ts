@@ -1,4 +1,4 @@
-import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
+import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { TokenmanError } from "@tokenman/plugin-sdk";
 import type { ServerConfig } from "./config/index.ts";
@@ -31,7 +31,9 @@ export function certificateFaults(server: ServerConfig): TokenmanError[] {
     }
   };
   const certificate = read("cert_file", "a certificate chain (PEM)", (pem) => new X509Certificate(pem));
-  const privateKey = read("key_file", "a private key (PEM) without a passphrase", createKey);
+  const privateKey = read("key_file", "a private key (PEM) without a passphrase", (pem) =>
+    createPrivateKey(pem),
+  );
   if (certificate !== undefined && privateKey !== undefined && !certificate.checkPrivateKey(privateKey))
     faults.push(faultOf("key_file", `expected the private key of ${server.cert_file}, found another's`));
   return faults;
@@ -42,10 +44,6 @@ const REASONS: Readonly<Record<string, string>> = {
   EACCES: "a file that may not be read",
   EISDIR: "a folder",
 };
-
-function createKey(pem: Buffer): KeyObject {
-  return createPrivateKey(pem);
-}
 
 function faultOf(key: Key, problem: string): TokenmanError {
   return new TokenmanError("TM_CONFIG_INVALID", `server.${key}: ${problem}`, { configPath: ["server", key] });

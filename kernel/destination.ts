@@ -1,6 +1,9 @@
 import { headerValue, type RawHeaders, TokenmanError } from "@tokenman/plugin-sdk";
 import { isProjectName } from "./config/index.ts";
 
+/** Comes before a project's name. */
+const PREFIX = "/p/";
+
 /** Where a request is meant to go: its project, and its target without the project's prefix. */
 export interface Destination {
   readonly project: string | undefined;
@@ -27,15 +30,16 @@ export function destination(url: string, header: string | undefined): Destinatio
 /** The same of whatever was sent: nothing is checked. A header's project goes before the path's. */
 export function placeOf(url: string, header?: string): Destination {
   const target = originForm(url);
-  if (!target.startsWith("/p/")) return { project: header, target, path: pathOf(target) };
-  const end = target.slice(3).search(/[/?#]/);
-  const name = end < 0 ? target.slice(3) : target.slice(3, 3 + end);
-  const rest = end < 0 ? "" : target.slice(3 + end);
-  const own = rest.startsWith("/") ? rest : `/${rest}`;
+  if (!target.startsWith(PREFIX)) return { project: header, target, path: pathOf(target) };
+  const path = pathOf(target);
+  const slash = path.indexOf("/", PREFIX.length);
+  const name = path.slice(PREFIX.length, slash < 0 ? undefined : slash);
+  const rest = target.slice(PREFIX.length + name.length);
+  const own = slash < 0 ? `/${rest}` : rest;
   return { project: header ?? name, target: own, path: pathOf(own) };
 }
 
-/** A place on a port that knows no projects. Throws TM_BAD_REQUEST for what is no target. */
+/** A place on a port that knows no projects. Throws TM_BAD_REQUEST for a target with a fragment. */
 export function plainPlace(url: string): Destination {
   refuseFragment(url);
   const target = originForm(url);

@@ -102,6 +102,7 @@ export class Door {
     const value = headerValue(rawHeaders, found)?.slice(0, LOGGED_CHARS);
     return { port: this.#port, code, remoteAddress, [found]: value };
   }
+
   /** Undefined where it bears no vendor's marks. Formats and dialects are plugins': an error must come out all the same. */
   #shaped(
     { url = "/", method = "GET", rawHeaders }: IncomingMessage,

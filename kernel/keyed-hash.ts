@@ -9,7 +9,10 @@ const MAX_BEGINNINGS = 32;
 const MAX_SHORT = 256;
 const MIN_LONG = 1_024;
 
-/** Hashes with a key of this data folder, so that they cannot be looked up elsewhere. The key is asked for at the first, or before. */
+/**
+ * Hashes with a key of this data folder, so that they cannot be looked up elsewhere. The key is asked for at the first
+ * hash, or by {@link prepare}.
+ */
 export class KeyedHash {
   readonly #readKey: () => Buffer;
   #key: Buffer | undefined;

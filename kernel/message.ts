@@ -6,9 +6,9 @@ const { get: all, set: replace } =
 
 /**
  * A request as the listener takes it. Of each request of HTTP/1.1, Node looks up two of its `headers` before it hands it
- * over, and makes for that an object of all of them, under names that it interns: two microseconds of the twelve that it
- * takes to answer anything. So it is shown those two. Whoever asks after that has them all, and may put others in their
- * place; the kernel reads `rawHeaders`.
+ * over, and makes for that an object of all of them, under names that it interns: about one microsecond of the ten
+ * that it takes to answer anything. So it is shown those two. Whoever asks after that has them all, and may put others in
+ * their place; the kernel reads `rawHeaders`.
  *
  * "After that" is what `taken` says. Whoever handles the server's other events (upgrade, connect, an expectation) and asks for
  * more than the two sets it there; until then its `headers` are the glance.

@@ -48,7 +48,7 @@ const MAX_DROPPED = 16;
  * that cannot be read, nothing: to find the instance that runs with the file, not to run with it. Never throws.
  */
 export function salvageConfig(options: ReadOptions = {}): SalvagedConfig {
-  const { text: original, ...source } = sourceOr(options, "");
+  const { text: original, ...source } = sourceInSpite(options);
   const salvaged = (text: string, table: Table): SalvagedConfig => ({ ...source, text, table, original });
   const lines = original.split("\n");
   const { file } = source;
@@ -80,13 +80,13 @@ function readSource(options: ReadOptions): Source {
   return text === undefined ? { file: undefined, text: "", ...rest } : { file, text, ...rest };
 }
 
-/** With `fallback` for a text that cannot be read. */
-function sourceOr(options: ReadOptions, fallback: string): Source {
+/** Without a text where it cannot be read. */
+function sourceInSpite(options: ReadOptions): Source {
   try {
     return readSource(options);
   } catch {
     const { isDefault: _, ...rest } = place(options);
-    return { ...rest, text: fallback };
+    return { ...rest, text: "" };
   }
 }
 

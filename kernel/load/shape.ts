@@ -4,7 +4,8 @@ const NAME = /^[a-z][a-z0-9]*(-[a-z0-9]+)*$/;
 
 /**
  * The plugin that a module exports, as `export default`, or as `module.exports` itself. `source` is the file or
- * "built in"; `hint` ends the message where it is no plugin at all. Throws TM_PLUGIN_SHAPE, naming everything that is wrong, and TM_PLUGIN_API_VERSION.
+ * "built in"; `hint` ends the message where it is no plugin at all. Throws TM_PLUGIN_SHAPE, naming everything that is
+ * wrong, and TM_PLUGIN_API_VERSION.
  */
 export function pluginOf(exported: unknown, source: string, hint = ""): Plugin {
   const place = { place: { file: source } };
