@@ -21,6 +21,18 @@ export default definePlugin({
 /** What is in the data folder; of one that is not there, nothing. */
 const left = ({ dataDir }: Sandbox) => (existsSync(dataDir) ? readdirSync(dataDir).sort() : []);
 
+/** The kernel of a start, in this process. */
+const kernelIn = ({ configFile }: Sandbox) =>
+  createKernel({
+    version: "0.0.0",
+    configFile,
+    env: {},
+    registry: firstParty,
+    planned: plannedSections,
+    log: createLog("silent"),
+    opensPorts: true,
+  });
+
 describe("a start that fails", { concurrency: 2, timeout: 120_000 }, () => {
   test("because a plugin does leaves nothing that it made, and what was there before stays", async () => {
     await using box = new Sandbox('[access_log]\nfile = "data/access.jsonl"\n[plugins]\ndir = "plugins"\n');
@@ -50,15 +62,7 @@ describe("a start that fails", { concurrency: 2, timeout: 120_000 }, () => {
     symlinkSync("nowhere", join(box.dataDir, "cache"));
     mkdirSync(join(box.folder, "plugins"));
     writeFileSync(join(box.folder, "plugins", "faulty.ts"), FAULTY);
-    const start = createKernel({
-      version: "0.0.0",
-      configFile: box.configFile,
-      env: {},
-      registry: firstParty,
-      planned: plannedSections,
-      log: createLog("silent"),
-      opensPorts: true,
-    });
+    const start = kernelIn(box);
     await assert.rejects(start, TokenmanErrors);
     assert.ok(left(box).includes("cache"), left(box).join());
   });
@@ -73,15 +77,7 @@ describe("a start that fails", { concurrency: 2, timeout: 120_000 }, () => {
       box.configFile,
       `[server]\nproxy_port = ${port}\ndashboard_port = 0\ndata_dir = ${JSON.stringify(box.dataDir)}\n`,
     );
-    const kernel = await createKernel({
-      version: "0.0.0",
-      configFile: box.configFile,
-      env: {},
-      registry: firstParty,
-      planned: plannedSections,
-      log: createLog("silent"),
-      opensPorts: true,
-    });
+    const kernel = await kernelIn(box);
     await new Promise<void>((resolve) => other.listen(port, "127.0.0.1", resolve));
     try {
       await assert.rejects(kernel.start(), (error) => {

@@ -3,8 +3,7 @@ import { once } from "node:events";
 import type { IncomingMessage } from "node:http";
 import { describe, it } from "node:test";
 import type { AttemptPolicy } from "@tokenman/plugin-sdk";
-import { FakeClock } from "@tokenman/plugin-sdk/testkit";
-import { chunkBytes, gate, headBytes, type Script, steps } from "../support/upstream.ts";
+import { chunkBytes, FakeClock, gate, headBytes, type Script, steps } from "@tokenman/plugin-sdk/testkit";
 import { closed, requestsOf, SSE, stream, world } from "./support/attempt-world.ts";
 import { walking } from "./support/routing.ts";
 

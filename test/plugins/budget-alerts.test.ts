@@ -3,12 +3,8 @@ import http from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import type { Alert } from "@tokenman/plugin-sdk";
-import { capturedLog, gate, installHost } from "@tokenman/plugin-sdk/testkit";
-import { testHost } from "../../cli/test-host.ts";
+import { capturedLog, gate } from "@tokenman/plugin-sdk/testkit";
 import { Alerts } from "../../plugins/budget/alerts.ts";
-
-installHost(testHost);
-
 import { bill, running } from "../support/budget-world.ts";
 
 test("alerts are raised once for each threshold, in the log, to sinks and to the webhook", async () => {

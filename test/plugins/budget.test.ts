@@ -6,18 +6,14 @@ import {
   errorEvent,
   FakeClock,
   gate,
-  installHost,
   type Sent,
   textEvents,
 } from "@tokenman/plugin-sdk/testkit";
-import { testHost } from "../../cli/test-host.ts";
 import { limitsOf } from "../../plugins/budget/limits.ts";
 import { Outputs } from "../../plugins/budget/outputs.ts";
 import { budgetSchema } from "../../plugins/budget/schema.ts";
 import { bill, running } from "../support/budget-world.ts";
 import { pricing } from "../support/pricing.ts";
-
-installHost(testHost);
 
 const BILLED = 100 * 1_000 + 10 * 10_000;
 

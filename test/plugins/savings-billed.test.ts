@@ -57,30 +57,25 @@ describe("a saving is counted at the prices of the bill", () => {
     },
   ])
     test(about, async () => {
-      const upstream = await recordingUpstream();
-      const tokenman = await startLedgered({
+      await using upstream = await recordingUpstream();
+      await using tokenman = await startLedgered({
         config: `[compression]\nholdout = 0\n${prices}${providersAt(upstream.url)}`,
         plugins: [shortener],
       });
-      try {
-        const usage = { input_tokens: 10, output_tokens: 0 };
-        upstream.next(
-          wholeReply({
-            status: 200,
-            headers: ["content-type", "application/json"],
-            body: JSON.stringify({ type: "message", model: answered, content: [], usage }),
-          }),
-        );
-        await ask(tokenman.proxy, "/v1/messages", { model: sent });
-        const [row] = await tokenman.ended();
-        assert.equal(row!.attempts[0]!.cost?.total, cost);
-        assert.deepEqual(
-          row!.savings.filter(({ plugin }) => plugin === "shortener"),
-          [{ kind: "compression", plugin: "shortener", tokens: 1_000, nanoUsd: saved }],
-        );
-      } finally {
-        await tokenman.stop();
-        await upstream.stop();
-      }
+      const usage = { input_tokens: 10, output_tokens: 0 };
+      upstream.next(
+        wholeReply({
+          status: 200,
+          headers: ["content-type", "application/json"],
+          body: JSON.stringify({ type: "message", model: answered, content: [], usage }),
+        }),
+      );
+      await ask(tokenman.proxy, "/v1/messages", { model: sent });
+      const [row] = await tokenman.ended();
+      assert.equal(row!.attempts[0]!.cost?.total, cost);
+      assert.deepEqual(
+        row!.savings.filter(({ plugin }) => plugin === "shortener"),
+        [{ kind: "compression", plugin: "shortener", tokens: 1_000, nanoUsd: saved }],
+      );
     });
 });
