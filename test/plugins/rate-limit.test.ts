@@ -5,7 +5,6 @@ import { headerValue, type ReplyInit } from "@tokenman/plugin-sdk";
 import {
   FakeClock,
   gate,
-  installHost,
   type PluginSettings,
   providersAt,
   recordingUpstream,
@@ -13,14 +12,11 @@ import {
   type Sent,
   sendRequest,
 } from "@tokenman/plugin-sdk/testkit";
-import { testHost } from "../../cli/test-host.ts";
 import { adviceOf } from "../../plugins/rate-limit/advice.ts";
 import { Bucket } from "../../plugins/rate-limit/bucket.ts";
 import rateLimit from "../../plugins/rate-limit/index.ts";
 import { rateLimitSchema } from "../../plugins/rate-limit/schema.ts";
 import { startTokenman } from "../support/kernel.ts";
-
-installHost(testHost);
 
 const BODY = { model: "m", max_tokens: 10, messages: [{ role: "user", content: "hello" }] };
 const OK: ReplyInit = { status: 200, headers: ["Content-Type", "application/json"], body: "{}" };

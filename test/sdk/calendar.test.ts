@@ -1,10 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { Calendar, isTimeZone } from "@tokenman/plugin-sdk";
-import { installHost } from "@tokenman/plugin-sdk/testkit";
-import { testHost } from "../../cli/test-host.ts";
-
-installHost(testHost);
 
 describe("windows of time zones", () => {
   const at = (text: string) => Date.parse(text);
