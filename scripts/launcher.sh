@@ -28,8 +28,9 @@ new_enough() {
 
 # The least limit of V8's heap with the bodies beside it, in MB. Some 70 MB of bodies come and go between two young
 # collections, which free them; where that, with what is held for long, went over the limit, large requests would set off a
-# full collection every 50 or so. Measured with 520 KB bodies one at a time, us of CPU a request: 840 in the place of 310
-# without features, and with the cache 780 at a limit of 96, 550 at 144, 470 at 192. A later Node may not know the flag.
+# full collection every 50 or so. Measured with 520 KB bodies, us of CPU a request: without features, one at a time, 310
+# in the place of 840; with the cache and the compressors, 32 at a time, 780 at a limit of 96, 550 at 144, 470 at 192.
+# A later Node may not know the flag.
 heap_for() {
   [ "$major" -le 26 ] && echo --initial-old-space-size=192
 }
