@@ -1,14 +1,7 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
-import net, { type AddressInfo, type Socket } from "node:net";
-import { PassThrough, type Readable } from "node:stream";
+import net from "node:net";
 import { test } from "node:test";
-import {
-  type Provider,
-  type ProviderConnection,
-  type ProviderTimeouts,
-  TokenmanError,
-} from "@tokenman/plugin-sdk";
+import { type Provider, TokenmanError } from "@tokenman/plugin-sdk";
 import {
   chunkBytes,
   FakeClock,
@@ -18,94 +11,10 @@ import {
   steps,
   wholeReply,
 } from "@tokenman/plugin-sdk/testkit";
-import { Connections, type ConnectionsOptions } from "../../kernel/upstream/connections.ts";
-import { type DispatchCall, dispatch } from "../../kernel/upstream/dispatch.ts";
+import { ask, connecting, listening, MINUTE, providerAt } from "./support/calls.ts";
 
 const limits = { timeout: 20_000 };
 const OK = wholeReply({ status: 200, body: "ok" });
-const MINUTE = 60_000;
-
-function providerAt(
-  apiBase: string,
-  timeouts: Partial<ProviderTimeouts> = {},
-  connection?: ProviderConnection,
-): Provider {
-  return {
-    name: "p",
-    format: "anthropic",
-    apiBase,
-    models: [],
-    priority: 0,
-    timeouts: { connectMs: 10_000, headMs: 10 * MINUTE, idleMs: undefined, ...timeouts },
-    connection,
-    auth: "none",
-  };
-}
-
-/** A call, and how it ends: its status and body, or the code of what went wrong and whether there was a head. */
-interface Asked {
-  readonly call: DispatchCall;
-  readonly head: Promise<void>;
-  readonly end: Promise<string>;
-  /** Resolves when this much of the body has come. */
-  came(text: string): Promise<void>;
-}
-
-function ask(
-  connections: Connections,
-  provider: Provider,
-  body?: Buffer | Readable,
-  path = "/v1/messages",
-): Asked {
-  const head = gate();
-  const end = Promise.withResolvers<string>();
-  const chunks: Buffer[] = [];
-  const text = (): string => Buffer.concat(chunks).toString();
-  let look = (): void => {};
-  const target = connections.to(provider, 10 * MINUTE);
-  const call = dispatch(
-    target.origin,
-    { method: "POST", path, headers: ["X-A", "1"], body, timeouts: target.timeouts },
-    {
-      head(status, _text, _headers, source) {
-        source.start({
-          data(chunk) {
-            chunks.push(chunk);
-            look();
-          },
-          end: () => end.resolve(`${status} ${text()}`),
-          fail: (error) => end.resolve(`${status} ${text()} ${error.code}`),
-        });
-        head.open();
-      },
-      error: (error, bytesSent) => end.resolve(`${error.code}${bytesSent ? " sent" : ""}`),
-      informational() {},
-      firstByte() {},
-    },
-  );
-  const came = (wanted: string): Promise<void> =>
-    new Promise((resolve) => {
-      look = () => {
-        if (text() === wanted) resolve();
-      };
-      look();
-    });
-  return { call, head: head.opened, end: end.promise, came };
-}
-
-/** The connections of one test, closed at its end. */
-function connecting(options?: ConnectionsOptions): Connections & Disposable {
-  const connections = new Connections(options);
-  return Object.assign(connections, { [Symbol.dispose]: () => connections.close() });
-}
-
-async function listening(server: net.Server, host = "127.0.0.1", port = 0): Promise<number> {
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(port, host, resolve);
-  });
-  return (server.address() as AddressInfo).port;
-}
 
 test(
   "fault 16: a silent call is not cut at 300 s, nor when the wall clock jumps; at its time-out it is",
@@ -400,78 +309,6 @@ test(
     assert.equal(upstream.connections, 2);
   },
 );
-
-/** Takes connections and reads nothing before `read` is called; then answers once all has come. */
-async function slowReader(
-  bytes: number,
-): Promise<{ url: string; read(): void; close(): void; came: Promise<void> }> {
-  const came = gate();
-  let socket: Socket | undefined;
-  const server = net.createServer({ pauseOnConnect: true }, (accepted) => {
-    socket = accepted.on("error", () => {});
-    came.open();
-  });
-  const port = await listening(server);
-  return {
-    url: `http://127.0.0.1:${port}`,
-    came: came.opened,
-    read() {
-      let left = bytes;
-      socket!.on("data", (chunk: Buffer) => {
-        left -= chunk.length;
-        if (left <= 0) socket!.end("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-      });
-      socket!.resume();
-    },
-    close() {
-      socket?.destroy();
-      server.close();
-    },
-  };
-}
-const LARGE = Buffer.alloc(32 * 1024 * 1024, "x");
-
-test("the time to the head begins when the last byte of a slow upload has left", limits, async () => {
-  const reader = await slowReader(LARGE.length);
-  using connections = connecting();
-  using clock = new FakeClock();
-  const asked = ask(connections, providerAt(reader.url, { headMs: 30_000, idleMs: 600_000 }), LARGE);
-  await reader.came;
-  await clock.settle();
-  for (let minute = 0; minute < 5; minute++) await clock.advance(MINUTE);
-  reader.read();
-  assert.equal(await asked.end, "200 ok");
-  reader.close();
-});
-
-test(
-  "a provider that stops taking a request is given up; a client that is slow to bring it is not its fault",
-  limits,
-  async () => {
-    using connections = connecting();
-    for (const body of [LARGE, streamOf(LARGE)]) {
-      const reader = await slowReader(LARGE.length);
-      const asked = ask(connections, providerAt(reader.url, { headMs: 50, idleMs: 150 }), body);
-      assert.match(await asked.end, /^TM_UPSTREAM_IDLE/);
-      reader.close();
-    }
-    await using upstream = await recordingUpstream({ script: steps((call) => call.received, OK) });
-    const body = new PassThrough();
-    const asked = ask(connections, providerAt(upstream.url, { idleMs: 50 }), body);
-    body.write("begin");
-    await upstream.arrival(1);
-    // Node times sockets by itself, beyond a fake clock: those with one time-out in the order in which they fell silent.
-    await once(new net.Socket().setTimeout(50), "timeout");
-    body.end("end");
-    assert.equal(await asked.end, "200 ok");
-  },
-);
-
-function streamOf(bytes: Buffer): Readable {
-  const stream = new PassThrough();
-  stream.end(bytes);
-  return stream.on("error", () => {});
-}
 
 test("a provider without an address is told so", () => {
   using connections = connecting();
