@@ -5,15 +5,18 @@ import { type Exchange, type Slot, slot } from "./exchange.ts";
  * before, or it was not cached ("first"); or little, and why: something in front changed, too much time had passed, or the
  * provider did not keep it.
  */
-export type PromptCacheResult =
-  | "hit"
-  | "first"
-  | "model"
-  | "tools"
-  | "system"
-  | "history"
-  | "expired"
-  | "provider";
+export type PromptCacheResult = (typeof PROMPT_CACHE_RESULTS)[number];
+/** All of them. Only ever append: ledgers store the position. */
+export const PROMPT_CACHE_RESULTS = [
+  "hit",
+  "first",
+  "model",
+  "tools",
+  "system",
+  "history",
+  "expired",
+  "provider",
+] as const;
 
 const Result: Slot<PromptCacheResult> = slot<PromptCacheResult>("ledger.prompt-cache");
 

@@ -1,21 +1,16 @@
-import { type MetricSource, type PromptCacheResult, renderMetric, type Usage } from "@tokenman/plugin-sdk";
+import {
+  type MetricSource,
+  PROMPT_CACHE_RESULTS,
+  type PromptCacheResult,
+  renderMetric,
+  type Usage,
+} from "@tokenman/plugin-sdk";
 
 /**
  * Why a provider's cache had little of what it was sent the turn before: something in front changed, nothing had been
  * written, too much time had passed, or the provider did not keep it.
  */
 export type Break = Exclude<PromptCacheResult, "hit" | "first">;
-
-const RESULTS: readonly PromptCacheResult[] = [
-  "hit",
-  "first",
-  "model",
-  "tools",
-  "system",
-  "history",
-  "expired",
-  "provider",
-];
 
 /** One turn, as its usage tells it. */
 export interface MeasuredTurn {
@@ -64,7 +59,9 @@ export class HitRates {
       read_tokens: this.#read,
       written_tokens: this.#written,
       hit_rate: this.#input === 0 ? null : this.#read / this.#input,
-      turns_by_result: Object.fromEntries(RESULTS.map((result) => [result, this.#turns.get(result) ?? 0])),
+      turns_by_result: Object.fromEntries(
+        PROMPT_CACHE_RESULTS.map((result) => [result, this.#turns.get(result) ?? 0]),
+      ),
       turns: turns.map((turn) => ({
         request: turn.exchangeId,
         at: turn.at,
@@ -90,7 +87,10 @@ export class HitRates {
           name: "tokenman_prompt_cache_turns_total",
           type: "counter",
           help: "Turns of conversations by what the provider's prompt cache had of them.",
-          samples: RESULTS.map((result) => ({ labels: { result }, value: this.#turns.get(result) ?? 0 })),
+          samples: PROMPT_CACHE_RESULTS.map((result) => ({
+            labels: { result },
+            value: this.#turns.get(result) ?? 0,
+          })),
         }),
     };
   }

@@ -1,11 +1,12 @@
-import type {
-  AttemptResult,
-  LedgerEnd,
-  LedgerOutcome,
-  LedgerSaving,
-  LedgerTiming,
-  Outcome,
-  PromptCacheResult,
+import {
+  type AttemptResult,
+  type LedgerEnd,
+  type LedgerOutcome,
+  type LedgerSaving,
+  type LedgerTiming,
+  type Outcome,
+  PROMPT_CACHE_RESULTS,
+  type PromptCacheResult,
 } from "@tokenman/plugin-sdk";
 
 /** Closed sets of names, stored as their position. Only ever append: what is on disk refers to it. */
@@ -24,16 +25,7 @@ export const INTERRUPTED: number = OUTCOMES.indexOf("interrupted");
 
 export const ORIGINS: readonly NonNullable<Outcome["origin"]>[] = ["provider", "plugin", "kernel"];
 export const CACHE: readonly NonNullable<LedgerEnd["cache"]>[] = ["HIT", "MISS", "BYPASS", "COALESCED"];
-export const PROMPT_CACHE: readonly PromptCacheResult[] = [
-  "hit",
-  "first",
-  "model",
-  "tools",
-  "system",
-  "history",
-  "expired",
-  "provider",
-];
+export const PROMPT_CACHE: readonly PromptCacheResult[] = PROMPT_CACHE_RESULTS;
 export const RESULTS: readonly AttemptResult["kind"][] = ["reply", "skipped", "error", "cancelled"];
 export const BODY_ENDS: readonly Extract<AttemptResult, { kind: "reply" }>["body"][] = [
   "complete",
