@@ -79,10 +79,12 @@ export class Budget {
       return { used: used + granted, granted };
     });
   }
-  /** What a process has spent of its allowance is no part of it any more. */
+  /** What a process has spent of its allowance before that file of its journal is no part of it any more. Idempotent. */
   fold(holder: string, journal: number, spent: readonly WindowAmount[]): void {
-    const { changes } = this.#db.prepare("UPDATE holder SET journal = ? WHERE id = ?").run(journal, holder);
-    // A database that was begun anew does not know what it was allowed.
+    const { changes } = this.#db
+      .prepare("UPDATE holder SET journal = ? WHERE id = ? AND journal < ?")
+      .run(journal, holder, journal);
+    // Told before; or a database that was begun anew does not know what it was allowed.
     if (Number(changes) === 0) return;
     for (const { scope, period, from, nanoUsd } of spent)
       if (nanoUsd !== 0) this.#lease.run(holder, scope, period, from, -nanoUsd);

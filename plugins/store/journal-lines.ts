@@ -106,6 +106,7 @@ export function readJournal(database: string, holder: string, first: number): Jo
   const numbers = readdirSync(dirname(database))
     .filter((name) => name.startsWith(prefix))
     .map((name) => Number(name.slice(prefix.length)))
+    .filter(Number.isInteger)
     .sort((left, right) => left - right);
   if (!numbers.includes(first)) return undefined;
   const holds = new Map<string, JournalHold>();

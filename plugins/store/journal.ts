@@ -1,9 +1,17 @@
 import { fdatasync, ftruncate, write } from "node:fs";
 import { type FileHandle, open, unlink } from "node:fs/promises";
+import { basename } from "node:path";
 
 /** A journal's files are beside the database; `number` counts them, from 1 on. */
 export function journalFile(database: string, holder: string, number: number): string {
-  return `${database}-holds-${holder}-${number}`;
+  return `${database}${INFIX}${holder}-${number}`;
+}
+const INFIX = "-holds-";
+
+/** Whose journal a file beside the database is of, by its name; undefined for another file. */
+export function holderOf(database: string, name: string): string | undefined {
+  const prefix = basename(database) + INFIX;
+  return name.startsWith(prefix) ? /^(.+)-\d+$/.exec(name.slice(prefix.length))?.[1] : undefined;
 }
 
 /**
@@ -38,27 +46,34 @@ export class Journal {
     this.#isTorn = false;
     await last?.close();
   }
-  /** Appends whole lines, all or none of them; `done` is told when they are taken, or why not. One call at a time. */
+  /** Appends whole lines, all or none where the file lets itself be cut; `done` is told when they are taken, or why not. One call at a time. */
   write(lines: string, isFlushed: boolean, done: (failed: Error | undefined) => void): void {
     const { fd } = this.#handle!;
     const bytes = Buffer.from(this.#isTorn ? `\n${lines}` : lines);
-    write(fd, bytes, 0, bytes.length, null, (cause, written = 0) => {
-      if (cause === null && written === bytes.length) {
-        this.size += written;
-        this.#isTorn = false;
-        if (isFlushed) fdatasync(fd, (failed) => done(failed ?? undefined));
-        else done(undefined);
-        return;
-      }
+    const undo = (cause: Error, written: number): void =>
       ftruncate(fd, this.size, (failed) => {
-        this.#isTorn ||= failed !== null;
-        done(cause ?? new Error(`${written} of ${bytes.length} bytes could be written`));
+        if (failed !== null) {
+          this.size += written;
+          this.#isTorn = true;
+        }
+        done(cause);
       });
+    write(fd, bytes, 0, bytes.length, null, (cause, written = 0) => {
+      if (cause !== null) undo(cause, 0);
+      else if (written < bytes.length)
+        undo(new Error(`${written} of ${bytes.length} bytes could be written`), written);
+      else if (!isFlushed) this.#taken(written, done);
+      else fdatasync(fd, (failed) => (failed === null ? this.#taken(written, done) : undo(failed, written)));
     });
   }
-  /** Removes the files before this one, which are of no use any more. */
-  async removeOlder(): Promise<void> {
-    for (; this.#first < this.number; this.#first++)
+  #taken(bytes: number, done: (failed: undefined) => void): void {
+    this.size += bytes;
+    this.#isTorn = false;
+    done(undefined);
+  }
+  /** Removes the files before that one, which are of no use any more. */
+  async removeOlder(number: number): Promise<void> {
+    for (; this.#first < number; this.#first++)
       await unlink(journalFile(this.#database, this.#holder, this.#first)).catch(() => undefined);
   }
   async close(): Promise<void> {

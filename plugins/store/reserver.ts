@@ -50,7 +50,10 @@ class Hold {
   readonly answer: Promise<ReserveResult>;
   resolve!: (result: ReserveResult) => void;
   reject!: (cause: unknown) => void;
+  /** Once there is room for it. */
   result: ReserveResult | undefined;
+  /** It is in the journal: before, it is neither told nor settled. */
+  isWritten = false;
 
   constructor(reservation: Reservation, set: PurseSet) {
     this.reservation = reservation;
@@ -92,13 +95,23 @@ export class Reserver {
   #soon: NodeJS.Immediate | undefined;
   #sharing: NodeJS.Timeout | undefined;
   #timer: NodeJS.Timeout | undefined;
+  /** The file from which on the journal has all that is in `leased` of the purses. */
+  #first = 1;
+  /** What the database has to take over before it may forget older files, in order. */
+  readonly #folds: { readonly journal: number; readonly spent: readonly WindowAmount[] }[] = [];
+  #isFolding = false;
+  readonly #maxBytes: number;
   #isClosing = false;
   /** The end waits for what is being written. */
   #idle: (() => void) | undefined;
+  /** From then on nothing is written any more; resolves when the database knows what is open. */
+  #leaving: PromiseWithResolvers<void> | undefined;
 
-  constructor(allowances: Allowances, database: string, holder: string) {
+  /** `maxBytes`: a file of the journal that is longer is followed by a new one. */
+  constructor(allowances: Allowances, database: string, holder: string, maxBytes = MAX_BYTES) {
     this.#allowances = allowances;
     this.#holder = holder;
+    this.#maxBytes = maxBytes;
     this.#journal = new Journal(database, holder);
   }
 
@@ -109,8 +122,7 @@ export class Reserver {
     if (open !== undefined) return open.answer;
     const refused = this.#refused.get(id);
     if (refused !== undefined) return Promise.resolve(refused);
-    if (this.#isClosing)
-      return Promise.reject(new TokenmanError("TM_LEDGER_UNAVAILABLE", "the ledger is closed"));
+    if (this.#isClosing) return Promise.reject(closed());
     const hold = new Hold(reservation, this.#purses.of(windows));
     this.#open.set(id, hold);
     const isReady = this.#journal.number > 0 && !this.#allowances.isFailing;
@@ -124,8 +136,13 @@ export class Reserver {
   /** As {@link Ledger.settle}. */
   settle(id: string, spentNanoUsd: number, at: number): Promise<void> {
     const hold = this.#open.get(id);
-    if (hold === undefined || this.#isClosing) return this.#allowances.settleLeft(id, spentNanoUsd, at);
-    if (hold.result === undefined) return hold.answer.then(() => this.settle(id, spentNanoUsd, at));
+    if (hold === undefined) return this.#allowances.settleLeft(id, spentNanoUsd, at);
+    if (this.#leaving !== undefined)
+      return this.#leaving.promise.then(() => this.#allowances.settleLeft(id, spentNanoUsd, at));
+    if (!hold.isWritten) {
+      const again = (): Promise<void> => this.settle(id, spentNanoUsd, at);
+      return hold.answer.then(again, again);
+    }
     const spent = Math.max(0, Math.round(spentNanoUsd));
     this.#open.delete(id);
     settle(hold.set, hold.nanoUsd, spent);
@@ -153,8 +170,12 @@ export class Reserver {
   async close(): Promise<void> {
     this.#isClosing = true;
     if (this.#journal.number === 0) return;
+    const leaving = Promise.withResolvers<void>();
     const idle = new Promise<void>((resolve) => {
-      this.#idle = resolve;
+      this.#idle = () => {
+        this.#leaving = leaving;
+        resolve();
+      };
     });
     if (!this.#isWriting) this.#write();
     await idle;
@@ -164,6 +185,9 @@ export class Reserver {
     this.#isWriting = true;
     await this.#journal.close();
     await this.#allowances.leave(this.#holder).catch(() => undefined);
+    this.#settling?.reject(closed());
+    // Before whoever waits for this closes the database.
+    leaving.resolve();
   }
 
   #grant(hold: Hold): void {
@@ -175,7 +199,12 @@ export class Reserver {
     // Its row is on its way to the database, and must be there before the request goes out.
     else
       rows.then(
-        () => this.#append(hold, undefined),
+        () => {
+          if (this.#isClosing) this.#withdraw(hold, closed());
+          // It is kept until the disk takes it again.
+          else if (this.#allowances.isFailing) this.#withdraw(hold, undefined);
+          else this.#append(hold, undefined);
+        },
         (cause: unknown) => this.#withdraw(hold, cause),
       );
   }
@@ -220,9 +249,12 @@ export class Reserver {
       this.#isWriting = false;
       for (const tell of tellers) tell();
       if (failed === undefined) {
-        for (const hold of granting) hold.resolve(hold.result!);
+        for (const hold of granting) {
+          hold.isWritten = true;
+          hold.resolve(hold.result!);
+        }
         settling?.resolve();
-        if (this.#journal.size > MAX_BYTES && this.#idle === undefined) void this.#nextFile();
+        if (this.#journal.size > this.#maxBytes && this.#idle === undefined) void this.#nextFile();
         else this.#writeMore(GATHER_MS);
         return;
       }
@@ -230,7 +262,7 @@ export class Reserver {
       // They are in the purses, and must get to the disk some time.
       this.#settlements = settlements + this.#settlements;
       if (settling !== undefined) {
-        this.#settling?.promise.then(settling.resolve);
+        this.#settling?.promise.then(settling.resolve, settling.reject);
         this.#settling ??= settling;
       }
       if (this.#idle !== undefined) this.#idle();
@@ -255,8 +287,9 @@ export class Reserver {
     try {
       await this.#journal.next();
       let lines = "";
-      for (const { result, reservation, nanoUsd, set } of this.#open.values())
-        if (result !== undefined) lines += holdLine(reservation, nanoUsd, set.text, undefined);
+      // Those that are not written yet come after these.
+      for (const { isWritten, reservation, nanoUsd, set } of this.#open.values())
+        if (isWritten) lines += holdLine(reservation, nanoUsd, set.text, undefined);
       const spent: [Purse, number][] = [];
       for (const purse of this.#purses.all()) spent.push([purse, purse.leased - purse.free - purse.open]);
       await new Promise<void>((resolve, reject) => {
@@ -264,22 +297,30 @@ export class Reserver {
           failed === undefined ? resolve() : reject(failed),
         );
       });
-      void this.#fold(spent);
+      for (const [purse, nanoUsd] of spent) purse.leased -= nanoUsd;
+      const amounts = spent.map(([{ window }, nanoUsd]) => ({ ...windowKey(window), nanoUsd }));
+      this.#first = this.#journal.number;
+      this.#folds.push({ journal: this.#first, spent: amounts });
+      if (!this.#isFolding) void this.#fold();
     } catch {
       // Without what is open in it, the new file goes on from the last one; or there is none, and the last one grows.
     }
     this.#isWriting = false;
     this.#write();
   }
-  async #fold(spent: readonly [Purse, number][]): Promise<void> {
-    for (const [purse, nanoUsd] of spent) purse.leased -= nanoUsd;
-    const amounts = spent.map(([{ window }, nanoUsd]) => ({ ...windowKey(window), nanoUsd }));
+  /** One that fails, or whose answer is lost, is told again, with the next one: the database takes over each of them once. */
+  async #fold(): Promise<void> {
+    this.#isFolding = true;
     try {
-      await this.#allowances.fold(this.#holder, this.#journal.number, amounts);
-      await this.#journal.removeOlder();
+      for (let fold = this.#folds[0]; fold !== undefined; fold = this.#folds[0]) {
+        await this.#allowances.fold(this.#holder, fold.journal, fold.spent);
+        this.#folds.shift();
+        await this.#journal.removeOlder(fold.journal);
+      }
     } catch {
-      for (const [purse, nanoUsd] of spent) purse.leased += nanoUsd;
+      // The files stay, and count.
     }
+    this.#isFolding = false;
   }
 
   /** Asks for the room that is missing. What comes while that is under way is asked for afterwards. */
@@ -289,8 +330,11 @@ export class Reserver {
       const asked = this.#waiting;
       this.#waiting = [];
       try {
-        if (this.#journal.number === 0) await this.#journal.next();
+        if (this.#isClosing) throw closed();
+        if (this.#journal.number === 0) await this.#firstFile();
         await this.#enlarge(asked);
+        // The database gives back what it has just allowed.
+        if (this.#isClosing) throw closed();
       } catch (cause) {
         for (const hold of asked) this.#withdraw(hold, cause);
         continue;
@@ -305,6 +349,14 @@ export class Reserver {
     }
     this.#isAsking = false;
   }
+  async #firstFile(): Promise<void> {
+    await this.#journal.next();
+    if (!this.#isClosing) return;
+    // The end has not seen it.
+    await this.#journal.close();
+    await this.#journal.removeOlder(this.#journal.number + 1);
+    throw closed();
+  }
   async #enlarge(asked: readonly Hold[]): Promise<void> {
     const asks = new Map<Purse, AllowanceAsk>();
     for (const { set, nanoUsd } of asked) {
@@ -318,7 +370,7 @@ export class Reserver {
       }
     }
     const purses = [...asks.keys()];
-    const answers = await this.#allowances.allow(this.#holder, this.#journal.number, [...asks.values()]);
+    const answers = await this.#allowances.allow(this.#holder, this.#first, [...asks.values()]);
     for (const [index, { used, granted }] of answers.entries()) {
       const purse = purses[index]!;
       purse.leased += granted;
@@ -336,6 +388,10 @@ export class Reserver {
 
 function windowKey({ scope, period, from }: BudgetWindow): WindowKey {
   return { scope, period, from };
+}
+
+function closed(): TokenmanError {
+  return new TokenmanError("TM_LEDGER_UNAVAILABLE", "the ledger is closed");
 }
 
 function unavailable(message: string, cause: unknown): TokenmanError {

@@ -6,6 +6,7 @@ import { DecisionRows } from "./decision-rows.ts";
 import { Dictionary } from "./dictionary.ts";
 import type { FromWriter, Operation, Tuning, WriterSettings } from "./messages.ts";
 import { moveAside, openForWriting, synchronousPragma } from "./open.ts";
+import { removeOrphans } from "./orphans.ts";
 import { pruneSome, shrinkSome } from "./prune.ts";
 import { eachRow, type RowOperation, RowReceiver, type RowsOperation } from "./received-rows.ts";
 import { Rollup } from "./rollup.ts";
@@ -129,7 +130,10 @@ export class Writer {
     try {
       const more = pruneSome(db, this.#tuning.retention, soberNow());
       texts.forget();
-      if (!more) shrinkSome(db);
+      if (!more) {
+        shrinkSome(db);
+        removeOrphans(db, this.#options.file, soberNow());
+      }
       return more;
     } catch (cause) {
       this.#log("warn", { err: messageOf(cause) }, "old requests could not be removed from the ledger");
