@@ -3,6 +3,7 @@ import {
   type LedgerAttempt,
   type LedgerRecord,
   type LedgerSummary,
+  PROMPT_CACHE_RESULTS,
   z,
 } from "@tokenman/plugin-sdk";
 import { usd } from "./figures.ts";
@@ -39,7 +40,7 @@ const summaryShape = {
   error: text(),
   cache: z.enum(["HIT", "MISS", "BYPASS", "COALESCED"]).nullable(),
   promptCache: z
-    .enum(["hit", "first", "model", "tools", "system", "history", "expired", "provider"])
+    .enum(PROMPT_CACHE_RESULTS)
     .nullable()
     .describe(
       "What the provider's prompt cache had of a turn: most of the turn before, nothing as it was the first, or little, and why.",
