@@ -13,6 +13,7 @@ import { isAlive, signalInstance } from "./pid-file.ts";
 type Said = ProcessRef | { readonly exit: number };
 
 const LOOK_MS = 1_000;
+const GONE_MS = 10;
 
 /** The successors' end. */
 export class Line {
@@ -65,7 +66,12 @@ export class Successors {
     line.on("error", () => {});
     const { promise, resolve } = Promise.withResolvers<number>();
     this.ended = promise.finally(() => clearInterval(looking));
-    line.once("close", () => resolve(exit));
+    // A process that ends lets go of the line a moment before it is gone.
+    const ended = (): void => {
+      if (this.#all.some(isAlive)) setTimeout(ended, GONE_MS);
+      else resolve(exit);
+    };
+    line.once("close", ended);
     // The line ends with the last that holds it, which may be one that finishes requests for long, or a program that a
     // plugin started. When the instance is gone they are not what somebody waits for.
     let stopped = false;
